@@ -1,7 +1,7 @@
 """Errors written for the person who made them.
 
-A `RislabError` is printed without a traceback, and its exit code is the command's. Anything else is a bug of ours and keeps
-its traceback.
+A `RislabError` is printed without a traceback, and its exit code is the command's. Anything else is a bug of ours and
+keeps its traceback.
 """
 
 import difflib
@@ -29,6 +29,6 @@ class DivergedError(RislabError):
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """The hint for a misspelt name: ``" (did you mean 'decoder_layers'?)"``, or an empty string when nothing is near."""
+    """The hint for a misspelt name: ``" (did you mean 'decoder_layers'?)"``, or "" when nothing is near."""
     match = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
     return f" (did you mean {match[0]!r}?)" if match else ""

@@ -1,8 +1,8 @@
 """How an image gets into a network and a mask gets back: geometry that is undone exactly, so it is our own.
 
-Source: CRIS `utils/dataset.py` and `engine/engine.py` (specified in words; no code taken). Coordinates are corner-based:
-pixel (x, y) maps by the affine matrix itself, without the half-pixel shift of most resize functions. The position of the picture
-in the frame is not rounded to whole pixels.
+Source: CRIS `utils/dataset.py` and `engine/engine.py`. Coordinates are corner-based: pixel (x, y) maps by the affine
+matrix itself, without the half-pixel shift of most resize functions. The picture's position in the frame is not rounded
+to whole pixels.
 """
 
 from dataclasses import dataclass

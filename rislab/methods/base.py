@@ -18,7 +18,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 class TextSegmenter(L.LightningModule):
     """Masks from images and sentences.
 
-    A subclass sets `geometry` and `mask_threshold`, and says `losses` and `segment`; it may set another mean and standard deviation.
+    A subclass sets `geometry` and `mask_threshold`, and says `losses` and `segment`.
 
     geometry: how an image gets into the network; the data layer asks for it.
     mask_threshold: a pixel is foreground when its probability is strictly greater; used for masks that people look at.
@@ -51,7 +51,7 @@ class TextSegmenter(L.LightningModule):
         """
 
     def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:
-        """Mask logits [I, C, h, w] of C class names for each of I images: every name is asked as a sentence of every image."""
+        """Mask logits [I, C, h, w] of C class names: each is asked, as a sentence, of each of the I images."""
         rows = images.shape[0]
         index = torch.arange(rows, device=images.device).repeat_interleave(len(names))
         logits = self.segment(images, list(names) * rows, index)

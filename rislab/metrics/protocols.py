@@ -1,7 +1,8 @@
 """The official evaluation conventions, as named objects.
 
-The same prediction gets different numbers in different papers. A convention says how logits return to the original size, what counts as
-foreground, and how an expression is scored; it is named in the config and printed beside every number.
+The same prediction gets different numbers in different papers. A convention says how logits return to the original
+size, what counts as foreground, and how an expression is scored; it is named in the config and printed beside every
+number.
 """
 
 import typing
@@ -48,8 +49,8 @@ class Convention:
     def input_probabilities(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Mask logits [N, h, w] -> probabilities float32 [N, H, W] at network input size.
 
-        Sigmoid first, then bicubic with aligned corners: the other order changes Pr@90 (CRIS `engine.inference`). Always in
-        float32: autocast would move pixels that lie near the threshold.
+        Sigmoid first, then bicubic with aligned corners: the other order changes Pr@90 (CRIS `engine.inference`).
+        Always in float32: autocast would move pixels that lie near the threshold.
         """
         probabilities = torch.sigmoid(logits.float())[:, None]
         if probabilities.shape[-2:] != size:
