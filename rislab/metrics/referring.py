@@ -1,8 +1,8 @@
 """Scores of referring segmentation: pure functions of pixel counts, and a Metric that keeps nothing but those counts.
 
-RIS papers print three different numbers as "IoU". Here each name says which: `oiou` is the ratio of summed areas (also called
-cIoU or overall IoU; large objects weigh more), `miou_expr` the mean over expressions (what CRIS prints), `pr@X` the share of
-expressions whose IoU exceeds X percent. All are in percent.
+RIS papers print three different numbers as "IoU". Here each name says which: `oiou` is the ratio of summed areas (also
+called cIoU or overall IoU; large objects weigh more), `miou_expr` the mean over expressions (what CRIS prints), `pr@X`
+the share of expressions whose IoU exceeds X percent. All are in percent.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 PRECISION_AT = (50, 60, 70, 80, 90)
+AVERAGES = ("miou_expr", "oiou", *(f"pr@{x}" for x in PRECISION_AT))
 
 Counts = NDArray[np.int64]
 

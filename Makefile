@@ -1,0 +1,64 @@
+# Two commands do everything: `make ablation-cris` and `make test`. The first call of either sets up .venv.
+# Options: PROFILE=toy|refcoco|refcoco+|gref  SEEDS=1  JOBS=2  DATA=dir  ROWS=a,b
+
+PYTHON  ?= python3
+VENV    ?= .venv
+RISLAB  := $(VENV)/bin/rislab
+PROFILE ?= toy
+SEEDS   ?= 1
+JOBS    ?=
+DATA    ?=
+ROWS    ?=
+
+OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS))
+PLACE   = $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data $(DATA))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check format test faults toy clip report clean
+
+help: ## this list
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.ready ## .venv with rislab and everything it needs
+
+$(VENV)/.ready: pyproject.toml
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV) (once; about two minutes)"
+	@$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	@$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+ablation-%: $(VENV)/.ready ## train and report a paper's table: PROFILE=toy SEEDS=1 JOBS=2 DATA=dir
+	@$(RISLAB) ablate run $* $(OPTIONS) $(PLACE)
+	@$(RISLAB) ablate report $* $(OPTIONS)
+
+plan-%: $(VENV)/.ready ## what `make ablation-NAME` would run
+	@$(RISLAB) ablate plan $* $(OPTIONS) $(PLACE)
+
+report: $(VENV)/.ready ## the report of whatever has been run: TABLE=cris
+	@$(RISLAB) ablate report $(or $(TABLE),cris) $(OPTIONS)
+
+check: $(VENV)/.ready ## format, lint, types, floors
+	@$(VENV)/bin/ruff format --check --quiet .
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/pytest -n 0 tests/test_floors.py tests/test_surface.py
+
+format: $(VENV)/.ready ## put the code into its form
+	@$(VENV)/bin/ruff format --quiet .
+	@$(VENV)/bin/ruff check --quiet --fix .
+
+test: $(VENV)/.ready ## all tests but the long ones
+	@$(VENV)/bin/pytest
+
+faults: $(VENV)/.ready ## the long fault tests: kill -9 of real training, several times
+	@$(VENV)/bin/pytest -n 0 -m slow tests/faults
+
+toy: $(VENV)/.ready ## write the toy world to toy/
+	@$(RISLAB) data toy --out toy
+
+clip: $(VENV)/.ready ## pretrain the tiny CLIP and show its retrieval accuracy
+	@$(RISLAB) data clip
+
+clean: ## remove caches of tools, not runs
+	@rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,53 @@
+"""Masks over a picture, with a legend that any script can be read in."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+# Okabe and Ito's colours: told apart by colour-blind readers, too.
+COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
+SMALLEST_SIDE = 480
+MARGIN = 8
+
+
+def overlay(image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], texts: Sequence[str]) -> Image.Image:
+    """RGB [h, w, 3] with each mask [h, w] tinted and outlined, and a legend below. Small pictures are enlarged."""
+    scale = max(1, round(SMALLEST_SIDE / min(image.shape[:2])))
+    canvas = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1).astype(np.float32)
+    for number, mask in enumerate(masks):
+        colour = np.array(COLOURS[number % len(COLOURS)], np.float32)
+        large = np.repeat(np.repeat(mask, scale, axis=0), scale, axis=1)
+        canvas[large] = 0.55 * canvas[large] + 0.45 * colour
+        outline, _ = cv2.findContours(large.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        cv2.drawContours(canvas, outline, -1, colour.tolist(), thickness=2)
+    return _with_legend(Image.fromarray(canvas.clip(0, 255).astype(np.uint8)), masks, texts)
+
+
+def _with_legend(picture: Image.Image, masks: Sequence[NDArray[np.bool_]], texts: Sequence[str]) -> Image.Image:
+    # matplotlib ships DejaVu: Latin, Greek, Cyrillic, Arabic, Hebrew; no other font is sure to be on a machine.
+    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 16)
+    line = 24
+    sheet = Image.new("RGB", (picture.width, picture.height + line * len(texts) + 2 * MARGIN), "white")
+    sheet.paste(picture)
+    draw = ImageDraw.Draw(sheet)
+    for number, (mask, text) in enumerate(zip(masks, texts, strict=True)):
+        y = picture.height + MARGIN + number * line
+        draw.rectangle((MARGIN, y + 4, MARGIN + 16, y + 20), fill=COLOURS[number % len(COLOURS)])
+        said = text if mask.any() else f"{text} (nothing found)"
+        draw.text((MARGIN + 26, y + 2), _fit(draw, said, font, sheet.width - 2 * MARGIN - 26), fill="black", font=font)
+    return sheet
+
+
+def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text on one line, cut with an ellipsis where it does not fit."""
+    text = " ".join(text.split())
+    if draw.textlength(text, font=font) <= width:
+        return text
+    while text and draw.textlength(text + "…", font=font) > width:
+        text = text[:-1]
+    return text + "…"

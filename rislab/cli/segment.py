@@ -1,0 +1,84 @@
+"""`rislab segment IMAGE TEXT...`: masks of sentences in a picture, drawn and as data."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rislab.errors import ConfigError, DataError
+from rislab.files import replacing, write_text
+
+if TYPE_CHECKING:
+    from rislab.training.inference import Segment
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "segment",
+        help="segment what sentences name in a picture",
+        description="Segment what each sentence names in a picture; draw the masks and write them as PNG and COCO RLE.",
+        epilog='example: rislab segment photo.jpg "red cup" "left chair" --checkpoint best.ckpt --out masks.png --json -',
+    )
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="JPEG or PNG")
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help="a sentence in quotes; several are answered together")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a trial's best.ckpt")
+    parser.add_argument("--out", type=Path, metavar="PNG", help="picture with the masks drawn over it")
+    parser.add_argument(
+        "--masks", type=Path, metavar="DIR", help="one black-and-white PNG a sentence: 0.png, 1.png, ..."
+    )
+    parser.add_argument("--json", metavar="FILE", help="COCO RLE of every mask; - prints it")
+    parser.add_argument(
+        "--official",
+        action="store_true",
+        help="the checkpoint is the authors' release; --config says which model it holds",
+    )
+    parser.add_argument("--config", type=Path, metavar="YAML", help="with --official: experiments/METHOD/*.yaml")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    if not (options.out or options.masks or options.json):
+        raise ConfigError("nothing to write: give --out PNG, --masks DIR or --json FILE")
+    if not options.image.exists():
+        raise DataError(f"{options.image}: no such image")
+    if options.official != (options.config is not None):
+        raise ConfigError("--official and --config belong together")
+
+    from rislab.training import inference
+    from rislab.training.cli import quiet
+
+    quiet()
+    if options.official:
+        import yaml
+
+        recipe = yaml.safe_load(options.config.read_text())["model"]
+        model = inference.load_official(options.checkpoint, recipe)
+    else:
+        model = inference.load_method(options.checkpoint)
+    image = inference.read_image(options.image)
+    segments = inference.segment(model, image, options.texts)
+
+    if options.out:
+        from rislab.cli.drawing import overlay
+
+        drawn = overlay(image, [s.mask for s in segments], [s.text for s in segments])
+        with replacing(options.out) as temporary:
+            drawn.save(temporary, format="PNG")
+    if options.masks:
+        _write_masks(options.masks, segments)
+    if options.json:
+        text = json.dumps([s.as_json() for s in segments], indent=1, ensure_ascii=False) + "\n"
+        if options.json == "-":
+            sys.stdout.write(text)
+        else:
+            write_text(Path(options.json), text)
+    return 0
+
+
+def _write_masks(folder: Path, segments: "list[Segment]") -> None:
+    from PIL import Image
+
+    for number, found in enumerate(segments):
+        with replacing(folder / f"{number}.png") as temporary:
+            Image.fromarray(found.mask).save(temporary, format="PNG")

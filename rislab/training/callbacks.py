@@ -1,0 +1,76 @@
+"""What every trial carries: reproducible draws, a status that others can read, a checkpoint that says what it is."""
+
+import os
+import time
+from typing import Any
+
+import lightning as L
+import torch
+
+from rislab.ablation.trial import TrialDir
+from rislab.data.batch import Batch
+
+
+class StepSeed(L.Callback):
+    """Seeds the random draws of a step (dropout) from (seed, step, rank).
+
+    Nothing about random state has to be stored, and a run resumed at step k draws what the uninterrupted one drew, on
+    any number of processes.
+    """
+
+    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        torch.manual_seed((seed * 1_000_003 + trainer.global_step) * 65_537 + trainer.global_rank)
+
+
+class Recipe(L.Callback):
+    """Puts the model's class and options into each checkpoint, so that the file alone is enough to segment with."""
+
+    def __init__(self, model: dict[str, Any]) -> None:
+        self.model = model
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["rislab_model"] = self.model
+
+
+class TrialStatus(L.Callback):
+    """Keeps `status.json` current: stage, step, speed, latest validation scores; at most once a second."""
+
+    def __init__(self, trial: TrialDir) -> None:
+        self.trial = trial
+        self.fit_seconds = 0.0
+        self.fit_steps = 0
+        self._written = 0.0
+        self._began = 0.0
+        self._first_step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began, self._first_step = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, i: int
+    ) -> None:
+        now = time.monotonic()
+        self.fit_seconds, self.fit_steps = now - self._began, trainer.global_step - self._first_step
+        if now - self._written < 1.0 or not trainer.is_global_zero:
+            return
+        self._written = now
+        self.trial.update_status(
+            stage="fit",
+            step=trainer.global_step,
+            max_steps=int(trainer.estimated_stepping_batches),
+            epoch=trainer.current_epoch,
+            speed=round(self.fit_steps / max(self.fit_seconds, 1e-9), 2),
+            metrics={
+                name.removeprefix("val/"): round(float(value), 3)
+                for name, value in trainer.callback_metrics.items()
+                if name.startswith("val/")
+            },
+        )
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.fit_seconds = time.monotonic() - self._began
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.trial.update_status(stage="test")

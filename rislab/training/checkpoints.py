@@ -1,0 +1,103 @@
+"""Checkpoints that are whole or absent, and the choice of the one to go on from."""
+
+import os
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+
+from rislab.errors import DataError
+from rislab.files import replacing
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes to a temporary name and renames; keeps the checkpoint before the last one as `previous.ckpt`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        path = Path(path)
+        with replacing(path) as temporary:
+            torch.save(checkpoint, temporary)
+            if path.name == LAST and path.exists():
+                # A second name for the old file first, so that at no moment `last.ckpt` is missing.
+                with replacing(path.with_name(PREVIOUS)) as kept:
+                    os.link(path, kept)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = lambda storage, _: storage, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        return super().load_checkpoint(path, map_location, weights_only=True)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint file, or None. Reads it whole: every entry carries a CRC-32."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        return str(error)
+    return f"wrong checksum in {broken}" if broken else None
+
+
+def resume_point(checkpoints: Path) -> Path | None:
+    """The newest sound checkpoint of a trial, or None to start afresh. Says so when a damaged one is passed over."""
+    for name in (LAST, PREVIOUS):
+        path = checkpoints / name
+        if not path.exists():
+            continue
+        reason = damage(path)
+        if reason is None:
+            return path
+        after = PREVIOUS if name == LAST and (checkpoints / PREVIOUS).exists() else "the start"
+        warnings.warn(f"{path} is damaged ({reason}); going on from {after}", stacklevel=2)
+    return None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of ours on the CPU; never executes what a foreign file asks for."""
+    if not path.exists():
+        raise DataError(f"{path}: no such checkpoint")
+    reason = damage(path)
+    if reason is not None:
+        raise DataError(f"{path}: not a readable checkpoint ({reason})")
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+class LastCheckpoint(L.Callback):
+    """Writes `last.ckpt` every so many steps, at the end of an epoch, and when asked to stop.
+
+    Not at the last step of an epoch: the validation that belongs to it has not run there, and a resumed run would skip
+    it.
+
+    every_n_steps: steps between two checkpoints; what a kill can cost at most.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+        self._saved_at = -1
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        step = trainer.global_step
+        if trainer.is_last_batch or step == self._saved_at or step % self.every_n_steps:
+            return
+        self.save(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.save(trainer)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        # SIGTERM reaches us as SIGTERMException (a SystemExit), after a whole batch. Anything else is a fault, and the
+        # state it leaves behind is not worth resuming from.
+        between_epochs = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if isinstance(exception, SystemExit) and trainer.training and not between_epochs:
+            self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> None:
+        self._saved_at = trainer.global_step
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / LAST)

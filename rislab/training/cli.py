@@ -1,0 +1,182 @@
+"""`rislab fit|validate|test|predict`: LightningCLI with the callbacks that every trial carries."""
+
+import logging
+import os
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from rislab.ablation.trial import TrialDir
+from rislab.data.referring import ReferringData
+from rislab.errors import ConfigError, nearest
+from rislab.files import read_json, write_json
+from rislab.methods.base import TextSegmenter
+from rislab.training import provenance
+from rislab.training.callbacks import Recipe, StepSeed, TrialStatus
+from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
+from rislab.training.curves import CurveLogger
+from rislab.training.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class TrialOptions:
+    """How a run is kept on disk; nothing here changes its result.
+
+    checkpoint_every_n_steps: what a kill can cost at most.
+    predictions: expressions whose masks are kept for the qualitative figure.
+    test: score all test splits with the best checkpoint after `fit`.
+    """
+
+    checkpoint_every_n_steps: int = 500
+    predictions: int = 8
+    test: bool = True
+
+
+class Parser(LightningArgumentParser):
+    """An argument parser whose error for a misspelt option names the nearest one."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        text = str(message)
+        known = [action.dest for action in self._actions]
+        for word in text.replace('"', " ").replace("'", " ").split():
+            option = word.removeprefix("--").partition("=")[0].rstrip(".,:")
+            hint = nearest(option, known) if word.startswith("--") and option not in known else ""
+            if hint:
+                text = f"{text}{hint}"
+                break
+        raise ConfigError(text)
+
+
+class RislabCLI(LightningCLI):
+    """One config file is one run.
+
+    `fit` goes on from the last sound checkpoint in `trainer.default_root_dir`, and ends with the test splits scored by
+    the best checkpoint; whatever is in that directory afterwards is a trial as docs/architecture.md describes it.
+    """
+
+    def __init__(self, arguments: list[str], run: bool = True) -> None:
+        self.seconds: dict[str, float] = {}
+        self.status: TrialStatus
+        kwargs = {"allow_abbrev": False}
+        super().__init__(
+            model_class=TextSegmenter,
+            datamodule_class=ReferringData,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            load_from_checkpoint_support=False,
+            parser_class=Parser,
+            parser_kwargs={**kwargs, **({name: dict(kwargs) for name in self.subcommands()} if run else {})},
+            run=run,
+            trainer_defaults={
+                "use_distributed_sampler": False,  # the data layer shards: nothing padded, nothing repeated
+                "enable_model_summary": False,
+                "num_sanity_val_steps": 0,
+                "logger": False,
+            },
+            args=arguments,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--trial", type=TrialOptions, default=TrialOptions())
+
+    @property
+    def options(self) -> TrialOptions:
+        options: TrialOptions = self._get(self.config_init, "trial")
+        return options
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        folder = Path(self._get(self.config, "trainer")["default_root_dir"] or ".")
+        self.trial = TrialDir(folder)
+        self.status = TrialStatus(self.trial)
+        self.curves = CurveLogger(folder / "log" / "metrics.csv")
+        self.best = ModelCheckpoint(
+            dirpath=folder / "checkpoints",
+            filename="best",
+            monitor="val/miou_expr",
+            mode="max",
+            save_weights_only=True,
+            enable_version_counter=False,
+        )
+        trainer = super().instantiate_trainer(
+            callbacks=[
+                StepSeed(),
+                Recipe(_plain(self._get(self.config, "model"))),
+                self.status,
+                Scorer(folder, self.options.predictions),
+                LastCheckpoint(self.options.checkpoint_every_n_steps),
+                self.best,
+            ],
+            plugins=[WholeCheckpointIO()],
+            **kwargs,
+        )
+        trainer.loggers = [*trainer.loggers, self.curves]
+        return trainer
+
+    def fit(self, model: TextSegmenter, datamodule: ReferringData, ckpt_path: str | None = None, **_: Any) -> None:
+        """Train from the given checkpoint, or from where this directory stands; then score the test splits."""
+        resume = Path(ckpt_path) if ckpt_path not in (None, "last") else resume_point(self.trial.checkpoints)
+        began = time.monotonic()
+        self.trial.update_status(stage="fit")
+        if resume is not None:
+            self._cut_curves(resume)
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+        self.seconds["fit"] = time.monotonic() - began
+        if self.options.test and not self.trainer.interrupted:
+            began = time.monotonic()
+            best = self.best.best_model_path or None
+            self.trainer.test(model, datamodule=datamodule, ckpt_path=best, verbose=False, weights_only=True)
+            self.seconds["test"] = time.monotonic() - began
+        if self.trainer.is_global_zero:
+            self._write_provenance()
+
+    def _cut_curves(self, checkpoint: Path) -> None:
+        self.curves.cut(read_checkpoint(checkpoint)["global_step"])
+
+    def _write_provenance(self) -> None:
+        """Seconds of a resumed trial add up over its starts."""
+        before = read_json(self.trial.path / "provenance.json") or {}
+        seconds = dict(before.get("seconds", {}))
+        for stage, value in self.seconds.items():
+            seconds[stage] = round(seconds.get(stage, 0.0) + value, 2)
+        write_json(
+            self.trial.path / "provenance.json",
+            provenance.collect()
+            | {
+                "seconds": seconds,
+                "steps_per_second": round(self.status.fit_steps / max(self.status.fit_seconds, 1e-9), 3),
+                "peak_memory_mb": provenance.peak_memory_mb(),
+            },
+        )
+
+
+def _plain(value: Any) -> Any:
+    """A parsed config as builtins, as a checkpoint may hold them."""
+    if isinstance(value, Namespace):
+        return {key: _plain(item) for key, item in vars(value).items()}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def quiet() -> None:
+    """Lightning tells at every start which hardware it looked for; a person asked for masks."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*srun.*available.*")
+
+
+def main(arguments: list[str]) -> int:
+    quiet()
+    RislabCLI(arguments)
+    return 0

@@ -1,0 +1,110 @@
+"""Masks for pictures that belong to no data set: load a method from a file, ask it, draw what it says."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jsonargparse import ArgumentParser
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from rislab.errors import ConfigError, DataError
+from rislab.methods.base import TextSegmenter
+from rislab.training.checkpoints import read_checkpoint
+
+METHODS = "rislab.methods."
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One answer: the sentence, its mask bool [h, w] at the picture's size, and the share of the picture it covers."""
+
+    text: str
+    mask: NDArray[np.bool_]
+
+    @property
+    def coverage(self) -> float:
+        return float(self.mask.mean())
+
+    def as_json(self) -> dict[str, Any]:
+        rle = coco_mask.encode(np.asfortranarray(self.mask, dtype=np.uint8))
+        return {
+            "text": self.text,
+            "pixels": int(self.mask.sum()),
+            "segmentation": {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode()},
+        }
+
+
+def load_method(path: Path) -> TextSegmenter:
+    """The method in a checkpoint of ours, in evaluation mode on the CPU.
+
+    Only classes below `rislab.methods` are built, and no pretrained trunk is fetched: the checkpoint holds all weights.
+    Raises DataError for an unreadable file, ConfigError for one that is not ours.
+    """
+    checkpoint = read_checkpoint(path)
+    recipe = checkpoint.get("rislab_model")
+    if not isinstance(recipe, dict) or not str(recipe.get("class_path", "")).startswith(METHODS):
+        raise ConfigError(
+            f"{path}: no rislab checkpoint (it names no method). `best.ckpt` of a trial is one; for an official "
+            "release give its config, too: --config experiments/cris/refcoco_r50.yaml --official"
+        )
+    model = build(_without_pretraining(recipe))
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval()
+
+
+def build(recipe: dict[str, Any]) -> TextSegmenter:
+    """A method from its class_path and init_args."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(TextSegmenter, "model")
+    config = parser.parse_object({"model": recipe})
+    model: TextSegmenter = parser.instantiate_classes(config).model
+    return model
+
+
+def load_official(path: Path, recipe: dict[str, Any]) -> TextSegmenter:
+    """A method whose weights come from its authors' release, through the method's `official.py`."""
+    package = str(recipe["class_path"]).rpartition(".")[0].rpartition(".")[0]
+    if not package.startswith(METHODS):
+        raise ConfigError(f"model.class_path {recipe['class_path']!r} is no method of rislab")
+    model = build(_without_pretraining(recipe))
+    state = importlib.import_module(f"{package}.official").load_official(path)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _without_pretraining(recipe: Any) -> Any:
+    """The same recipe with every trunk's `pretrained` set to None: its weights are about to be overwritten."""
+    if isinstance(recipe, dict):
+        return {k: None if k == "pretrained" else _without_pretraining(v) for k, v in recipe.items()}
+    return recipe
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """uint8 RGB [h, w, 3]; EXIF rotation is not applied, as in the data sets. Raises DataError."""
+    if not path.exists():
+        raise DataError(f"{path}: no such image")
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise DataError(f"{path}: not a readable image")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+@torch.inference_mode()
+def segment(model: TextSegmenter, image: NDArray[np.uint8], texts: Sequence[str]) -> list[Segment]:
+    """Masks of `texts` in one picture, uint8 RGB [h, w, 3]; foreground is p > the method's own threshold."""
+    placement = model.geometry.place(*image.shape[:2])
+    pixels = torch.from_numpy(model.geometry.image(image, placement)).permute(2, 0, 1)[None]
+    logits = model.segment(pixels, list(texts), torch.zeros(len(texts), dtype=torch.int64))
+    frame = F.interpolate(logits[:, None].sigmoid(), placement.input_size, mode="bicubic", align_corners=True)[:, 0]
+    probabilities = frame.float().cpu().numpy()
+    return [
+        Segment(text, placement.undo(probability) > model.mask_threshold)
+        for text, probability in zip(texts, probabilities, strict=True)
+    ]

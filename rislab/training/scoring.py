@@ -1,0 +1,185 @@
+"""Scores what a method segmented, by the benchmark's convention, and writes the result files of a trial."""
+
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch.distributed
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from pycocotools import mask as coco_mask
+
+from rislab.data.batch import Batch
+from rislab.data.referring import ReferringData
+from rislab.files import replacing, write_json
+from rislab.metrics.referring import AVERAGES, ReferringScores, iou_per_expression, pixel_counts
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One expression of the qualitative figure. `rank` decides who is in it: a hash of the id, lowest first."""
+
+    rank: int
+    sent_id: int
+    image_id: int
+    text: str
+    target: dict[str, Any]
+    prediction: dict[str, Any]
+
+
+class Scorer(L.Callback):
+    """Keeps one `ReferringScores` a split; logs validation scores, writes test scores.
+
+    folder: where `scores.parquet`, `predictions/` and, last of all, `metrics.json` go after a test.
+    predictions: how many expressions to keep masks of. Which ones depends on their ids only, so that all trials of a
+        table show the same.
+    """
+
+    def __init__(self, folder: Path, predictions: int) -> None:
+        self.folder = folder
+        self.predictions = predictions
+        self.scores: list[ReferringScores] = []
+        self.picks: dict[int, Pick] = {}
+
+    def _start(self, trainer: L.Trainer, splits: int) -> None:
+        convention = self._data(trainer).protocol.convention
+        self.scores = [
+            ReferringScores(convention.iou_eps, convention.strict_precision).to(trainer.strategy.root_device)
+            for _ in range(splits)
+        ]
+        self.picks = {}
+
+    @staticmethod
+    def _data(trainer: L.Trainer) -> ReferringData:
+        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Trainer, unknown to its annotations
+        assert isinstance(data, ReferringData), f"cannot score {type(data).__name__}"
+        return data
+
+    def _update(self, trainer: L.Trainer, outputs: STEP_OUTPUT, batch: Batch, split: int, keep: bool) -> None:
+        assert isinstance(outputs, dict)
+        assert batch.targets is not None
+        convention = self._data(trainer).protocol.convention
+        index = batch.image_index.tolist()
+        masks = convention.predictions(outputs["logits"], [batch.placements[i] for i in index])
+        rows = []
+        for n, (mask, target) in enumerate(zip(masks, batch.targets, strict=True)):
+            truth = coco_mask.decode(target).astype(bool)
+            counts = pixel_counts(mask, truth)
+            rows.append((batch.sent_ids[n], batch.ref_ids[n], batch.image_ids[index[n]], *counts))
+            if keep:
+                self._keep(batch, n, batch.image_ids[index[n]], mask)
+        self.scores[split].update(rows)
+
+    def _keep(self, batch: Batch, n: int, image_id: int, mask: np.ndarray[Any, Any]) -> None:
+        rank = zlib.crc32(b"%d" % batch.sent_ids[n])
+        if len(self.picks) >= self.predictions and rank > max(self.picks, default=-1):
+            return
+        assert batch.targets is not None
+        prediction = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        self.picks[rank] = Pick(
+            rank, batch.sent_ids[n], image_id, batch.texts[n], _plain(batch.targets[n]), _plain(prediction)
+        )
+        if len(self.picks) > self.predictions:
+            del self.picks[max(self.picks)]
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start(trainer, 1)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._update(trainer, outputs, batch, 0, keep=False)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        scores = self.scores[0].compute()
+        pl_module.log_dict({f"val/{name}": scores[name] for name in AVERAGES})
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start(trainer, len(self._data(trainer).test_splits))
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._update(trainer, outputs, batch, dataloader_idx, keep=dataloader_idx == 0)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data = self._data(trainer)
+        scores = {split: metric.compute() for split, metric in zip(data.test_splits, self.scores, strict=True)}
+        picks = self.picks
+        if trainer.world_size > 1:
+            gathered: list[dict[int, Pick]] = [{} for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, picks)
+            picks = {rank: pick for part in gathered for rank, pick in part.items()}
+        for split, values in scores.items():
+            shown = {f"test/{split}/{name}": values[name] for name in AVERAGES}
+            pl_module.log_dict(shown, add_dataloader_idx=False)
+        if trainer.is_global_zero:
+            write_scores(self.folder / "scores.parquet", scores, data.protocol.convention.iou_eps)
+            self._write_predictions(data, [picks[rank] for rank in sorted(picks)[: self.predictions]])
+            write_json(
+                self.folder / "metrics.json",
+                {
+                    "benchmark": data.benchmark,
+                    "protocol": data.protocol.name,
+                    "splits": {s: {k: v for k, v in row.items() if k != "table"} for s, row in scores.items()},
+                    "parameters": {
+                        "total": sum(p.numel() for p in pl_module.parameters()),
+                        "trainable": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
+                    },
+                    "step": trainer.global_step,
+                },
+            )
+
+    def _write_predictions(self, data: ReferringData, picks: list[Pick]) -> None:
+        folder = self.folder / "predictions"
+        entries = []
+        for pick in picks:
+            source = data.image_file(pick.image_id)
+            name = f"{pick.image_id}{source.suffix}"
+            with replacing(folder / name) as temporary:
+                shutil.copyfile(source, temporary)
+            entries.append(
+                {
+                    "sent_id": pick.sent_id,
+                    "image_id": pick.image_id,
+                    "text": pick.text,
+                    "image": name,
+                    "target": pick.target,
+                    "prediction": pick.prediction,
+                }
+            )
+        write_json(folder / "predictions.json", entries)
+
+
+def _plain(rle: dict[str, Any]) -> dict[str, Any]:
+    """COCO RLE with text instead of bytes, as JSON needs it."""
+    counts = rle["counts"]
+    return {"size": [int(v) for v in rle["size"]], "counts": counts.decode() if isinstance(counts, bytes) else counts}
+
+
+def write_scores(path: Path, scores: dict[str, dict[str, Any]], eps: float) -> None:
+    """One row an expression and split; the `iou` column is a fraction, all areas are pixels of the scored size."""
+    parts = []
+    for split, row in scores.items():
+        columns: dict[str, Any] = {"split": [split] * len(row["table"]["sent_id"]), **row["table"]}
+        columns["iou"] = iou_per_expression(row["table"]["intersection"], row["table"]["union"], eps)
+        parts.append(pa.table(columns))
+    with replacing(path) as temporary:
+        pq.write_table(pa.concat_tables(parts), temporary, compression="zstd")
