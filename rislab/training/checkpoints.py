@@ -1,6 +1,7 @@
 """Checkpoints that are whole or absent, and the choice of the one to go on from."""
 
 import os
+import pickle
 import warnings
 import zipfile
 from pathlib import Path
@@ -65,8 +66,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     reason = damage(path)
     if reason is not None:
         raise DataError(f"{path}: not a readable checkpoint ({reason})")
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path}: refused, it holds more than tensors and plain values ({_first_line(error)})"
+        ) from None
     return checkpoint
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 class LastCheckpoint(L.Callback):

@@ -1,0 +1,105 @@
+"""What survives a crash: whole files, a fallback that says so, curves that go on."""
+
+import errno
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from rislab.errors import DataError
+from rislab.files import replacing
+from rislab.training.checkpoints import LAST, PREVIOUS, WholeCheckpointIO, damage, read_checkpoint, resume_point
+from rislab.training.curves import CurveLogger
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for step in (1, 2, 3):
+        WholeCheckpointIO().save_checkpoint(
+            {"global_step": step, "w": torch.full((100,), float(step))}, tmp_path / LAST
+        )
+    return tmp_path
+
+
+def test_the_one_before_is_kept(folder: Path) -> None:
+    assert read_checkpoint(folder / LAST)["global_step"] == 3
+    assert read_checkpoint(folder / PREVIOUS)["global_step"] == 2
+    assert {p.name for p in folder.iterdir()} == {LAST, PREVIOUS}
+
+
+@pytest.mark.parametrize("fault", ["truncated", "flipped", "empty", "foreign"])
+def test_a_damaged_last_checkpoint_falls_back_and_says_so(folder: Path, fault: str) -> None:
+    last = folder / LAST
+    whole = last.read_bytes()
+    middle = whole.index(b"data/0") + 120  # inside the tensor's bytes
+    last.write_bytes(
+        {
+            "truncated": whole[: len(whole) // 2],
+            "flipped": whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :],
+            "empty": b"",
+            "foreign": b"not a checkpoint at all",
+        }[fault]
+    )
+    assert damage(last)
+    with pytest.warns(UserWarning, match=r"last\.ckpt is damaged .* going on from previous\.ckpt"):
+        assert resume_point(folder) == folder / PREVIOUS
+
+
+def test_two_damaged_checkpoints_start_afresh_and_say_so(folder: Path) -> None:
+    (folder / LAST).write_bytes(b"")
+    (folder / PREVIOUS).write_bytes(b"")
+    with pytest.warns(UserWarning, match="going on from the start"):
+        assert resume_point(folder) is None
+
+
+def test_sound_checkpoints_resume_silently(folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resume_point(folder) == folder / LAST
+        assert resume_point(folder / "nowhere") is None
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        WholeCheckpointIO().save_checkpoint({}, folder / LAST)
+    assert read_checkpoint(folder / LAST)["global_step"] == 3
+    assert {p.name for p in folder.iterdir()} == {LAST, PREVIOUS}
+
+
+def test_a_checkpoint_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (print, ("executed",))
+
+    torch.save({"x": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(DataError, match=r"evil\.ckpt"):
+        read_checkpoint(tmp_path / "evil.ckpt")
+
+
+def test_replacing_is_all_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    with pytest.raises(RuntimeError), replacing(path) as temporary:  # noqa: PT012  the fault is inside
+        temporary.write_text("half")
+        raise RuntimeError
+    assert list(path.parent.iterdir()) == []
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"
+
+
+def test_curves_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
+    curves = CurveLogger(tmp_path / "metrics.csv")
+    for step in range(6):
+        curves.log_metrics({"train/mask": step / 3, "epoch": step // 2}, step)
+    whole = curves.path.read_bytes()
+    with curves.path.open("a") as file:
+        file.write("6,3,tra")  # a kill in the middle of a line
+    curves.cut(4)
+    for step in range(4, 6):
+        curves.log_metrics({"train/mask": step / 3, "epoch": step // 2}, step)
+    assert curves.path.read_bytes() == whole
