@@ -18,7 +18,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "segment",
         help="segment what sentences name in a picture",
         description="Segment what each sentence names in a picture; draw the masks and write them as PNG and COCO RLE.",
-        epilog='example: rislab segment photo.jpg "red cup" "left chair" --checkpoint best.ckpt --out masks.png --json -',
+        epilog='example: rislab segment photo.jpg "red cup" chair --checkpoint best.ckpt --out masks.png --json -',
     )
     parser.add_argument("image", type=Path, metavar="IMAGE", help="JPEG or PNG")
     parser.add_argument("texts", nargs="+", metavar="TEXT", help="a sentence in quotes; several are answered together")
