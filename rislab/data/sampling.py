@@ -1,0 +1,93 @@
+"""Which samples, in which order: pure functions of (seed, epoch, rank, world size).
+
+A plan is a list of batches; a batch is a list of rows; a row is one image with the (reference, sentence) pairs asked of
+it, as indices. Nothing depends on what was drawn before, so a plan can be entered anywhere.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rislab.data.refer import Reference, by_image
+from rislab.errors import DataError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image and what is asked of it: pairs of (index of the reference, index of its sentence)."""
+
+    image_id: int
+    asked: tuple[tuple[int, int], ...]
+
+
+Plan = list[list[Row]]
+Planner = Callable[[int], Plan]
+"""Epoch -> plan."""
+
+
+def training_plan(
+    references: Sequence[Reference],
+    batch_size: int,
+    references_per_image: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Plan:
+    """One uniformly random sentence for every reference, shuffled (CRIS: an epoch has as many items as references).
+
+    batch_size: queries a batch and process; whole batches only, the same number for every process.
+    references_per_image: how many references of an image share one row of `images`. 1 is official: every reference
+        brings its own copy of the image. With k, a batch holds batch_size // k images, and an epoch asks up to k
+        references of every image, so that the trunk runs once for k queries.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    sentence = [int(rng.integers(len(ref.expressions))) for ref in references]
+    rows: list[Row] = []
+    if references_per_image == 1:
+        rows = [Row(references[i].image_id, ((i, sentence[i]),)) for i in rng.permutation(len(references)).tolist()]
+    else:
+        index = {ref.ref_id: i for i, ref in enumerate(references)}
+        for image_id, refs in by_image(references).items():
+            chosen = rng.permutation(len(refs))[:references_per_image].tolist()
+            rows.append(Row(image_id, tuple((index[refs[j].ref_id], sentence[index[refs[j].ref_id]]) for j in chosen)))
+        rows = [rows[i] for i in rng.permutation(len(rows)).tolist()]
+    size = max(1, batch_size // references_per_image)
+    whole = len(rows) // (size * world_size)
+    if not whole:
+        raise DataError(
+            f"{len(rows)} training rows do not fill one batch of {size} on each of {world_size} processes; "
+            "lower data.batch_size"
+        )
+    rows = rows[: whole * size * world_size]
+    mine = rows[rank::world_size]
+    return [mine[start : start + size] for start in range(0, len(mine), size)]
+
+
+def evaluation_plan(references: Sequence[Reference], images: int, rank: int = 0, world_size: int = 1) -> Plan:
+    """Every sentence of every reference once; all sentences of an image in one row; `images` rows a batch.
+
+    Processes get every world_size-th image: nothing is padded, nothing repeated.
+    """
+    index = {ref.ref_id: i for i, ref in enumerate(references)}
+    rows = [
+        Row(image_id, tuple((index[ref.ref_id], s) for ref in refs for s in range(len(ref.expressions))))
+        for image_id, refs in by_image(references).items()
+    ]
+    if len(rows) < world_size:
+        raise DataError(f"{len(rows)} evaluation images for {world_size} processes: use fewer devices")
+    mine = rows[rank::world_size]
+    return [mine[start : start + images] for start in range(0, len(mine), images)]
+
+
+def shuffled_sentences(references: Sequence[Reference], seed: int) -> list[Reference]:
+    """The same references with their sentence lists dealt out anew: a control in which language says nothing.
+
+    Sentence ids move with the sentences, so that every id still occurs once.
+    """
+    order = np.random.default_rng([seed, 1]).permutation(len(references)).tolist()
+    return [
+        Reference(ref.ref_id, ref.image_id, ref.ann_ids, ref.split, references[j].expressions)
+        for ref, j in zip(references, order, strict=True)
+    ]
