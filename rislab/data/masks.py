@@ -1,8 +1,8 @@
 """From an annotation to a mask: every form in which COCO files hold one.
 
 Rules and known faults: polygons of one object are united (never added, which wraps or leaves holes); a polygon with
-fewer than three points or an odd number of coordinates is dropped before pycocotools sees it, because pycocotools decides
-by the first entry whether a list holds polygons or boxes.
+fewer than three points or an odd number of coordinates is dropped before pycocotools sees it, because pycocotools
+decides by the first entry whether a list holds polygons or boxes.
 """
 
 from collections.abc import Iterable, Sequence

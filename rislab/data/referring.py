@@ -24,6 +24,7 @@ from rislab.files import cache_dir
 from rislab.metrics.protocols import Protocol
 
 TITLES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
+ORDER = ("val", "testA", "testB", "test")  # as papers print them
 
 
 class _Cache:
@@ -125,7 +126,7 @@ class ReferringData(L.LightningDataModule):
     dataset, split_by: which files, `ROOT/<dataset>/refs(<split_by>).p`.
     protocol: the evaluation convention; it also says which text of the file is read.
     generate: a world to write into `root` when it is not there.
-    train_split, val_split: names in the file; test_splits: those to score at the end, None for all but the training split.
+    train_split, val_split: names in the file; test_splits: those to score at the end, None for all but training.
     batch_size: queries a training batch and process.
     references_per_image: how many references share one image of a batch; 1 as CRIS does, see `training_plan`.
     eval_images: images an evaluation batch; all their expressions come along.
@@ -159,7 +160,7 @@ class ReferringData(L.LightningDataModule):
         super().__init__()
         if batch_size < references_per_image or references_per_image < 1:
             raise DataError(
-                f"data.batch_size {batch_size} (queries) must hold references_per_image ({references_per_image}, at least 1)"
+                f"batch_size {batch_size} (queries) must hold references_per_image {references_per_image} (at least 1)"
             )
         self.root = cache_dir() / root if generate is not None else Path(root)
         self.dataset, self.split_by = dataset, split_by
@@ -188,7 +189,8 @@ class ReferringData(L.LightningDataModule):
     def test_splits(self) -> list[str]:
         if self._test_splits is not None:
             return self._test_splits
-        return [split for split in self.refer.splits if split != self.train_split]
+        there = [split for split in self.refer.splits if split != self.train_split]
+        return sorted(there, key=lambda split: (ORDER.index(split) if split in ORDER else len(ORDER), split))
 
     def image_file(self, image_id: int) -> Path:
         return self.refer.image_file(image_id)

@@ -1,0 +1,33 @@
+"""Renaming the keys of foreign checkpoints by one table, both ways."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from rislab.errors import DataError
+
+
+def rename(keys: Iterable[str], table: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Old key -> new key by the first prefix of `table` that fits, the longest first; `*` stands for one part of a name.
+
+    Raises DataError: keys that no prefix fits, and two keys that would get one name.
+    """
+    rules = [
+        (re.compile(re.escape(old).replace(r"\*", r"([^.]+)")), new)
+        for old, new in sorted(table, key=lambda rule: len(rule[0]), reverse=True)
+    ]
+    renamed: dict[str, str] = {}
+    leftover = []
+    for key in keys:
+        for pattern, new in rules:
+            match = pattern.match(key)
+            if match:
+                groups = iter(match.groups())
+                renamed[key] = re.sub(r"\*", lambda _, parts=groups: next(parts), new) + key[match.end() :]
+                break
+        else:
+            leftover.append(key)
+    if leftover:
+        raise DataError(f"{len(leftover)} keys of the checkpoint have no place in the model: {', '.join(leftover[:5])}")
+    if len(set(renamed.values())) < len(renamed):
+        raise DataError("two keys of the checkpoint would get the same name")
+    return renamed

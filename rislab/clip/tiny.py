@@ -1,0 +1,174 @@
+"""A CLIP small enough for a laptop, pretrained on the toy world on first use.
+
+It stands where OpenAI's weights stand in the full recipes: ``{name: rislab-tiny-RN, pretrained: toy}``. Same classes, same
+tokenizer, same contrastive objective (InfoNCE over the batch, learned temperature; Radford et al. 2021, section 2.3).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from filelock import FileLock
+from rich.progress import Progress
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rislab.data.toy import captions
+from rislab.errors import ConfigError, nearest
+from rislab.files import cache_dir, replacing
+
+CONFIGS = Path(__file__).parent / "configs"
+NAMES = tuple(sorted(path.stem for path in CONFIGS.glob("*.json")))
+MEAN = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(1, 3, 1, 1)
+STD = torch.tensor(open_clip.OPENAI_DATASET_STD).view(1, 3, 1, 1)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the tiny CLIP is pretrained; its hash is part of the file's name."""
+
+    pairs: int = 6000
+    steps: int = 400
+    batch_size: int = 48
+    lr: float = 2e-3
+    size: int = 96
+    seed: int = 0
+
+
+@cache
+def register_configs() -> None:
+    """Make our model configs known to open_clip; a second call does nothing."""
+    open_clip.add_model_config(CONFIGS)
+
+
+def weights_file(name: str, recipe: Recipe) -> Path:
+    """Where the weights of this model and recipe are cached."""
+    if name not in NAMES:
+        raise ConfigError(f"{name!r} has no toy weights, only {', '.join(NAMES)}{nearest(name, NAMES)}")
+    what = {
+        "model": json.loads((CONFIGS / f"{name}.json").read_text()),
+        "recipe": asdict(recipe),
+        "captions": captions.VERSION,
+    }
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+    return cache_dir() / "clip" / f"{name}-{digest}.safetensors"
+
+
+def pretrained_path(name: str, recipe: Recipe = Recipe()) -> Path:
+    """The weights file, pretrained now if it is not there; whoever asks meanwhile waits."""
+    path = weights_file(name, recipe)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            state = pretrain(name, recipe)
+            with replacing(path) as temporary:
+                save_file(state, temporary)
+    return path
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Seed torch inside, and leave the caller's generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _normalise(images: np.ndarray[Any, Any]) -> Tensor:
+    """uint8 [n, S, S, 3] -> float32 [n, 3, S, S], channels last in memory."""
+    return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+
+
+def pretrain(name: str, recipe: Recipe) -> dict[str, Tensor]:
+    """Train `name` contrastively on captioned toy scenes and return its state dict."""
+    register_configs()
+    images, texts = captions.pairs(recipe.pairs, recipe.size, recipe.seed)
+    tokens = open_clip.get_tokenizer(name)(texts)
+    # Captions are short and attention is causal: what follows the longest one changes nothing.
+    length = int((tokens != 0).sum(1).max())
+    order = np.random.default_rng([recipe.seed, 2])
+    with _own_randomness(recipe.seed), Progress(transient=True) as bar, torch.enable_grad():
+        model = open_clip.create_model(name, force_quick_gelu=True, precision="fp32").train()
+        model = model.to(memory_format=torch.channels_last)
+        words = _only_used_words(model, tokens)
+        optimiser = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad], lr=recipe.lr, weight_decay=0.01, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, recipe.steps)
+        task = bar.add_task(f"pretraining {name}", total=recipe.steps)
+        for _ in range(recipe.steps):
+            chosen = order.integers(0, recipe.pairs, recipe.batch_size)
+            image = F.normalize(model.encode_image(_normalise(images[chosen])), dim=-1)
+            text = F.normalize(words(model, tokens[chosen], length), dim=-1)
+            logits = model.logit_scale.exp().clamp(max=100) * image @ text.T
+            # The same caption twice in a batch is no negative.
+            same = (tokens[chosen][:, None] == tokens[chosen][None]).all(-1)
+            target = same.float() / same.sum(1, keepdim=True)
+            loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            bar.advance(task)
+        words.write_back(model)
+    return {key: value.detach().contiguous() for key, value in model.state_dict().items()}
+
+
+class _only_used_words:  # noqa: N801  reads as a step of the recipe
+    """Trains the rows of the token embedding that occur, instead of moving 49,408 of them each step."""
+
+    def __init__(self, model: Any, tokens: Tensor) -> None:
+        self.used = tokens.unique()
+        self.index = torch.zeros(model.token_embedding.num_embeddings, dtype=torch.int64)
+        self.index[self.used] = torch.arange(len(self.used))
+        model.token_embedding.weight.requires_grad_(False)
+        model.register_parameter("used_words", torch.nn.Parameter(model.token_embedding.weight[self.used].clone()))
+
+    def __call__(self, model: Any, tokens: Tensor, length: int) -> Tensor:
+        """Sentence features [n, embed_dim] of token ids [n, context], read up to `length`."""
+        tokens = tokens[:, :length]
+        x = F.embedding(self.index[tokens], model.used_words) + model.positional_embedding[:length]
+        x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
+        state: Tensor = x[torch.arange(len(tokens)), tokens.argmax(-1)] @ model.text_projection
+        return state
+
+    def write_back(self, model: Any) -> None:
+        with torch.no_grad():
+            model.token_embedding.weight[self.used] = model.used_words
+        del model.used_words
+
+
+@torch.no_grad()
+def retrieval(name: str, candidates: int = 100, rounds: int = 5, recipe: Recipe = Recipe()) -> dict[str, Any]:
+    """Share in percent of unseen pairs whose partner is ranked first, or among the first five, of `candidates`.
+
+    Captions that occur twice among the candidates are left out, so that there is one right answer.
+    """
+    register_configs()
+    path = pretrained_path(name, recipe)
+    model = open_clip.create_model(name, pretrained=str(path), force_quick_gelu=True, precision="fp32").eval()
+    images, texts = captions.pairs(2 * candidates * rounds, recipe.size, recipe.seed + 1000)
+    keep = list({text: i for i, text in enumerate(texts)}.values())
+    ranks: dict[str, list[Tensor]] = {"image to text": [], "text to image": []}
+    for start in range(0, min(len(keep), candidates * rounds) - candidates + 1, candidates):
+        chosen = keep[start : start + candidates]
+        image = F.normalize(model.encode_image(_normalise(images[chosen])), dim=-1)
+        text = F.normalize(model.encode_text(open_clip.get_tokenizer(name)([texts[i] for i in chosen])), dim=-1)
+        similarity = image @ text.T
+        for way, scores in (("image to text", similarity), ("text to image", similarity.T)):
+            ranks[way].append((scores > scores.diagonal()[:, None]).sum(1))
+    result: dict[str, Any] = {"name": name, "candidates": candidates}
+    for way, found in ranks.items():
+        rank = torch.cat(found)
+        result[way] = {f"R@{k}": 100 * float((rank < k).float().mean()) for k in (1, 5)}
+    result["chance"] = {f"R@{k}": 100 * k / candidates for k in (1, 5)}
+    return result

@@ -1,0 +1,75 @@
+"""Checkpoints of DerrickWang005/CRIS.pytorch, into our modules and back.
+
+A release is a dict whose `state_dict` carries DDP's prefix `module.`. Names differ by the table below and nothing else:
+tensors are copied as they are.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rislab.clip.official import rename
+from rislab.errors import DataError
+
+PREFIX = "model."
+"""Of our keys in a CRISTask."""
+
+NAMES = (
+    # ours                          official
+    ("trunk.visual.", "backbone.visual."),
+    ("trunk.attnpool.", "backbone.visual.attnpool."),
+    ("text.", "backbone."),
+    ("neck.sentence.", "neck.txt_proj."),
+    ("neck.level5.", "neck.f1_v_proj."),
+    ("neck.norm5.", "neck.norm_layer.0."),
+    ("neck.level4.", "neck.f2_v_proj."),
+    ("neck.fuse4.", "neck.f2_cat."),
+    ("neck.level3.", "neck.f3_v_proj."),
+    ("neck.fuse3.", "neck.f3_cat."),
+    ("neck.out5.", "neck.f4_proj5."),
+    ("neck.out4.", "neck.f4_proj4."),
+    ("neck.out3.", "neck.f4_proj3."),
+    ("neck.aggregate.", "neck.aggr."),
+    ("neck.coordinates.", "neck.coordconv.0.conv1."),
+    ("neck.smooth.", "neck.coordconv.1."),
+    ("decoder.norm.", "decoder.norm."),
+    ("decoder.layers.*.cross_attn.", "decoder.layers.*.multihead_attn."),
+    ("decoder.layers.", "decoder.layers."),
+    ("projector.block1.", "proj.vis.1."),
+    ("projector.block2.", "proj.vis.3."),
+    ("projector.out.", "proj.vis.4."),
+    ("projector.head.kernel.", "proj.txt."),
+    ("projector.head.classifier.", "proj.classifier."),  # ours: the release has no checkpoint without the contrast
+)
+
+UNUSED = {"backbone.logit_scale": torch.tensor(2.6592600)}
+"""CLIP's temperature ln(1 / 0.07): present in a release, used by nothing in CRIS, absent in ours."""
+
+
+def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """An official state dict, with or without `module.`, under the names of a CRISTask. Raises DataError on leftovers."""
+    bare = {key.removeprefix("module."): value for key, value in state.items()}
+    kept = {key: value for key, value in bare.items() if key not in UNUSED}
+    return {PREFIX + ours: kept[theirs] for theirs, ours in rename(kept, [(b, a) for a, b in NAMES]).items()}
+
+
+def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse, without `module.`; the unused temperature is put back."""
+    kept = {key.removeprefix(PREFIX): value for key, value in state.items()}
+    return {theirs: kept[ours] for ours, theirs in rename(kept, list(NAMES)).items()} | UNUSED
+
+
+def load_official(path: Path) -> dict[str, Tensor]:
+    """The state of a release file under our names. Raises DataError: missing, unreadable, holding code, leftovers."""
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such checkpoint") from None
+    except Exception as error:  # torch raises whatever the pickle's damage happens to cause
+        raise DataError(f"{path}: not a checkpoint that can be loaded safely ({error})") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict):
+        raise DataError(f"{path}: expected a dict with 'state_dict', found {type(content).__name__}")
+    return from_official(state)

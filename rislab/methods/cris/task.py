@@ -1,0 +1,115 @@
+"""How CRIS is trained: switches, loss, optimiser groups, schedule (section 4.1 of the paper; official config/*.yaml)."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import open_clip
+import torch
+from torch import Tensor
+
+from rislab.clip.trunk import CLIPSpec, ResNetPyramid, TextEncoder, load
+from rislab.data.batch import Batch
+from rislab.data.geometry import Letterbox
+from rislab.errors import ConfigError
+from rislab.losses.text_to_pixel import text_to_pixel as text_to_pixel_loss
+from rislab.methods.base import TextSegmenter
+from rislab.methods.cris.model import CRIS
+
+
+class CRISTask(TextSegmenter):
+    """CRIS as a Lightning module. Defaults are the official RefCOCO recipe.
+
+    clip: the trunk, e.g. ``{name: RN50, pretrained: openai}``; one of CLIP's ResNets.
+    image_size: side of the letterbox, a multiple of 32.
+    word_len: tokens a sentence is cut to, start and end included; 17 for RefCOCO and RefCOCO+, 22 for G-Ref.
+    text_to_pixel: the contrastive head (ablation table, "Con."); off: a fixed classifier.
+    decoder_layers: depth of the decoder (ablation table, "Dec." and n); 0 removes it.
+    fpn_out: widths of the neck; the middle one is the decoder's and must equal the text width.
+    num_head, dim_ffn, dropout: of the decoder.
+    kernel_size: of the dynamic kernel; the paper's text says a dot product (1), the release uses 3.
+    base_lr, weight_decay: Adam's.
+    lr_multi: factor of the rate for CLIP's towers, their position tables excepted.
+    milestones: epochs after which the rate is multiplied by lr_decay.
+    legacy_first_epoch_lr: give the towers the full rate during the first epoch, as the published runs did (their optimiser
+        read the groups' rates only after its first scheduler step).
+    freeze_token_embedding: keep CLIP's word table fixed; the official line meant to do so has no effect.
+    threshold: probability above which a pixel is drawn as foreground.
+    """
+
+    def __init__(
+        self,
+        clip: CLIPSpec,
+        image_size: int = 416,
+        word_len: int = 17,
+        text_to_pixel: bool = True,
+        decoder_layers: Literal[0, 1, 2, 3, 4] = 3,
+        fpn_out: tuple[int, int, int] = (256, 512, 1024),
+        num_head: int = 8,
+        dim_ffn: int = 2048,
+        dropout: float = 0.1,
+        kernel_size: Literal[1, 3] = 3,
+        base_lr: float = 1e-4,
+        lr_multi: float = 0.1,
+        weight_decay: float = 0.0,
+        milestones: tuple[int, ...] = (35,),
+        lr_decay: float = 0.1,
+        legacy_first_epoch_lr: bool = True,
+        freeze_token_embedding: bool = False,
+        threshold: float = 0.35,
+    ) -> None:
+        super().__init__()
+        if image_size % 32:
+            raise ConfigError(f"model.image_size {image_size} is no multiple of 32")
+        towers = load(clip)
+        text = TextEncoder(towers)
+        if fpn_out[1] != text.width:
+            raise ConfigError(
+                f"model.fpn_out {tuple(fpn_out)}: the middle width must equal the text width {text.width}"
+            )
+        if word_len > len(text.positional_embedding):
+            raise ConfigError(f"model.word_len {word_len}: {clip.name} has {len(text.positional_embedding)} positions")
+        trunk = ResNetPyramid(towers.visual, text.text_projection.shape[1])
+        self.model = CRIS(
+            trunk, text, fpn_out, text_to_pixel, decoder_layers, num_head, dim_ffn, dropout, kernel_size
+        ).to(memory_format=torch.channels_last)
+        text.token_embedding.weight.requires_grad_(not freeze_token_embedding)
+        self.tokenizer = open_clip.get_tokenizer(clip.name)
+        self.geometry = Letterbox(image_size)
+        self.mask_threshold = threshold
+        self.word_len = word_len
+        self.base_lr, self.lr_multi, self.weight_decay = base_lr, lr_multi, weight_decay
+        self.milestones, self.lr_decay, self.legacy_first_epoch_lr = milestones, lr_decay, legacy_first_epoch_lr
+
+    def forward(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
+        """uint8 images [I, 3, H, W] and N sentences -> mask logits [N, H/4, W/4]."""
+        pixels = self.normalise(images).contiguous(memory_format=torch.channels_last)
+        tokens = self.tokenizer(list(texts), context_length=self.word_len).to(images.device)
+        return self.model(pixels, tokens, image_index)
+
+    def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
+        return self(images, texts, image_index)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """One term, pixel-wise binary cross-entropy: `text_to_pixel` with the dynamic kernel, `mask` with the fixed one."""
+        assert batch.masks is not None
+        loss = text_to_pixel_loss(self(batch.images, batch.texts, batch.image_index), batch.masks)
+        return {"text_to_pixel" if self.model.projector.head.depends_on_text else "mask": loss}
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        slow, fast = [], []
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                tower = name.startswith(("trunk.", "text.")) and "positional_embedding" not in name
+                (slow if tower else fast).append(parameter)
+        groups = [{"params": slow}, {"params": fast}]
+        optimiser = torch.optim.Adam(groups, lr=self.base_lr, weight_decay=self.weight_decay, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, [self._slow_factor, self._fast_factor])
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+    def _fast_factor(self, epoch: int) -> float:
+        """Factor of the rate in an epoch, counted from 0."""
+        return self.lr_decay ** sum(epoch >= milestone for milestone in self.milestones)
+
+    def _slow_factor(self, epoch: int) -> float:
+        first = self.legacy_first_epoch_lr and epoch == 0
+        return self._fast_factor(epoch) * (1.0 if first else self.lr_multi)
