@@ -4,13 +4,14 @@ A release is a dict whose `state_dict` carries DDP's prefix `module.`. Names dif
 tensors are copied as they are.
 """
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rislab.clip.official import rename
+from rislab.nn.renaming import rename
 from rislab.errors import DataError
 
 PREFIX = "model."
@@ -67,7 +68,7 @@ def load_official(path: Path) -> dict[str, Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise DataError(f"{path}: no such checkpoint") from None
-    except Exception as error:  # torch raises whatever the pickle's damage happens to cause
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         raise DataError(f"{path}: not a checkpoint that can be loaded safely ({error})") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict):
