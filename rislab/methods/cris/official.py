@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rislab.nn.renaming import rename
 from rislab.errors import DataError
+from rislab.nn.renaming import rename
 
 PREFIX = "model."
 """Of our keys in a CRISTask."""

@@ -1,0 +1,102 @@
+"""What makes a trial the trial it is: its resolved config, less what cannot change the result."""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rislab.ablation import signature
+
+NEUTRAL = (
+    "trial",
+    "ckpt_path",
+    "trainer.default_root_dir",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.logger",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.log_every_n_steps",
+    "data.init_args.root",
+    "data.init_args.num_workers",
+    "data.init_args.cache_mb",
+    "data.init_args.eval_images",
+)
+"""Dotted keys that cannot change the result: paths, devices, workers, memory, logging."""
+
+REACHABLE = ("data", "clip", "nn", "losses", "metrics", "training")
+"""Rooms that every trial runs through, beside its own method."""
+
+
+def resolve(config: Any) -> Any:
+    """`config` with every default of our classes filled in, at every depth; classes of others stay as written.
+
+    Options that have the value which their class declares in `absent_means` are left out, so that adding such an option
+    changes no identity.
+    """
+    if isinstance(config, list):
+        return [resolve(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    class_path = config.get("class_path")
+    if not isinstance(class_path, str) or not class_path.startswith(signature.PACKAGE):
+        return {key: resolve(value) for key, value in config.items()}
+    known = signature.read(class_path)
+    defaults = {
+        name: option.default for name, option in known.options.items() if option.default is not signature.REQUIRED
+    }
+    given = {key: resolve(value) for key, value in (config.get("init_args") or {}).items()}
+    full = {
+        name: value
+        for name, value in (defaults | given).items()
+        if not (name in known.absent_means and known.absent_means[name] == value)
+    }
+    return {"class_path": class_path, "init_args": full}
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that is hashed."""
+    full = resolve(config)
+    for key in NEUTRAL:
+        *path, last = key.split(".")
+        place = full
+        for name in path:
+            place = place.get(name, {}) if isinstance(place, dict) else {}
+        if isinstance(place, dict):
+            place.pop(last, None)
+    return dict(full)
+
+
+def digest(value: Any) -> str:
+    """sha256 of canonical JSON: the order of keys and the way numbers were written do not matter."""
+    return hashlib.sha256(json.dumps(_canonical(value), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)  # 1, 1.0 and 1e0 are one number in YAML
+    return value
+
+
+@cache
+def sources(class_path: str) -> dict[str, str]:
+    """sha256 of every source file that a trial of this method can reach, by path from the package's folder."""
+    package = Path(__file__).parents[1]
+    module = signature.source_file(class_path.rpartition(".")[0])
+    folders = [package / room for room in REACHABLE] + [module.parent]
+    files = {path for folder in folders for path in folder.rglob("*.py")} | {package / "methods" / "base.py"}
+    return {
+        str(path.relative_to(package.parent)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)
+    }
+
+
+def changed_sources(before: dict[str, str], class_path: str) -> list[str]:
+    """Files that differ from what a finished trial was made with."""
+    now = sources(class_path)
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))

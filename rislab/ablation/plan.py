@@ -1,0 +1,173 @@
+"""From a table to trials: which configs, which directories, what is done, what is missing."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rislab.ablation import identity
+from rislab.ablation.table import Profile, Row, Table
+from rislab.ablation.trial import State, TrialDir
+from rislab.errors import ConfigError, DataError
+from rislab.files import read_json, write_json, write_text
+
+DATA_ROOT = "data.init_args.root"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell of the table: a row with a seed, its config, and the directory of the trial that answers it."""
+
+    row: Row
+    seed: int
+    config: dict[str, Any]
+    hash: str
+    trial: TrialDir
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.name} s{self.seed}"
+
+    @property
+    def state(self) -> State:
+        return self.trial.state()
+
+    def stale(self) -> list[str]:
+        """Source files that have changed since the trial was made; empty for a trial that is not done."""
+        recorded = read_json(self.trial.identity)
+        if not isinstance(recorded, dict):
+            return []
+        return identity.changed_sources(recorded.get("sources", {}), self.config["model"]["class_path"])
+
+    def seconds(self) -> float | None:
+        """What the trial took, when it has been measured."""
+        provenance = read_json(self.trial.provenance_file)
+        return sum(provenance["seconds"].values()) if isinstance(provenance, dict) else None
+
+    def write(self) -> None:
+        """Create the trial's directory with its config and identity; leave an existing one as it is."""
+        if not self.trial.identity.exists():
+            write_text(self.trial.config, yaml.safe_dump(self.config, sort_keys=False))
+            write_json(
+                self.trial.identity,
+                {
+                    "hash": self.hash,
+                    "config": identity.identity(self.config),
+                    "sources": identity.sources(self.config["model"]["class_path"]),
+                },
+            )
+
+
+def merged(profile: Profile) -> dict[str, Any]:
+    """The profile's config files, later ones over earlier ones."""
+    config: dict[str, Any] = {}
+    for path in profile.config:
+        _overlay(config, yaml.load(path.read_text(), Loader=yaml.CSafeLoader) or {})
+    for part in ("model", "data"):
+        if "class_path" not in config.get(part, {}):
+            raise ConfigError(f"{', '.join(map(str, profile.config))}: no {part}.class_path")
+    return config
+
+
+def _overlay(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), dict):
+            _overlay(below[key], value)
+        else:
+            below[key] = deepcopy(value)
+
+
+def _put(config: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for name in path:
+        config = config.setdefault(name, {})
+    config[last] = value
+
+
+def plan(
+    table: Table,
+    profile: Profile,
+    seeds: Sequence[int],
+    runs: Path,
+    rows: Iterable[str] | None = None,
+    data: str | None = None,
+) -> list[Planned]:
+    """One entry a row and seed, in the table's order. Nothing is written.
+
+    rows: names, or None for all. data: where the data set lies, instead of what the config says.
+    """
+    chosen = [table.row(name) for name in rows] if rows is not None else list(table.rows)
+    base = merged(profile)
+    if data is not None:
+        _put(base, DATA_ROOT, str(Path(data).resolve()))
+    planned = []
+    for row in chosen:
+        for seed in seeds:
+            config = deepcopy(base)
+            for key, value in row.switches.items():
+                _put(config, key, value)
+            config["seed_everything"] = seed
+            _put(config, "data.init_args.seed", seed)
+            digest = identity.digest(identity.identity(config))
+            path = runs / table.name / f"{row.name}--s{seed}--{digest[:8]}"
+            _put(config, "trainer.default_root_dir", str(path))
+            # What a run fills in anyway is written out, so that the file says all that was hashed.
+            config["model"] = identity.resolve(config["model"])
+            config["data"] = identity.resolve(config["data"])
+            planned.append(Planned(row, seed, config, digest, TrialDir(path)))
+    return planned
+
+
+def distinct(planned: Iterable[Planned]) -> list[Planned]:
+    """The first of those that share an identity: rows that resolve to one config are one trial."""
+    return list({cell.hash: cell for cell in reversed(list(planned))}.values())[::-1]
+
+
+def answered_by(planned: Sequence[Planned]) -> dict[str, Planned]:
+    """Cell name -> the cell whose trial answers it."""
+    first = {cell.hash: cell for cell in reversed(planned)}
+    return {cell.name: first[cell.hash] for cell in planned}
+
+
+def orphans(table: Table, planned: Sequence[Planned], runs: Path) -> list[Path]:
+    """Trial directories of rows that the table no longer has. Nothing happens to them."""
+    rows = {row.name for row in table.rows}
+    folder = runs / table.name
+    found = [path for path in folder.glob("*--s*--*") if path.is_dir()] if folder.is_dir() else []
+    return sorted(path for path in found if path.name.split("--")[0] not in rows)
+
+
+def missing_data(config: dict[str, Any]) -> list[str]:
+    """What of a real data set is not there, as paths; empty for worlds that generate themselves."""
+    options = config["data"]["init_args"]
+    if options.get("generate") is not None:
+        return []
+    root = Path(options["root"])
+    folder = root / options["dataset"]
+    wanted = [folder / "instances.json", folder / f"refs({options['split_by']}).p"]
+    absent = [str(path) for path in wanted if not path.exists()]
+    # The reader knows more places; any folder of JPEGs below the root is as far as a plan needs to look.
+    if not root.is_dir() or not any(_has_jpeg(place) for place, _, _ in os.walk(root)):
+        absent.append(f"{root / 'images' / 'train2014'}/COCO_train2014_*.jpg")
+    return absent
+
+
+def _has_jpeg(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.endswith(".jpg") for entry in entries)
+
+
+def require_data(planned: Sequence[Planned], profile: Profile) -> None:
+    """Raises DataError that says what to put where, and how to say where it is."""
+    absent = sorted({path for cell in planned for path in missing_data(cell.config)})
+    if absent:
+        listed = "\n  ".join(absent)
+        raise DataError(
+            f"profile {profile.name!r} needs {profile.dataset}, and this is not there:\n  {listed}\n"
+            "Annotations: github.com/lichengunc/refer; pictures: COCO train2014 (cocodataset.org). "
+            "Another place: --data DIR, or DATA=DIR with make."
+        )
