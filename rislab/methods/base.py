@@ -71,7 +71,9 @@ class TextSegmenter(L.LightningModule):
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        return {"logits": self.segment(batch.images, batch.texts, batch.image_index)}
+        # In float32 whatever training used: autocast moves pixels that lie near the threshold.
+        with torch.autocast(self.device.type, enabled=False):
+            return {"logits": self.segment(batch.images, batch.texts, batch.image_index)}
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         return self.validation_step(batch, batch_idx, dataloader_idx)

@@ -80,26 +80,22 @@ def _first_line(error: Exception) -> str:
 
 
 class LastCheckpoint(L.Callback):
-    """Writes `last.ckpt` every so many steps, at the end of an epoch, and when asked to stop.
+    """Writes `last.ckpt` every so many steps, after the first step of an epoch, and when asked to stop.
 
-    Not at the last step of an epoch: the validation that belongs to it has not run there, and a resumed run would skip
-    it.
+    Never between epochs: Lightning calls the end-of-epoch hooks before it steps the schedulers, so that a run resumed from
+    there keeps the old rate; and after the last batch of an epoch its validation has not run yet, and would be skipped.
 
     every_n_steps: steps between two checkpoints; what a kill can cost at most.
     """
 
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps
-        self._saved_at = -1
 
-    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        step = trainer.global_step
-        if trainer.is_last_batch or step == self._saved_at or step % self.every_n_steps:
-            return
-        self.save(trainer)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.save(trainer)
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.is_last_batch and (batch_idx == 0 or trainer.global_step % self.every_n_steps == 0):
+            self.save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         # SIGTERM reaches us as SIGTERMException (a SystemExit), after a whole batch. Anything else is a fault, and the
@@ -109,5 +105,4 @@ class LastCheckpoint(L.Callback):
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        self._saved_at = trainer.global_step
         trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / LAST)

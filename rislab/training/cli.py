@@ -1,7 +1,6 @@
 """`rislab fit|validate|test|predict`: LightningCLI with the callbacks that every trial carries."""
 
 import logging
-import os
 import time
 import warnings
 from dataclasses import dataclass
@@ -169,11 +168,20 @@ def _plain(value: Any) -> Any:
 
 
 def quiet() -> None:
-    """Lightning tells at every start which hardware it looked for; a person asked for masks."""
+    """Nothing is printed unless something is wrong: hush what libraries say at every start."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*srun.*available.*")
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # open_clip logs to the root when a model is built without weights, as a checkpoint's model is.
+    logging.getLogger().addFilter(lambda record: "No pretrained weights loaded" not in record.getMessage())
+    for message in (
+        ".*does not have many workers.*",  # a choice of the config
+        ".*srun.*available.*",  # a login node of a cluster
+        ".*args parameter is intended to run from within Python.*",  # which is what happens here
+        ".*`isinstance.treespec, LeafSpec.` is deprecated.*",  # inside lightning, for torch >= 2.15
+        ".*Checkpoint directory .* exists and is not empty.*",  # resuming is the normal case
+        ".*resuming from a checkpoint that ended before the epoch ended.*",  # our loader resumes there exactly
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def main(arguments: list[str]) -> int:
