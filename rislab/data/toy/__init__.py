@@ -1,0 +1,1 @@
+"""The embedded world: scenes that need language, written in the official file formats."""

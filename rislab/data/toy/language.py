@@ -1,0 +1,151 @@
+"""What can be said of a scene, and what it denotes: every expression written is true of exactly one thing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from rislab.data.toy.scene import Thing
+
+MARGIN = 0.09  # "left of" and "leftmost" must be clear: least difference, as a share of the scene's side
+
+Things = Sequence[Thing]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Attributes that a thing must have; None says nothing about one."""
+
+    size: str | None = None
+    pattern: str | None = None
+    colour: str | None = None
+    shape: str | None = None
+
+    def denotes(self, things: Things) -> list[int]:
+        asked = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None]
+        return [i for i, thing in enumerate(things) if all(getattr(thing, name) == value for name, value in asked)]
+
+    def words(self) -> str:
+        return " ".join(word for word in (self.size, self.pattern, self.colour, self.shape or "shape") if word)
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The outermost, towards one side, of those that look so; there must be several, and the margin clear."""
+
+    side: str
+    looks: Looks
+    margin: float
+
+    def denotes(self, things: Things) -> list[int]:
+        found = self.looks.denotes(things)
+        if len(found) < 2:
+            return []
+        ranked = sorted(found, key=lambda i: _towards(things[i], self.side), reverse=True)
+        first, second = (_towards(things[i], self.side) for i in ranked[:2])
+        return [ranked[0]] if first - second > self.margin else []
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Those that look so and lie on one side of another thing, itself described beyond doubt."""
+
+    looks: Looks
+    side: str
+    other: Looks
+    margin: float
+
+    def denotes(self, things: Things) -> list[int]:
+        anchors = self.other.denotes(things)
+        if len(anchors) != 1:
+            return []
+        anchor = anchors[0]
+        return [
+            i
+            for i in self.looks.denotes(things)
+            if i != anchor and _towards(things[i], self.side) - _towards(things[anchor], self.side) > self.margin
+        ]
+
+
+Meaning = Looks | Extreme | Beside
+
+SIDES = ("left", "right", "top", "bottom")
+RELATIONS = {"left": "left of", "right": "right of", "top": "above", "bottom": "below"}
+
+
+def _towards(thing: Thing, side: str) -> float:
+    return {"left": -thing.x, "right": thing.x, "top": -thing.y, "bottom": thing.y}[side]
+
+
+def _looks(rng: np.random.Generator, thing: Thing) -> Looks:
+    """Some true attributes of a thing; shape and colour more often than size and pattern."""
+    keep = rng.random(4)
+    return Looks(
+        size=thing.size if keep[0] < 0.4 else None,
+        pattern=thing.pattern if keep[1] < 0.3 else None,
+        colour=thing.colour if keep[2] < 0.75 else None,
+        shape=thing.shape if keep[3] < 0.85 else None,
+    )
+
+
+def _unique(rng: np.random.Generator, things: Things, target: int, meaning: str, size: int) -> Meaning | None:
+    """A meaning of the wanted kind that denotes the target alone, or None after some tries."""
+    margin = MARGIN * size
+    for _ in range(12):
+        looks = _looks(rng, things[target])
+        side = str(rng.choice(SIDES))
+        candidate: Meaning
+        if meaning == "looks":
+            candidate = looks
+        elif meaning == "extreme":
+            candidate = Extreme(side, looks, margin)
+        else:
+            others = [i for i in range(len(things)) if i != target]
+            candidate = Beside(looks, side, _looks(rng, things[int(rng.choice(others))]), margin)
+            # A relation that could be left out teaches nothing.
+            if len(looks.denotes(things)) < 2:
+                continue
+        if candidate.denotes(things) == [target]:
+            return candidate
+    return None
+
+
+def _short(rng: np.random.Generator, meaning: Meaning) -> str:
+    """As people type in a game: no articles, few words."""
+    if isinstance(meaning, Looks):
+        return meaning.words()
+    if isinstance(meaning, Extreme):
+        words = meaning.looks.words()
+        outer = {"left": "leftmost", "right": "rightmost", "top": "topmost", "bottom": "lowest"}[meaning.side]
+        place = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}
+        forms = (f"{meaning.side} {words}", f"{outer} {words}", f"{words} {place[meaning.side]}")
+        return str(rng.choice(forms))
+    return f"{meaning.looks.words()} {RELATIONS[meaning.side]} {meaning.other.words()}"
+
+
+def _long(rng: np.random.Generator, meaning: Meaning) -> str:
+    """As people write without haste: whole phrases."""
+    if isinstance(meaning, Beside):
+        verb = str(rng.choice(("that is", "which is", "lying")))
+        return f"the {meaning.looks.words()} {verb} {RELATIONS[meaning.side]} the {meaning.other.words()}"
+    if isinstance(meaning, Extreme):
+        return f"of the {meaning.looks.words()}s, the one furthest to the {meaning.side}"
+    return f"a {meaning.words()} in the picture"
+
+
+KINDS = {
+    "refcoco": (("looks", 0.3), ("extreme", 0.4), ("beside", 0.3)),
+    "refcoco+": (("looks", 1.0),),
+    "refcocog": (("looks", 0.15), ("extreme", 0.2), ("beside", 0.65)),
+}
+
+
+def sentences(rng: np.random.Generator, things: Things, target: int, dataset: str, size: int) -> list[str]:
+    """Up to three sentences that single the target out, as the named data set would word them; maybe none."""
+    kinds, weights = zip(*KINDS[dataset], strict=True)
+    found: list[str] = []
+    for _ in range(3):
+        meaning = _unique(rng, things, target, str(rng.choice(kinds, p=weights)), size)
+        if meaning is not None:
+            found.append(_long(rng, meaning) if dataset == "refcocog" else _short(rng, meaning))
+    return list(dict.fromkeys(found))

@@ -1,0 +1,55 @@
+"""Writes a table's report: report.md, .csv, .tex and one self-contained .html."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from rislab.ablation.plan import Planned
+from rislab.ablation.table import Profile, Table
+from rislab.files import write_text
+from rislab.report import figures, text
+from rislab.report.results import collect
+from rislab.report.view import METRIC_TITLES, View, view
+
+
+def build(table: Table, profile: Profile, seeds: Sequence[int], planned: Sequence[Planned], out: Path) -> list[Path]:
+    """Write the report of `planned` and return its files. Half-done tables are fine: open cells show their state.
+
+    The table's first profile is reported in OUT/<table>/, others in OUT/<table>-<profile>/. Same inputs, same bytes.
+    """
+    first = next(iter(table.profiles))
+    folder = out / (table.name if profile.name == first else f"{table.name}-{profile.name}")
+    seen = view(collect(table, profile, seeds, planned))
+    forms = {
+        "report.md": text.markdown(seen),
+        "report.csv": text.csv_text(seen),
+        "report.tex": text.latex(seen),
+        "report.html": html(seen),
+    }
+    for name, content in forms.items():
+        write_text(folder / name, content)
+    return [folder / name for name in forms]
+
+
+def html(seen: View) -> str:
+    """One page that needs nothing else; everything that came from files is escaped."""
+    environment = Environment(
+        loader=PackageLoader("rislab.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["signed"] = text.signed
+    environment.filters["evidence"] = text.evidence
+    curves = figures.validation_curves(seen.results)
+    return environment.get_template("report.html.jinja").render(
+        view=seen,
+        table=seen.results.table,
+        profile=seen.results.profile,
+        titles=METRIC_TITLES,
+        chart=figures.line_chart(curves, "validation mIoU (expr)"),
+        legend=figures.legend(curves),
+        examples=figures.examples(seen.results),
+    )

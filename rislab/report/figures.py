@@ -1,0 +1,160 @@
+"""Pictures of a report: learning curves as inline SVG, masks over images as data URIs. Same inputs, same bytes."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from rislab.report.results import Cell, Results
+
+# Okabe and Ito's colours, and two more: told apart by colour-blind readers, and on light and dark grounds.
+PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#9A8C00", "#8A8A8A", "#7B5EA7")
+TRUTH = (0, 158, 115)
+PREDICTED = (230, 159, 0)
+WIDEST = 260
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 280, 44, 34, 12
+
+
+@dataclass(frozen=True)
+class Curve:
+    label: str
+    points: Sequence[tuple[int, float]]
+
+
+def validation_curves(results: Results, metric: str = "miou_expr") -> list[Curve]:
+    """Validation score of each row over its steps, averaged over the seeds that reached a step."""
+    curves = []
+    for row in results.rows:
+        at: dict[int, list[float]] = {}
+        for cell in row.cells:
+            for step, value in cell.curve(f"val/{metric}"):
+                at.setdefault(step, []).append(value)
+        curves.append(Curve(row.row.label, [(step, sum(v) / len(v)) for step, v in sorted(at.items())]))
+    return curves
+
+
+def line_chart(curves: Sequence[Curve], y_title: str) -> str:
+    """An SVG of all curves that have points; an empty string when none has."""
+    drawn = [(curve, PALETTE[n % len(PALETTE)]) for n, curve in enumerate(curves) if curve.points]
+    if not drawn:
+        return ""
+    steps = [step for curve, _ in drawn for step, _ in curve.points]
+    values = [value for curve, _ in drawn for _, value in curve.points]
+    x_end = max(steps) or 1
+    ticks = _ticks(min(values), max(values))
+    low, high = ticks[0], ticks[-1]
+
+    def x(step: float) -> float:
+        return LEFT + (WIDTH - LEFT - 10) * step / x_end
+
+    def y(value: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_title)} over training steps" '
+        'xmlns="http://www.w3.org/2000/svg">'
+    ]
+    for tick in ticks:
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - 10}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for step in (0, x_end // 2, x_end):
+        parts.append(f'<text class="tick" x="{x(step):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{step}</text>')
+    parts.append(f'<text class="tick" x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 1}" text-anchor="middle">step</text>')
+    for curve, colour in drawn:
+        path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in curve.points)
+        parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{path}"/>')
+        for step, value in curve.points:
+            parts.append(f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.5" fill="{colour}"/>')
+    parts.append("</svg>")
+    return "".join(parts)
+
+
+def legend(curves: Sequence[Curve]) -> list[tuple[str, str]]:
+    """(colour, label) of the curves that a chart shows."""
+    return [(PALETTE[n % len(PALETTE)], curve.label) for n, curve in enumerate(curves) if curve.points]
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to seven round numbers that span [low, high]."""
+    span = max(high - low, 1e-6)
+    step = next(s for e in range(-6, 7) for s in (10**e, 2 * 10**e, 5 * 10**e) if span / s <= 5)
+    start = step * np.floor(low / step)
+    count = int(np.ceil((high - start) / step))
+    return [float(round(start + step * k, 9)) for k in range(max(count, 1) + 1)]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One line of the qualitative grid. Every picture is a data URI; None where a row has no mask."""
+
+    text: str
+    image: str
+    truth: str
+    masks: tuple[tuple[str, str | None, float | None], ...]  # row label, picture, IoU in percent
+
+
+def examples(results: Results) -> list[Example]:
+    """The expressions that the trials kept masks of: picture, truth and what each row said (its first finished seed)."""
+    first: list[tuple[str, Cell | None]] = [
+        (row.row.label, next((cell for cell in row.done if cell.predictions()), None)) for row in results.rows
+    ]
+    kept = {label: {p["sent_id"]: p for p in cell.predictions()} for label, cell in first if cell is not None}
+    source = next((cell for _, cell in first if cell is not None), None)
+    if source is None:
+        return []
+    lines = []
+    for wanted in source.predictions():
+        path = source.planned.trial.path / "predictions" / wanted["image"]
+        if not path.exists():
+            continue
+        image = _read(path)
+        truth = _mask(wanted["target"])
+        masks: list[tuple[str, str | None, float | None]] = []
+        for label, _ in first:
+            said = kept.get(label, {}).get(wanted["sent_id"])
+            if said is None:
+                masks.append((label, None, None))
+                continue
+            mask = _mask(said["prediction"])
+            union = int((mask | truth).sum())
+            iou = 100 * int((mask & truth).sum()) / union if union else 0.0
+            masks.append((label, _uri(_tinted(image, mask, PREDICTED)), iou))
+        lines.append(Example(wanted["text"], _uri(image), _uri(_tinted(image, truth, TRUTH)), tuple(masks)))
+    return lines
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _mask(rle: dict[str, Any]) -> NDArray[np.bool_]:
+    decoded = coco_mask.decode({"size": rle["size"], "counts": rle["counts"].encode()})
+    return np.asarray(decoded).astype(bool)
+
+
+def _tinted(image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The masked part tinted and edged, the rest faded to grey, so that a mask is seen on any ground."""
+    grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.5 + 100
+    inside = 0.45 * image + 0.55 * np.array(colour)
+    edge = mask & ~(np.roll(mask, 1, 0) & np.roll(mask, -1, 0) & np.roll(mask, 1, 1) & np.roll(mask, -1, 1))
+    result = np.where(mask[..., None], inside, grey)
+    result[edge] = np.array(colour) * 0.8
+    return result.clip(0, 255).astype(np.uint8)
+
+
+def _uri(image: NDArray[np.uint8]) -> str:
+    picture = Image.fromarray(image)
+    if picture.width > WIDEST:
+        picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,141 @@
+"""What the trials of a table have come to, read from their files; half-done tables included."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from rislab.ablation.plan import Planned, answered_by
+from rislab.ablation.table import Profile, Row, Table
+from rislab.ablation.trial import State
+from rislab.files import read_json
+
+
+@dataclass(frozen=True)
+class PerExpression:
+    """Per-expression counts of one trial and split, sorted by sent_id; areas in pixels."""
+
+    sent_id: NDArray[np.int64]
+    image_id: NDArray[np.int64]
+    intersection: NDArray[np.int64]
+    union: NDArray[np.int64]
+    iou: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row with one seed."""
+
+    planned: Planned
+    state: State
+    error: str
+    stale: tuple[str, ...]
+
+    @property
+    def seed(self) -> int:
+        return self.planned.seed
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json; empty unless done."""
+        return dict(read_json(self.planned.trial.metrics_file) or {}) if self.state == "done" else {}
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        return dict(read_json(self.planned.trial.provenance_file) or {})
+
+    def value(self, split: str, metric: str) -> float | None:
+        found = self.metrics.get("splits", {}).get(split, {}).get(metric)
+        return None if found is None else float(found)
+
+    def per_expression(self, split: str) -> PerExpression | None:
+        path = self.planned.trial.scores_file
+        if self.state != "done" or not path.exists():
+            return None
+        names = ["sent_id", "image_id", "intersection", "union", "iou"]
+        table = pq.read_table(path, columns=[*names, "split"])
+        chosen = table.column("split").to_numpy(zero_copy_only=False) == split
+        columns = {name: table.column(name).to_numpy()[chosen] for name in names}
+        order = np.argsort(columns["sent_id"], kind="stable")
+        return PerExpression(**{name: column[order] for name, column in columns.items()})
+
+    def curve(self, name: str) -> list[tuple[int, float]]:
+        """(step, value) of a logged quantity."""
+        path = self.planned.trial.curves
+        if not path.exists():
+            return []
+        parts = (line.split(",") for line in path.read_text().splitlines()[1:])
+        return [(int(p[0]), float(p[3])) for p in parts if len(p) == 4 and p[2] == name]
+
+    def predictions(self) -> list[dict[str, Any]]:
+        found = read_json(self.planned.trial.path / "predictions" / "predictions.json")
+        return list(found) if isinstance(found, list) else []
+
+
+@dataclass(frozen=True)
+class RowResult:
+    row: Row
+    cells: tuple[Cell, ...]
+
+    @property
+    def done(self) -> list[Cell]:
+        return [cell for cell in self.cells if cell.state == "done"]
+
+    def values(self, split: str, metric: str) -> list[float]:
+        return [value for cell in self.cells if (value := cell.value(split, metric)) is not None]
+
+    @property
+    def parameters(self) -> float | None:
+        """In millions."""
+        totals = [cell.metrics["parameters"]["total"] for cell in self.done if "parameters" in cell.metrics]
+        return totals[0] / 1e6 if totals else None
+
+
+@dataclass(frozen=True)
+class Results:
+    table: Table
+    profile: Profile
+    seeds: tuple[int, ...]
+    rows: tuple[RowResult, ...]
+
+    def row(self, name: str) -> RowResult | None:
+        return next((result for result in self.rows if result.row.name == name), None)
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [cell for row in self.rows for cell in row.cells]
+
+    def common(self, key: str) -> Any:
+        """A field of metrics.json on which all done trials agree, or a list of the values they have."""
+        found: list[Any] = []
+        for cell in self.cells:
+            value = cell.metrics.get(key)
+            if value is not None and value not in found:
+                found.append(value)
+        return found[0] if len(found) == 1 else found or None
+
+
+def collect(table: Table, profile: Profile, seeds: Sequence[int], planned: Sequence[Planned]) -> Results:
+    """Rows in the table's order, cells in the seeds' order."""
+    answers = answered_by(planned)
+    rows: dict[str, list[Cell]] = {}
+    for cell in planned:
+        answer = answers[cell.name]
+        state = answer.state
+        error = "" if state == "done" else str(answer.trial.status().get("error") or "")
+        stale = tuple(answer.stale()) if state == "done" else ()
+        rows.setdefault(cell.row.name, []).append(Cell(answer, state, error, stale))
+    by_name = {row.name: row for row in table.rows}
+    return Results(
+        table, profile, tuple(seeds), tuple(RowResult(by_name[name], tuple(cells)) for name, cells in rows.items())
+    )
+
+
+def relative(path: Path) -> str:
+    """A trial's path as a report prints it: table folder and trial, no machine's path."""
+    return str(Path(*path.parts[-2:]))

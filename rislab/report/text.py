@@ -1,0 +1,193 @@
+"""The report as Markdown, CSV and LaTeX."""
+
+import csv
+import io
+
+from rislab.report.statistics import Judged, Tested
+from rislab.report.view import METRIC_TITLES, View
+
+UNVERIFIED = "not verified"
+
+
+def signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"
+
+
+def interval(test: Tested) -> str:
+    return f"{test.difference:+.2f} [{test.low:+.2f}, {test.high:+.2f}], p = {test.p:.3f}"
+
+
+def evidence(judged: Judged) -> str:
+    """Differences with their intervals, one a comparison, or why there are none."""
+    return "; ".join(interval(test) for test in judged.tests) or judged.why
+
+
+def markdown(view: View) -> str:
+    table, profile = view.results.table, view.results.profile
+    out = [f"# {table.title}", "", f"{table.paper.title} ({table.paper.venue} {table.paper.year}). {view.summary}.", ""]
+    if view.notice:
+        out += [f"> **These numbers are not the paper's benchmark.** {view.notice}", ""]
+    head = ["row", "n"]
+    for metric in table.metrics:
+        head += [METRIC_TITLES[metric], "Δ"]
+    for metric in view.paper_metrics:
+        head += [f"paper: {METRIC_TITLES[metric]}, {view.paper_dataset}", "paper: Δ"]
+    head += ["params (M)", "paper: params (M)", "same setup?"]
+    out += [_md_row(head), _md_row(["---"] * len(head))]
+    for line in view.lines:
+        cells = [line.label + (" †" if line.stale else ""), line.n]
+        for ours in line.ours:
+            cells += [f"**{ours.text}**" if ours.best else ours.text, signed(ours.change)]
+        for paper in line.paper:
+            value = UNVERIFIED if paper.value is None else f"{paper.value:.2f}"
+            cells += [f"**{value}**" if paper.best else value, signed(paper.change)]
+        cells.append("" if line.parameters is None else f"{line.parameters:.2f}")
+        cells.append(UNVERIFIED if line.paper_parameters is None else f"{line.paper_parameters:.2f}")
+        cells.append("yes" if profile.is_paper_dataset else "no: other data, smaller model")
+        out.append(_md_row(cells))
+    out += ["", "Percent; Δ is the change against the baseline row. " + _footnotes(view), ""]
+    if view.judged:
+        out += ["## Claims", "", _md_row(["claim", "verdict", "measured", "note", "source"]), _md_row(["---"] * 5)]
+        for judged in view.judged:
+            claim = judged.claim
+            text = f"{claim.text}<br>`{claim.holds}`"
+            note = judged.why if judged.tests else ""
+            out.append(_md_row([text, f"**{judged.verdict}**", evidence(judged), note, claim.source]))
+        out.append("")
+    if view.failures:
+        out += ["## What did not finish", ""]
+        out += [f"- {f['trial']}: {f['state']}: {_md(f['error'])}" for f in view.failures] + [""]
+    out += ["## Conventions", ""] + [f"- {_md(name)}: {_md(text)}" for name, text in view.conventions] + [""]
+    out += ["## Provenance", ""] + [f"- {_md(name)}: {_md(text)}" for name, text in view.provenance]
+    out += [f"- repeat: `{view.command}`", "", _md_row(["trial", "directory", "state", "minutes", "steps/s", "MiB"])]
+    out.append(_md_row(["---"] * 6))
+    out += [
+        _md_row([t["trial"], f"`{t['directory']}`", t["state"], t["minutes"], t["speed"], t["memory"]])
+        for t in view.trials
+    ]
+    out += ["", "Sources of the paper's numbers: " + "; ".join(table.paper.sources) + ".", ""]
+    return "\n".join(out)
+
+
+def _footnotes(view: View) -> str:
+    notes = ['"not verified": the published cell could not be checked in a source, so it is not printed.']
+    if any(line.stale for line in view.lines):
+        notes.append("† made with code that has changed since.")
+    return " ".join(notes)
+
+
+def _md(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _md_row(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def csv_text(view: View) -> str:
+    """Long form, full precision: one line a measured or published value."""
+    table, profile = view.results.table, view.results.profile
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["table", "profile", "source", "dataset", "split", "row", "seed", "metric", "value", "trial"])
+    for result in view.results.rows:
+        for cell in result.cells:
+            for split, scores in sorted(cell.metrics.get("splits", {}).items()):
+                for metric, value in sorted(scores.items()):
+                    where = (table.name, profile.name, "ours", profile.dataset, split, result.row.name, cell.seed)
+                    writer.writerow([*where, metric, repr(value), cell.planned.trial.path.name])
+        for column, cells in sorted(result.row.paper.items()):
+            for metric, value in sorted(cells.items()):
+                writer.writerow(
+                    [table.name, profile.name, "paper", column, "val", result.row.name, "", metric, repr(value), ""]
+                )
+    return out.getvalue()
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+    "−": "-",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
+
+
+def latex_escape(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def latex(view: View) -> str:
+    """A document that compiles by itself; the table between the two marked lines can be cut out (needs booktabs)."""
+    table = view.results.table
+    ours, paper = len(table.metrics), len(view.paper_metrics)
+    columns = "l" + "r" * (2 * ours) + "r" * (2 * paper) + "rr"
+    first = [""] + [rf"\multicolumn{{2}}{{c}}{{{latex_escape(METRIC_TITLES[m])}}}" for m in table.metrics]
+    first += [rf"\multicolumn{{2}}{{c}}{{{latex_escape(METRIC_TITLES[m])}}}" for m in view.paper_metrics]
+    first.append(r"\multicolumn{2}{c}{params (M)}")
+    top = [""]
+    top.append(rf"\multicolumn{{{2 * ours}}}{{c}}{{ours, {latex_escape(view.results.profile.dataset)}}}")
+    rules = [rf"\cmidrule(lr){{2-{1 + 2 * ours}}}"]
+    if paper:
+        top.append(rf"\multicolumn{{{2 * paper}}}{{c}}{{paper, {latex_escape(view.paper_dataset)}}}")
+        rules.append(rf"\cmidrule(lr){{{2 + 2 * ours}-{1 + 2 * ours + 2 * paper}}}")
+    top += ["ours", "paper"]
+    body = []
+    for line in view.lines:
+        cells = [latex_escape(line.label)]
+        for cell in line.ours:
+            text = latex_escape(cell.text)
+            cells += [rf"\textbf{{{text}}}" if cell.best else text, signed(cell.change)]
+        for published in line.paper:
+            text = "--" if published.value is None else f"{published.value:.2f}"
+            cells += [rf"\textbf{{{text}}}" if published.best else text, signed(published.change)]
+        cells.append("" if line.parameters is None else f"{line.parameters:.2f}")
+        cells.append("--" if line.paper_parameters is None else f"{line.paper_parameters:.2f}")
+        body.append(" & ".join(cells) + r" \\")
+    caption = latex_escape(f"{table.title}. Percent; mean ± standard deviation over seeds where there are several. ")
+    if view.notice:
+        caption += rf"\textbf{{{latex_escape(view.notice)}}} "
+    caption += latex_escape('"--": the published value could not be verified.')
+    verdicts = [
+        rf"\item \textbf{{{judged.verdict}}}: {latex_escape(judged.claim.text)} ({latex_escape(evidence(judged))})"
+        for judged in view.judged
+    ]
+    return "\n".join(
+        [
+            r"\documentclass{article}",
+            r"\usepackage[T1]{fontenc}",
+            r"\usepackage[utf8]{inputenc}",
+            r"\usepackage{booktabs,graphicx}",
+            r"\usepackage[margin=2cm,landscape]{geometry}",
+            r"\begin{document}",
+            "% --- table",
+            r"\begin{table}[t]",
+            r"\centering",
+            rf"\caption{{{caption}}}",
+            r"\resizebox{\linewidth}{!}{%",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(top) + r" \\",
+            "".join(rules),
+            " & ".join(first) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table}",
+            "% --- end of table",
+            *([r"\section*{Claims}", r"\begin{itemize}", *verdicts, r"\end{itemize}"] if verdicts else []),
+            r"\end{document}",
+            "",
+        ]
+    )

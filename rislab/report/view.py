@@ -1,0 +1,247 @@
+"""What a report says, once, for all its forms: cells as text and numbers, notes, conventions, provenance."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rislab.report.results import Results, RowResult, relative
+from rislab.report.statistics import Judged, Spread, judge, spread
+
+METRIC_TITLES = {"miou_expr": "mIoU (expr)", "oiou": "oIoU"} | {f"pr@{x}": f"Pr@{x}" for x in (50, 60, 70, 80, 90)}
+METRIC_MEANING = {
+    "miou_expr": "mean over expressions of the IoU of each (what CRIS prints as IoU)",
+    "oiou": "sum of intersections over sum of unions, over the split",
+    "pr@": "share of expressions whose IoU exceeds X percent",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One cell of ours: value with spread, change against the baseline row, whether it is the column's best."""
+
+    metric: str
+    spread: Spread | None
+    change: float | None
+    best: bool
+    state: str
+
+    @property
+    def text(self) -> str:
+        if self.spread is None:
+            return self.state
+        sd = "" if self.spread.sd is None else f" ± {self.spread.sd:.2f}"
+        return f"{self.spread.mean:.2f}{sd}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One cell of the paper's: None is "not verified"."""
+
+    metric: str
+    value: float | None
+    change: float | None
+    best: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    result: RowResult
+    ours: tuple[Measured, ...]
+    paper: tuple[Published, ...]
+    parameters: float | None
+    paper_parameters: float | None
+    n: str
+    stale: bool
+
+    @property
+    def label(self) -> str:
+        return self.result.row.label
+
+    @property
+    def name(self) -> str:
+        return self.result.row.name
+
+
+@dataclass(frozen=True)
+class View:
+    results: Results
+    lines: tuple[Line, ...]
+    judged: tuple[Judged, ...]
+    paper_metrics: tuple[str, ...]
+    failures: tuple[dict[str, str], ...]
+    provenance: tuple[tuple[str, str], ...]
+    trials: tuple[dict[str, str], ...]
+    conventions: tuple[tuple[str, str], ...]
+
+    @property
+    def notice(self) -> str | None:
+        """Said first and largest when the numbers are not from the paper's data."""
+        profile = self.results.profile
+        if profile.is_paper_dataset:
+            return None
+        return (
+            f"Our numbers were measured on the {profile.dataset}, the paper's on {self.paper_dataset}. "
+            "Compare the order of the rows, never the level."
+        )
+
+    @property
+    def paper_dataset(self) -> str:
+        titles = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "gref": "G-Ref"}
+        column = self.results.profile.column
+        return f"{titles.get(column, column)} {self.results.profile.split}"
+
+    @property
+    def summary(self) -> str:
+        done = sum(1 for cell in self.results.cells if cell.state == "done")
+        verdicts = Counter(j.verdict for j in self.judged)
+        said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+        return f"{done} of {len(self.results.cells)} trials done; claims: {said or 'none'}"
+
+    @property
+    def command(self) -> str:
+        seeds = ",".join(map(str, self.results.seeds)) + ("," if len(self.results.seeds) == 1 else "")
+        return f"rislab ablate run {self.results.table.path.stem} --profile {self.results.profile.name} --seeds {seeds}"
+
+
+def view(results: Results) -> View:
+    table, split, column = results.table, results.profile.split, results.profile.column
+    base = results.row(table.baseline)
+    means = {
+        (r.row.name, m): s.mean
+        for r in results.rows
+        for m in table.metrics
+        if (s := spread(r.values(split, m))) is not None
+    }
+    published = {(r.row.name, m): v for r in results.rows for m, v in r.row.paper.get(column, {}).items()}
+    paper_metrics = tuple(m for m in table.metrics if any((r.row.name, m) in published for r in results.rows))
+    lines = []
+    for result in results.rows:
+        name = result.row.name
+        ours = tuple(
+            Measured(
+                metric,
+                spread(result.values(split, metric)),
+                _change(means, name, base.row.name if base else "", metric),
+                _is_best(means, name, metric, results),
+                Counter(cell.state for cell in result.cells).most_common(1)[0][0],
+            )
+            for metric in table.metrics
+        )
+        paper = tuple(
+            Published(
+                metric,
+                published.get((name, metric)),
+                _change(published, name, table.baseline, metric),
+                _is_best(published, name, metric, results),
+            )
+            for metric in paper_metrics
+        )
+        done = len(result.done)
+        lines.append(
+            Line(
+                result,
+                ours,
+                paper,
+                result.parameters,
+                published.get((name, "params_m")),
+                str(done) if done == len(result.cells) else f"{done}/{len(result.cells)}",
+                any(cell.stale for cell in result.cells),
+            )
+        )
+    return View(
+        results,
+        tuple(lines),
+        tuple(judge(results)),
+        paper_metrics,
+        tuple(_failures(results)),
+        tuple(_provenance(results)),
+        tuple(_trials(results)),
+        tuple(_conventions(results)),
+    )
+
+
+def _change(values: dict[tuple[str, str], float], row: str, base: str, metric: str) -> float | None:
+    mine, theirs = values.get((row, metric)), values.get((base, metric))
+    return None if mine is None or theirs is None or row == base else mine - theirs
+
+
+def _is_best(values: dict[tuple[str, str], float], row: str, metric: str, results: Results) -> bool:
+    column = [v for r in results.rows if (v := values.get((r.row.name, metric))) is not None]
+    return len(column) > 1 and values.get((row, metric)) == max(column)
+
+
+def _failures(results: Results) -> list[dict[str, str]]:
+    return [
+        {"trial": cell.planned.name, "state": cell.state, "error": cell.error or "no reason was recorded"}
+        for cell in results.cells
+        if cell.state in ("failed", "diverged", "lost", "interrupted")
+    ]
+
+
+def _trials(results: Results) -> list[dict[str, str]]:
+    rows = []
+    for cell in results.cells:
+        seconds = cell.provenance.get("seconds", {}) if cell.state == "done" else {}
+        rows.append(
+            {
+                "trial": cell.planned.name,
+                "directory": relative(cell.planned.trial.path),
+                "state": cell.state + (" (code changed since)" if cell.stale else ""),
+                "minutes": f"{sum(seconds.values()) / 60:.1f}" if seconds else "",
+                "speed": f"{cell.provenance['steps_per_second']:.2f}" if seconds else "",
+                "memory": f"{cell.provenance['peak_memory_mb']:.0f}" if seconds else "",
+            }
+        )
+    return rows
+
+
+def _provenance(results: Results) -> list[tuple[str, str]]:
+    """What the finished trials were made with; several values where they differ."""
+    made = [cell.provenance for cell in results.cells if cell.state == "done" and cell.provenance]
+
+    def values(get: Any) -> str:
+        return "; ".join(sorted({str(get(p)) for p in made}))
+
+    if not made:
+        return []
+    return [
+        (
+            "commit",
+            values(lambda p: (p["code"]["commit"] or "unknown")[:12] + (" + changes" if p["code"]["dirty"] else "")),
+        ),
+        (
+            "packages",
+            values(lambda p: ", ".join(f"{name} {version}" for name, version in sorted(p["packages"].items()))),
+        ),
+        ("Python", values(lambda p: p["python"])),
+        ("hardware", values(lambda p: ", ".join(p["hardware"]["gpus"]) or f"{p['hardware']['processor']}, no GPU")),
+        ("threads a trial", values(lambda p: p["threads"])),
+    ]
+
+
+def _conventions(results: Results) -> list[tuple[str, str]]:
+    shown: Sequence[str] = results.table.metrics
+    rows = [("dataset", f"{results.common('benchmark') or results.profile.dataset}, split {results.profile.split}")]
+    protocol = results.common("protocol")
+    if protocol is not None:
+        rows.append(("protocol", f"{protocol} (docs/conventions.md)"))
+    expressions = {
+        cell.metrics["splits"][results.profile.split]["expressions"]
+        for cell in results.cells
+        if results.profile.split in cell.metrics.get("splits", {})
+    }
+    if expressions:
+        rows.append(("expressions", ", ".join(map(str, sorted(expressions)))))
+    for key, meaning in METRIC_MEANING.items():
+        if any(metric.startswith(key) for metric in shown):
+            rows.append((METRIC_TITLES.get(key, "Pr@X"), meaning))
+    rows.append(("spread", "mean ± sample standard deviation over seeds; n is how many"))
+    rows.append(
+        (
+            "verdicts",
+            "paired bootstrap over images (all expressions of an image together) and seeds, 2000 draws; p is two-sided, "
+            "adjusted by Holm over the table's claims; a claim is decided at p < 0.05",
+        )
+    )
+    return rows
