@@ -92,18 +92,23 @@ class Letterbox:
             )
         )
 
+    def mask_bytes(self, mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+        """uint8 0/1 [h, w] -> uint8 0..255 [H, W], linear: soft edges are kept, as in training of CRIS."""
+        height, width = self.size
+        return np.asarray(
+            cv2.warpAffine(
+                mask * np.uint8(255),
+                placement.matrix,
+                (width, height),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=0.0,
+            )
+        )
+
     def mask(self, mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.float32]:
-        """uint8 0/1 [h, w] -> float32 [H, W] in [0, 1], linear: soft edges are kept, as in training of CRIS.
+        """uint8 0/1 [h, w] -> float32 [H, W] in [0, 1].
 
         The official mask has 0 and 255 and is warped as uint8, so values are multiples of 1/255; we do the same.
         """
-        height, width = self.size
-        warped = cv2.warpAffine(
-            mask * np.uint8(255),
-            placement.matrix,
-            (width, height),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=0.0,
-        )
-        return np.asarray(warped, np.float32) / 255.0
+        return self.mask_bytes(mask, placement).astype(np.float32) / 255.0

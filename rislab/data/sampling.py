@@ -5,7 +5,7 @@ it, as indices. Nothing depends on what was drawn before, so a plan can be enter
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -87,7 +87,6 @@ def shuffled_sentences(references: Sequence[Reference], seed: int) -> list[Refer
     Sentence ids move with the sentences, so that every id still occurs once.
     """
     order = np.random.default_rng([seed, 1]).permutation(len(references)).tolist()
-    return [
-        Reference(ref.ref_id, ref.image_id, ref.ann_ids, ref.split, references[j].expressions)
-        for ref, j in zip(references, order, strict=True)
-    ]
+    # Handing on along one ring: nobody keeps their own, as one in a few would in a free permutation of few references.
+    giver = dict(zip(order, [*order[1:], *order[:1]], strict=True))
+    return [replace(ref, expressions=references[giver[i]].expressions) for i, ref in enumerate(references)]

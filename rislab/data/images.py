@@ -1,0 +1,106 @@
+"""COCO's pictures on disk: found wherever the code bases of the field keep them, and never half-decoded."""
+
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rislab.errors import DataError
+
+IMAGE_FOLDERS = (
+    "images/train2014",
+    "images/mscoco/images/train2014",
+    "train2014",
+    "trainval2014",
+    "images/trainval2014",
+    "images/val2014",
+    "val2014",
+    "images",
+)
+"""Below the data root. Sources: lichengunc/refer and LAVT (mscoco), ReLA, gRefCOCO and CRIS (images), DMMI (trainval)."""
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """What `instances.json` says of a picture; height and width in pixels."""
+
+    image_id: int
+    file_name: str
+    height: int
+    width: int
+
+
+class ImageStore:
+    """The pictures below a data root.
+
+    root: the folder that IMAGE_FOLDERS are relative to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        # The folder that the last picture was found in is asked first: a data set keeps all of them in one or two.
+        self._folders = [root / folder for folder in IMAGE_FOLDERS]
+
+    def find(self, record: ImageRecord) -> Path | None:
+        for at, folder in enumerate(self._folders):
+            path = folder / record.file_name
+            if path.is_file():
+                if at:
+                    self._folders.insert(0, self._folders.pop(at))
+                return path
+        return None
+
+    def path(self, record: ImageRecord) -> Path:
+        """Raises DataError that lists what was searched."""
+        self.check([record])
+        path = self.find(record)
+        assert path is not None
+        return path
+
+    def check(self, records: Iterable[ImageRecord]) -> None:
+        """Raises DataError when any of the pictures is missing: better now than in the middle of an epoch."""
+        records = list(records)
+        missing = [record.file_name for record in records if self.find(record) is None]
+        if missing:
+            some = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            searched = "\n  ".join(str(self.root / folder) for folder in IMAGE_FOLDERS)
+            raise DataError(f"{len(missing)} of {len(records)} images not found ({some}); searched\n  {searched}")
+
+    def read(self, record: ImageRecord) -> NDArray[np.uint8]:
+        """uint8 RGB [h, w, 3]; grey pictures become RGB; EXIF rotation is not applied (masks are not rotated either).
+
+        Raises DataError for a missing or damaged file and for one whose size is not what `instances.json` says.
+        """
+        path = self.path(record)
+        data = path.read_bytes()
+        _refuse_truncated(path, data)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is None:
+            raise DataError(f"{path}: not a readable image ({len(data)} bytes)")
+        if image.shape[:2] != (record.height, record.width):
+            raise DataError(
+                f"{path}: {image.shape[1]}x{image.shape[0]} pixels, instances.json says {record.width}x{record.height}"
+            )
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def _refuse_truncated(path: Path, data: bytes) -> None:
+    """OpenCV decodes what there is of a truncated JPEG and fills the rest with grey, without a word.
+
+    A JPEG that ends with its end marker is whole. Some writers append bytes after it; then Pillow, which follows the
+    segments but decodes more slowly, has the last word.
+    """
+    if not data:
+        raise DataError(f"{path}: empty file")
+    if not data.startswith(b"\xff\xd8") or data.endswith(b"\xff\xd9"):
+        return
+    from PIL import Image
+
+    try:
+        Image.open(io.BytesIO(data)).load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: truncated or damaged JPEG ({error})") from None

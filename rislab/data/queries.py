@@ -1,0 +1,136 @@
+"""From planned rows to a batch: decoded once, kept while there is room, copied into place."""
+
+import math
+import mmap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from rislab.data import masks
+from rislab.data.batch import RLE, Batch
+from rislab.data.geometry import Letterbox, Placement
+from rislab.data.refer import Refer, Reference
+from rislab.data.sampling import Row
+
+
+class Shelf:
+    """Arrays of one size, by number; those that have a place are kept for good.
+
+    Samples come in random order, so throwing out the oldest would gain nothing: the first `room // size` numbers get a
+    place, the others are made afresh each time. Forked workers share the memory; it is used up only as it fills.
+
+    count: arrays there could be; shape: of each, uint8; room: bytes.
+    """
+
+    def __init__(self, count: int, shape: tuple[int, ...], room: int) -> None:
+        self.shape = shape
+        self.places = min(count, max(0, room) // (math.prod(shape) + 1))
+        self._open()
+
+    def _open(self) -> None:
+        # Anonymous memory and not /dev/shm, which containers keep small.
+        memory = np.frombuffer(mmap.mmap(-1, max(1, self.size)), np.uint8)
+        self._there = memory[: self.places]
+        self._arrays = memory[self.places : self.size].reshape(self.places, *self.shape)
+
+    @property
+    def size(self) -> int:
+        """Bytes, when full."""
+        return self.places * (math.prod(self.shape) + 1)
+
+    def copy_into(self, out: NDArray[np.uint8], number: int, make: Callable[[int], NDArray[np.uint8]]) -> None:
+        """Write array `number` to `out`, made by `make(number)` if it is not here yet."""
+        if number < self.places and self._there[number]:
+            out[...] = self._arrays[number]
+            return
+        out[...] = make(number)
+        if number < self.places:
+            self._arrays[number] = out
+            self._there[number] = 1  # last: another process must not find half an array
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"shape": self.shape, "places": self.places}  # a spawned worker starts with an empty shelf of its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+
+class Queries(Dataset[Batch]):
+    """Turns planned rows into a batch. Targets are rasterised here, once, so that a bad annotation is found at once.
+
+    references: what the indices of the rows point into.
+    text_field: which text of an expression is the query, "sent" or "raw".
+    training: with letterboxed targets (`masks`), else with targets at the original size (`targets`).
+    room: bytes for decoded images and then masks.
+    """
+
+    def __init__(
+        self,
+        refer: Refer,
+        references: Sequence[Reference],
+        geometry: Letterbox,
+        text_field: str,
+        training: bool,
+        room: int,
+    ) -> None:
+        # Only what batches are made of: this object travels to worker processes, the whole annotation file need not.
+        self.geometry, self.training = geometry, training
+        self.store = refer.store
+        self.references = list(references)
+        self.texts = [[str(getattr(e, text_field)) for e in reference.expressions] for reference in references]
+        self.targets: list[RLE] = [refer.target(reference) for reference in references]
+        self.records = [refer.images[image_id] for image_id in dict.fromkeys(r.image_id for r in references)]
+        self.number = {record.image_id: number for number, record in enumerate(self.records)}
+        self.images = Shelf(len(self.records), (3, *geometry.size), room)
+        self.masks = Shelf(len(self.references) if training else 0, geometry.size, room - self.images.size)
+        self._placements: dict[tuple[int, int], Placement] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes that the shelves may take."""
+        return self.images.size + self.masks.size
+
+    def _placement(self, height: int, width: int) -> Placement:
+        found = self._placements.get((height, width))
+        if found is None:
+            found = self._placements[height, width] = self.geometry.place(height, width)
+        return found
+
+    def _image(self, number: int) -> NDArray[np.uint8]:
+        record = self.records[number]
+        placement = self._placement(record.height, record.width)
+        return self.geometry.image(self.store.read(record), placement).transpose(2, 0, 1)
+
+    def _mask(self, at: int) -> NDArray[np.uint8]:
+        target = masks.decode(self.targets[at])
+        return self.geometry.mask_bytes(target, self._placement(*target.shape))
+
+    def __getitem__(self, rows: list[Row]) -> Batch:
+        asked = [(line, *pair) for line, row in enumerate(rows) for pair in row.asked]
+        images = np.empty((len(rows), 3, *self.geometry.size), np.uint8)
+        numbers = [self.number[row.image_id] for row in rows]
+        for out, number in zip(images, numbers, strict=True):
+            self.images.copy_into(out, number, self._image)
+        soft = None
+        if self.training:
+            placed = np.empty((len(asked), *self.geometry.size), np.uint8)
+            for out, (_, at, _) in zip(placed, asked, strict=True):
+                self.masks.copy_into(out, at, self._mask)
+            soft = torch.from_numpy(placed).float().div_(255)
+        records = [self.records[number] for number in numbers]
+        return Batch(
+            images=torch.from_numpy(images),
+            texts=[self.texts[at][sentence] for _, at, sentence in asked],
+            image_index=torch.tensor([line for line, _, _ in asked], dtype=torch.int64),
+            masks=soft,
+            targets=None if self.training else [self.targets[at] for _, at, _ in asked],
+            placements=[self._placement(record.height, record.width) for record in records],
+            image_ids=[row.image_id for row in rows],
+            ref_ids=[self.references[at].ref_id for _, at, _ in asked],
+            sent_ids=[self.references[at].expressions[sentence].sent_id for _, at, sentence in asked],
+        )
