@@ -1,16 +1,15 @@
-"""Masks over a picture, with a legend that any script can be read in."""
+"""Masks over a picture, with a legend."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 # Okabe and Ito's colours: told apart by colour-blind readers, too.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 SMALLEST_SIDE = 480
 MARGIN = 8
 
@@ -29,8 +28,7 @@ def overlay(image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], texts:
 
 
 def _with_legend(picture: Image.Image, masks: Sequence[NDArray[np.bool_]], texts: Sequence[str]) -> Image.Image:
-    # matplotlib ships DejaVu: Latin, Greek, Cyrillic, Arabic, Hebrew; no other font is sure to be on a machine.
-    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 16)
+    font = ImageFont.load_default(16)
     line = 24
     sheet = Image.new("RGB", (picture.width, picture.height + line * len(texts) + 2 * MARGIN), "white")
     sheet.paste(picture)
@@ -43,7 +41,7 @@ def _with_legend(picture: Image.Image, masks: Sequence[NDArray[np.bool_]], texts
     return sheet
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _fit(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:
     """The text on one line, cut with an ellipsis where it does not fit."""
     text = " ".join(text.split())
     if draw.textlength(text, font=font) <= width:

@@ -10,14 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SHAPES = ("circle", "square", "star", "triangle", "cross", "heart")
+SHAPES = ("circle", "square", "triangle", "cross")
 COLOURS = {
     "red": (214, 40, 40),
     "green": (40, 160, 60),
     "blue": (40, 80, 215),
     "yellow": (238, 205, 40),
-    "purple": (150, 50, 175),
-    "white": (238, 238, 238),
 }
 SIZES = {"small": (0.12, 0.14), "large": (0.19, 0.22)}  # radius, as a share of the scene's side
 PATTERNS = ("plain", "striped")
@@ -94,21 +92,19 @@ def place(rng: np.random.Generator, size: int, kind: tuple[str, str], others: li
 def outline(thing: Thing) -> NDArray[np.float64]:
     """Corners [n, 2] of a thing's polygon, in pixels."""
     turns = {
-        "circle": lambda: _ring(32, [1.0]),
-        "square": lambda: _ring(4, [1.08], math.pi / 4),
-        "triangle": lambda: _ring(3, [1.2], -math.pi / 2) + (0.0, 0.15),
-        "star": lambda: _ring(10, [1.2, 0.5], -math.pi / 2),
+        "circle": lambda: _ring(32, 1.0),
+        "square": lambda: _ring(4, 1.08, math.pi / 4),
+        "triangle": lambda: _ring(3, 1.2, -math.pi / 2) + np.array([0.0, 0.15]),
         "cross": _cross,
-        "heart": _heart,
     }
     corners = turns[thing.shape]()
     c, s = math.cos(thing.angle), math.sin(thing.angle)
     return corners @ np.array([[c, s], [-s, c]]) * thing.radius + (thing.x, thing.y)
 
 
-def _ring(count: int, radii: list[float], start: float = 0.0) -> NDArray[np.float64]:
+def _ring(count: int, radius: float, start: float = 0.0) -> NDArray[np.float64]:
     angles = start + np.arange(count) * 2 * math.pi / count
-    return np.resize(radii, count)[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    return radius * np.stack([np.cos(angles), np.sin(angles)], 1)
 
 
 def _cross() -> NDArray[np.float64]:
@@ -116,13 +112,6 @@ def _cross() -> NDArray[np.float64]:
     quarter = np.array([(half, arm), (half, half), (arm, half)])
     turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
     return np.concatenate([quarter[::-1] @ np.linalg.matrix_power(turn, k) for k in range(4)])
-
-
-def _heart() -> NDArray[np.float64]:
-    t = np.linspace(0, 2 * math.pi, 40, endpoint=False)
-    x = 16 * np.sin(t) ** 3
-    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
-    return np.stack([x, y + 1], 1) / 15.5
 
 
 def draw(rng: np.random.Generator, things: tuple[Thing, ...], size: int) -> Scene | None:
