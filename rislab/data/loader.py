@@ -52,8 +52,10 @@ class ResumableLoader:
 
     @property
     def sampler(self) -> "ResumableLoader":
-        """Lightning tells the epoch to whatever stands here."""
+        """Lightning tells the epoch to whatever stands here, and asks it whether it shuffles."""
         return self
+
+    batch_sampler = None
 
     def set_epoch(self, epoch: int) -> None:
         if epoch != self.epoch:
