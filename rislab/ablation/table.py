@@ -6,7 +6,7 @@ All mistakes are collected before anything is said, so that one run of the comma
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -228,6 +228,7 @@ def _against(schema: Mapping[str, Any], value: Any, place: Place) -> Iterator[tu
     if not isinstance(value, _TYPES[kind]) or (kind in ("integer", "number") and isinstance(value, bool)):
         yield place, f"{name} is {value!r}, expected {kind}"
         return
+    value = cast(Any, value)
     if "enum" in schema and value not in schema["enum"]:
         yield place, f"{name} is {value!r}{nearest(str(value), schema['enum'])}; known: {', '.join(schema['enum'])}"
     if kind == "array":
@@ -317,7 +318,7 @@ def _meaning(raw: dict[str, Any], path: Path) -> Iterator[tuple[Place, str]]:
     for number, row in enumerate(raw["rows"]):
         for key, value in row["switches"].items():
             part, _, option = dotted(key).partition(".init_args.")
-            place = ("rows", number, "switches", key)
+            place: Place = ("rows", number, "switches", key)
             if part not in ("model", "data") or not option:
                 yield place, f"row {row['name']!r}: switch {key!r} must begin with model. or data."
             elif part in classes and "." not in option:

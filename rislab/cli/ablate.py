@@ -151,8 +151,8 @@ def show_plan(options: argparse.Namespace) -> int:
         console.print(f"no longer in the table (kept): {path}", style="yellow")
     if absent:
         console.print("data not there:", style="yellow")
-        for path in absent:
-            console.print(f"  {path}", style="yellow", soft_wrap=True)
+        for name in absent:
+            console.print(f"  {name}", style="yellow", soft_wrap=True)
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from torch import Tensor, nn
 
 from rislab.clip import tiny
@@ -66,7 +67,7 @@ class DenseAttentionPool(nn.Module):
     row, which belongs to the mean token, so that checkpoints fit; the row gets no gradient.
     """
 
-    def __init__(self, pool: nn.Module, embed_dim: int) -> None:
+    def __init__(self, pool: AttentionPool2d, embed_dim: int) -> None:
         super().__init__()
         width = pool.q_proj.in_features
         self.positional_embedding = pool.positional_embedding
@@ -102,15 +103,15 @@ class DenseAttentionPool(nn.Module):
 class ResNetPyramid(nn.Module):
     """CLIP's ModifiedResNet as a pyramid: C3, C4 and the densely pooled C5."""
 
-    def __init__(self, visual: nn.Module, embed_dim: int) -> None:
+    def __init__(self, visual: ModifiedResNet, embed_dim: int) -> None:
         super().__init__()
-        if not hasattr(visual, "layer4") or not hasattr(visual, "attnpool"):
+        if not isinstance(visual, ModifiedResNet):
             raise ConfigError(f"a feature pyramid needs one of CLIP's ResNets, not {type(visual).__name__}")
         self.visual = visual
         self.attnpool = DenseAttentionPool(visual.attnpool, embed_dim)
         del self.visual.attnpool
-        c3 = visual.layer2[-1].conv3.out_channels
-        self.channels = (int(c3), int(2 * c3), embed_dim)
+        c3 = int(visual.layer2[-1].conv3.out_channels)
+        self.channels = (c3, 2 * c3, embed_dim)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[I, 3, H, W] -> C3 [I, 8w, H/8, W/8], C4 [I, 16w, H/16, W/16], C5 [I, embed_dim, H/32, W/32]."""

@@ -91,7 +91,9 @@ class LocalPool:
                 while running or (waiting and not self._asked_to_stop and not outcome.stopped_by):
                     while waiting and len(running) < self.slots and not self._asked_to_stop and not outcome.stopped_by:
                         job = waiting.pop(0)
-                        process = self.context.Process(target=_child, args=(job.target, job.argument, self.threads))
+                        process: BaseProcess = self.context.Process(
+                            target=_child, args=(job.target, job.argument, self.threads)
+                        )
                         process.start()
                         running[job.name] = (job, process)
                     wait([process.sentinel for _, process in running.values()], timeout=POLL_SECONDS)

@@ -21,8 +21,9 @@ def rename(keys: Iterable[str], table: Sequence[tuple[str, str]]) -> dict[str, s
         for pattern, new in rules:
             match = pattern.match(key)
             if match:
-                groups = iter(match.groups())
-                renamed[key] = re.sub(r"\*", lambda _, parts=groups: next(parts), new) + key[match.end() :]
+                for part in match.groups():
+                    new = new.replace("*", part, 1)
+                renamed[key] = new + key[match.end() :]
                 break
         else:
             leftover.append(key)

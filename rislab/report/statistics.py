@@ -6,7 +6,7 @@ over images (a mean over expressions is a sum of IoUs over a count), so one matr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -66,7 +66,7 @@ def sums(table: PerExpression, metric: str, strict: bool = True) -> tuple[NDArra
     count = int(image.max()) + 1 if len(image) else 0
 
     def per_image(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(image, weights=values, minlength=count)
+        return np.bincount(image, weights=values, minlength=count).astype(np.float64)
 
     if metric == "oiou":
         return per_image(table.intersection.astype(float)), per_image(table.union.astype(float))
@@ -163,11 +163,11 @@ def judge(results: Results) -> list[Judged]:
     everything = [t for tests in raw if not isinstance(tests, str) for t in tests]
     adjusted = iter(holm([t.p for t in everything]))
     judged = []
-    for claim, tests in zip(results.table.claims, raw, strict=True):
-        if isinstance(tests, str):
-            judged.append(Judged(claim, "not run", (), tests))
+    for claim, outcome in zip(results.table.claims, raw, strict=True):
+        if isinstance(outcome, str):
+            judged.append(Judged(claim, "not run", (), outcome))
             continue
-        final = tuple(Tested(t.difference, t.low, t.high, next(adjusted), t.seeds, t.needed) for t in tests)
+        final = tuple(replace(tested, p=next(adjusted)) for tested in outcome)
         judged.append(Judged(claim, _verdict(final), final, _why(final)))
     return judged
 

@@ -133,7 +133,7 @@ def draw(rng: np.random.Generator, things: tuple[Thing, ...], size: int) -> Scen
         soft = np.zeros((size, size), np.uint8)
         cv2.fillPoly(soft, [corners], 255, lineType=cv2.LINE_AA, shift=SUBPIXEL)
         weight = soft[..., None].astype(np.float32) / 255
-        image = image * (1 - weight) + paint * weight
+        image = (image * (1 - weight) + paint * weight).astype(np.float32)
         seen = mask.astype(bool)
         masks = [earlier & ~seen for earlier in masks] + [seen]
         whole.append(int(seen.sum()))

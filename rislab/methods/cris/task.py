@@ -1,11 +1,12 @@
 """How CRIS is trained: switches, loss, optimiser groups, schedule (section 4.1 of the paper; official config/*.yaml)."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import open_clip
 import torch
-from torch import Tensor
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
 
 from rislab.clip.trunk import CLIPSpec, ResNetPyramid, TextEncoder, load
 from rislab.data.batch import Batch
@@ -95,13 +96,14 @@ class CRISTask(TextSegmenter):
         loss = text_to_pixel_loss(self(batch.images, batch.texts, batch.image_index), batch.masks)
         return {"text_to_pixel" if self.model.projector.head.depends_on_text else "mask": loss}
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        slow, fast = [], []
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        slow: list[nn.Parameter] = []
+        fast: list[nn.Parameter] = []
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 tower = name.startswith(("trunk.", "text.")) and "positional_embedding" not in name
                 (slow if tower else fast).append(parameter)
-        groups = [{"params": slow}, {"params": fast}]
+        groups: list[dict[str, object]] = [{"params": slow}, {"params": fast}]
         optimiser = torch.optim.Adam(groups, lr=self.base_lr, weight_decay=self.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, [self._slow_factor, self._fast_factor])
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
