@@ -13,8 +13,6 @@ NEUTRAL = (
     "ckpt_path",
     "trainer.default_root_dir",
     "trainer.accelerator",
-    "trainer.devices",
-    "trainer.num_nodes",
     "trainer.logger",
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
@@ -24,7 +22,10 @@ NEUTRAL = (
     "data.init_args.cache_mb",
     "data.init_args.eval_images",
 )
-"""Dotted keys that cannot change the result: paths, devices, workers, memory, logging."""
+"""Dotted keys that cannot change the result: paths, kind of device, workers, memory, logging.
+
+The number of devices and nodes does count: the batch is so many times as large.
+"""
 
 REACHABLE = ("data", "clip", "nn", "losses", "metrics", "training")
 """Rooms that every trial runs through, beside its own method."""

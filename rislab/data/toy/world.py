@@ -31,7 +31,7 @@ TEST_A = frozenset(SHAPES[:2])
 """testA asks for these shapes only, testB for the others, as RefCOCO's ask for people and for things."""
 
 SHARES = {"train": 0.8, "val": 0.1, "testA": 0.05, "testB": 0.05}
-REFERENCES = 3
+REFERENCES = 4
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class _Files:
         self.sentences = 0
 
     def add(self, rng: np.random.Generator, drawn: Scene, image_id: int, name: str, split: str) -> None:
-        """All things of the scene become annotations; up to three of them, references with sentences."""
+        """All things of the scene become annotations; up to four of them, references with sentences."""
         size = drawn.image.shape[0]
         self.images.append({"id": image_id, "file_name": name, "height": size, "width": size, "license": 1})
         first = len(self.annotations) + 1

@@ -1,0 +1,120 @@
+"""What changes a trial's identity, and what does not."""
+
+import copy
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rislab.ablation import identity, signature
+from rislab.ablation.identity import digest
+from tests.worlds import tiny_config
+
+
+def hashed(config: dict[str, Any]) -> str:
+    return digest(identity.identity(copy.deepcopy(config)))
+
+
+def test_what_cannot_change_the_result_does_not_count() -> None:
+    config = tiny_config()
+    other = tiny_config(
+        trainer__default_root_dir="elsewhere",
+        trainer__accelerator="gpu",
+        data__init_args__root="/data",
+        data__init_args__num_workers=4,
+        trial={"checkpoint_every_n_steps": 9},
+    )
+    assert hashed(config) == hashed(other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed_everything": 1},
+        {"model__init_args__decoder_layers": 2},
+        {"trainer__max_epochs": 3},
+        {"data__init_args__generate__init_args__scenes": 41},
+        {"data__init_args__shuffle_sentences": True},
+    ],
+    ids=str,
+)
+def test_what_changes_the_result_counts(change: dict[str, Any]) -> None:
+    assert hashed(tiny_config()) != hashed(tiny_config(**change))
+
+
+def test_a_default_written_out_is_the_same_trial() -> None:
+    assert hashed(tiny_config(model__init_args__weight_decay=0)) == hashed(tiny_config())
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**40), 2**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=5))
+def test_order_and_form_do_not_count(value: dict[str, Any]) -> None:
+    turned = dict(reversed(list(value.items())))
+    assert digest(value) == digest(turned)
+    assert digest(value) == digest(json.loads(json.dumps(value, indent=3)))
+
+
+SOURCE = """
+from typing import ClassVar, Literal
+
+
+class Method:
+    {declared}
+
+    def __init__(self, depth: Literal[1, 2] = {default}, width: int = 8{option}) -> None:
+        pass
+"""
+
+
+@pytest.fixture
+def method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes a method's source and gives the hash of a config that names it, as a later release of rislab would."""
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(signature, "PACKAGE", "fake.")
+
+    def release(default: int = 1, option: str = "", declared: str = "") -> str:
+        text = SOURCE.format(default=default, option=option, declared=declared or '"""A method."""')
+        (tmp_path / "fake" / "task.py").write_text(text)
+        signature.read.cache_clear()
+        for module in ("fake", "fake.task"):
+            sys.modules.pop(module, None)  # an earlier test imported another folder of that name
+        return digest(identity.identity({"model": {"class_path": "fake.task.Method", "init_args": {"width": 8}}}))
+
+    yield release
+    signature.read.cache_clear()
+
+
+def test_a_changed_default_changes_the_hash(method: Any) -> None:
+    assert method() != method(default=2)
+
+
+def test_an_option_added_later_with_its_neutral_value_changes_nothing(method: Any) -> None:
+    before = method()
+    assert method(option=", norm: bool = False") != before
+    assert method(option=", norm: bool = False", declared='absent_means: ClassVar = {"norm": False}') == before
+
+
+def test_signature_reads_types_choices_and_defaults() -> None:
+    read = signature.read("rislab.methods.cris.task.CRISTask")
+    assert read.options["decoder_layers"].choices == (0, 1, 2, 3, 4)
+    assert read.options["base_lr"].default == 1e-4
+    assert read.options["clip"].default is signature.REQUIRED
+    assert signature.read("rislab.data.referring.ReferringData").options["protocol"].default == "cris"
+    assert signature.read("rislab.data.toy.world.ToyWorld").options["scenes"].default > 0
+    assert "torch" not in Path(signature.__file__).read_text().split('"""')[2]

@@ -1,0 +1,53 @@
+"""Trials without a model, for tests of what runs them: they count, checkpoint, and finish."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+from rislab.ablation.trial import TrialDir
+from rislab.files import write_json
+
+
+def quick(directory: str, threads: int) -> None:
+    """A trial of no length. Every time it is run to its end a line is added to `runs.log`."""
+    trial = TrialDir(Path(directory))
+    with trial.locked():
+        if trial.state() == "done":
+            return
+        trial.update_status(state="running")
+        with (trial.path / "runs.log").open("a") as log:
+            log.write(f"{os.getpid()} {threads}\n")
+        write_json(trial.metrics_file, {"splits": {}})
+        trial.update_status(state="done")
+
+
+def slow(directory: str, threads: int) -> None:
+    """Twenty steps of 50 ms that go on where they were."""
+    trial = TrialDir(Path(directory))
+    with trial.locked():
+        if trial.state() == "done":
+            return
+        trial.update_status(state="running")
+        counter = trial.path / "counter.json"
+        done = json.loads(counter.read_text()) if counter.exists() else 0
+        while done < 20:
+            time.sleep(0.05)
+            done += 1
+            write_json(counter, done)
+        write_json(trial.metrics_file, {"steps": done})
+        trial.update_status(state="done")
+
+
+def crash(directory: str, threads: int) -> None:
+    """Dies like a process that the system ran out of memory for."""
+    trial = TrialDir(Path(directory))
+    trial.update_status(state="running")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(directory: str, threads: int) -> None:
+    """Says what is wrong and ends."""
+    TrialDir(Path(directory)).update_status(state="failed", error="always the same")
+    raise SystemExit(1)
