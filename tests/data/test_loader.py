@@ -107,7 +107,7 @@ def test_an_epoch_left_early_is_gone_on_with(root: Path) -> None:
 
 def test_a_position_among_other_batches_is_refused(root: Path) -> None:
     other = loader(root, batch_size=4)
-    with pytest.raises(ConfigError, match="within an epoch of 4 batches, here an epoch has 2: .* number of devices"):
+    with pytest.raises(ConfigError, match=r"within an epoch of 4 batches, here an epoch has 2: .* number of devices"):
         other.load_state_dict({"epoch": 1, "given": 3, "of": 4})
     other.load_state_dict({"epoch": 1, "given": 4, "of": 4})  # between epochs there is nothing to mistake
     assert len(list(other)) == 2
