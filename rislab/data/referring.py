@@ -3,14 +3,14 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 from filelock import FileLock
 
 from rislab.data import masks, sampling
 from rislab.data.geometry import Letterbox
-from rislab.data.loader import ResumableLoader
+from rislab.data.loader import PlannedLoader, ResumableLoader
 from rislab.data.published import deviation
 from rislab.data.queries import Queries
 from rislab.data.refer import Refer, Reference, required_files
@@ -88,7 +88,7 @@ class ReferringData(L.LightningDataModule):
         self.num_workers, self.seed, self.cache_mb = num_workers, seed, cache_mb
         self.shuffle_sentences, self.limit_val_images = shuffle_sentences, limit_val_images
         self._refer: Refer | None = None
-        self._loaders: list[ResumableLoader] = []
+        self._loaders: list[PlannedLoader] = []
         self._room = cache_mb << 20
 
     @property
@@ -182,33 +182,37 @@ class ReferringData(L.LightningDataModule):
                 usable, self.batch_size, self.references_per_image, self.seed, epoch, rank, world_size
             )
 
-        return self._loader(usable, plan, training=True, cached=True)
+        loader = ResumableLoader(self._queries(usable, training=True, cached=True), plan, **self._options(cached=True))
+        self._loaders.append(loader)
+        return loader
 
-    def _evaluation_loader(self, split: str, limit: int | None = None, cached: bool = False) -> ResumableLoader:
+    def _evaluation_loader(self, split: str, limit: int | None = None, cached: bool = False) -> PlannedLoader:
         references = self._references(split)
         if limit is not None:
             kept = set(list(dict.fromkeys(ref.image_id for ref in references))[:limit])
             references = [ref for ref in references if ref.image_id in kept]
         plan = sampling.evaluation_plan(references, self.eval_images, *self._place)
-        return self._loader(references, lambda _: plan, training=False, cached=cached)
+        loader = PlannedLoader(self._queries(references, False, cached), plan, **self._options(cached))
+        self._loaders.append(loader)
+        return loader
 
-    def _loader(
-        self, references: Sequence[Reference], plan: sampling.Planner, training: bool, cached: bool
-    ) -> ResumableLoader:
+    def _queries(self, references: Sequence[Reference], training: bool, cached: bool) -> Queries:
         text_field = self.protocol.convention.text_field
         room = self._room if cached else 0
         queries = Queries(self.refer, references, self._geometry, text_field, training, room)
         self._room -= queries.size
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        loader = ResumableLoader(queries, plan, self.num_workers, persistent=cached, pin_memory=on_gpu)
-        self._loaders.append(loader)
-        return loader
+        return queries
 
-    def val_dataloader(self) -> ResumableLoader:
+    def _options(self, cached: bool) -> dict[str, Any]:
+        """What is read once needs no workers afterwards."""
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {"num_workers": self.num_workers, "persistent": cached, "pin_memory": on_gpu}
+
+    def val_dataloader(self) -> PlannedLoader:
         return self._evaluation_loader(self.val_split, self.limit_val_images, cached=True)
 
-    def test_dataloader(self) -> list[ResumableLoader]:
+    def test_dataloader(self) -> list[PlannedLoader]:
         return [self._evaluation_loader(split) for split in self.test_splits]
 
-    def predict_dataloader(self) -> list[ResumableLoader]:
+    def predict_dataloader(self) -> list[PlannedLoader]:
         return self.test_dataloader()

@@ -1,0 +1,91 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rislab.data.refer import Expression, Reference
+from rislab.data.sampling import Plan, evaluation_plan, shuffled_sentences, training_plan
+from rislab.errors import DataError
+
+
+def references(per_image: list[int], sentences: int = 3) -> list[Reference]:
+    """Interleaved over the images, as files are: the references of an image need not be neighbours."""
+    order = sorted((turn, image) for image, count in enumerate(per_image) for turn in range(count))
+    return [
+        Reference(r, image, (r,), "train", tuple(Expression(10 * r + s, f"{r}.{s}", "") for s in range(sentences)))
+        for r, (_, image) in enumerate(order)
+    ]
+
+
+def asked(plan: Plan) -> list[tuple[int, int]]:
+    return [pair for batch in plan for row in batch for pair in row.asked]
+
+
+PER_IMAGE = st.lists(st.integers(1, 4), min_size=4, max_size=14)
+
+
+@settings(max_examples=40)
+@given(PER_IMAGE, st.integers(1, 5), st.integers(1, 4))
+def test_evaluation_asks_every_sentence_once_whatever_the_shards(
+    per_image: list[int], images: int, world_size: int
+) -> None:
+    refs = references(per_image)
+    shards = [evaluation_plan(refs, images, rank, world_size) for rank in range(world_size)]
+    everything = Counter(pair for shard in shards for pair in asked(shard))
+    assert everything == Counter((r, s) for r in range(len(refs)) for s in range(3))
+    of_image = [row.image_id for shard in shards for batch in shard for row in batch]
+    assert sorted(of_image) == list(range(len(per_image)))
+    assert all(len(batch) <= images for shard in shards for batch in shard)
+
+
+@settings(max_examples=40)
+@given(PER_IMAGE, st.integers(1, 3), st.integers(1, 3), st.integers(0, 9))
+def test_training_shares_out_equal_disjoint_batches(per_image: list[int], k: int, world_size: int, epoch: int) -> None:
+    refs = references(per_image)
+    shards = [training_plan(refs, k, k, 7, epoch, rank, world_size) for rank in range(world_size)]
+    assert len({len(shard) for shard in shards}) == 1
+    together = asked([batch for shard in shards for batch in shard])
+    assert len({r for r, _ in together}) == len(together)
+    for shard in shards:
+        assert shard == training_plan(refs, k, k, 7, epoch, shards.index(shard), world_size)
+        for batch in shard:
+            assert len(batch) == 1
+            assert {refs[r].image_id for r, _ in batch[0].asked} == {batch[0].image_id}
+            assert len(batch[0].asked) <= k
+    if k == 1:
+        rows = sum(len(shard) for shard in shards)
+        assert rows == len(refs) // world_size * world_size
+    elif world_size == 1:
+        assert [len(row.asked) for row in sorted((b[0] for b in shards[0]), key=lambda row: row.image_id)] == [
+            min(k, count) for count in per_image
+        ]
+
+
+def test_sentences_are_drawn_uniformly_and_anew_each_epoch() -> None:
+    refs = references([2] * 100)
+    drawn = Counter(s for epoch in range(10) for _, s in asked(training_plan(refs, 4, 1, 0, epoch)))
+    assert sum(drawn.values()) == 2000
+    assert all(abs(count - 2000 / 3) < 5 * (2000 * 2 / 9) ** 0.5 for count in drawn.values())
+    assert training_plan(refs, 4, 1, 0, 0) != training_plan(refs, 4, 1, 0, 1)
+    assert training_plan(refs, 4, 1, 0, 0) != training_plan(refs, 4, 1, 1, 0)
+
+
+def test_too_little_for_the_devices_is_said() -> None:
+    refs = references([1, 1, 1])
+    with pytest.raises(DataError, match="3 evaluation images for 4 processes: use fewer devices"):
+        evaluation_plan(refs, 8, 0, 4)
+    with pytest.raises(DataError, match=r"3 training rows do not fill one batch of 2 on each of 2 .* data.batch_size"):
+        training_plan(refs, 2, 1, 0, 0, 0, 2)
+
+
+@given(st.integers(2, 30), st.integers(0, 5))
+def test_shuffled_sentences_leave_nobody_their_own(count: int, seed: int) -> None:
+    refs = references([1] * count)
+    dealt = shuffled_sentences(refs, seed)
+    assert [(r.ref_id, r.image_id, r.ann_ids) for r in dealt] == [(r.ref_id, r.image_id, r.ann_ids) for r in refs]
+    assert all(ours.expressions != theirs.expressions for ours, theirs in zip(dealt, refs, strict=True))
+    assert sorted(e.sent_id for r in dealt for e in r.expressions) == sorted(
+        e.sent_id for r in refs for e in r.expressions
+    )
+    assert dealt == shuffled_sentences(refs, seed)
