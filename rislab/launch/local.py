@@ -161,8 +161,12 @@ def cores() -> int:
 
 
 def longest_first(jobs: Sequence[tuple[Job, float | None]]) -> list[Job]:
-    """Measured jobs, longest first, after those that nobody has measured yet: the tail of a table is then short."""
-    return [job for job, seconds in sorted(jobs, key=lambda pair: -(pair[1] if pair[1] is not None else float("inf")))]
+    """Measured jobs, longest first, so that the end of a table is not one long trial alone.
+
+    Those that nobody has measured yet go before, the last row first: tables add parts from top to bottom.
+    """
+    measured = sorted(((j, s) for j, s in jobs if s is not None), key=lambda pair: -pair[1])
+    return [job for job, seconds in reversed(jobs) if seconds is None] + [job for job, _ in measured]
 
 
 def free_space(folder: Path) -> int:

@@ -1,7 +1,7 @@
 """What can be said of a scene, and what it denotes: every expression written is true of exactly one thing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,8 +22,15 @@ class Looks:
     shape: str | None = None
 
     def denotes(self, things: Things) -> list[int]:
-        asked = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) is not None]
-        return [i for i, thing in enumerate(things) if all(getattr(thing, name) == value for name, value in asked)]
+        # Asked some hundred times a scene: spelt out, it is several times as fast as a loop over the fields.
+        return [
+            i
+            for i, thing in enumerate(things)
+            if (self.size is None or thing.size == self.size)
+            and (self.pattern is None or thing.pattern == self.pattern)
+            and (self.colour is None or thing.colour == self.colour)
+            and (self.shape is None or thing.shape == self.shape)
+        ]
 
     def words(self) -> str:
         return " ".join(word for word in (self.size, self.pattern, self.colour, self.shape or "shape") if word)
@@ -93,7 +100,7 @@ def _unique(rng: np.random.Generator, things: Things, target: int, meaning: str,
     margin = MARGIN * size
     for _ in range(12):
         looks = _looks(rng, things[target])
-        side = str(rng.choice(SIDES))
+        side = SIDES[int(rng.integers(len(SIDES)))]
         candidate: Meaning
         if meaning == "looks":
             candidate = looks

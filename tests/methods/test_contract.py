@@ -1,0 +1,143 @@
+"""What every method promises, asked of each that exists."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import rislab.methods
+from rislab.data.batch import Batch
+from rislab.methods.base import TextSegmenter
+from tests.methods.tiny import METHODS
+
+ALL = pytest.mark.parametrize("name", sorted(METHODS))
+TEXTS = ["red circle", "the blue square left of it", "red circle", "", "ünïcödé 🙂 שלום"]
+INDEX = torch.tensor([0, 0, 1, 1, 1])
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def images(method: TextSegmenter, count: int = 2) -> torch.Tensor:
+    height, width = method.geometry.size
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
+
+
+def batch(method: TextSegmenter) -> Batch:
+    height, width = method.geometry.size
+    masks = torch.zeros(len(TEXTS), height, width)
+    masks[0, : height // 2] = 1
+    masks[1, :, : width // 2] = 1
+    masks[3] = 0.5  # and masks[4] stays empty
+    pictures = images(method)
+    places = [method.geometry.place(height, width)] * 2
+    return Batch(pictures, TEXTS, INDEX, masks, None, places, [1, 2], list(range(5)), list(range(5)))
+
+
+def test_every_method_is_in_the_suite() -> None:
+    folder = Path(rislab.methods.__file__).parent
+    assert {path.parent.name for path in folder.glob("*/task.py")} == set(METHODS)
+
+
+@ALL
+def test_step_is_finite_and_no_parameter_is_dead(name: str) -> None:
+    method = METHODS[name]().train()
+    with torch.no_grad():  # a gain that starts at zero shuts its whole branch off
+        for parameter in method.parameters():
+            parameter += 0.01 * torch.randn_like(parameter)
+    terms = method.losses(batch(method))
+    assert terms
+    torch.stack(list(terms.values())).sum().backward()
+    dead = [n for n, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert not dead
+    assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+
+
+@ALL
+def test_segment_answers_each_query_alike_in_any_company(name: str) -> None:
+    method = METHODS[name]().eval()
+    pictures = images(method)
+    with torch.no_grad():
+        together = method.segment(pictures, TEXTS, INDEX)
+        again = method.segment(pictures, TEXTS, INDEX)
+        alone = torch.cat(
+            [
+                method.segment(pictures[i : i + 1], [text], torch.zeros(1, dtype=torch.int64))
+                for text, i in zip(TEXTS, INDEX, strict=True)
+            ]
+        )
+    assert together.shape[0] == len(TEXTS)
+    assert together.ndim == 3
+    assert torch.equal(together, again)
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(together[0], together[1]), "two sentences, one image, one answer: the text is not read"
+
+
+@ALL
+def test_vocabulary_asks_every_name_of_every_image(name: str) -> None:
+    method = METHODS[name]().eval()
+    pictures = images(method)
+    with torch.no_grad():
+        logits = method.segment_vocabulary(pictures, ["dog", "cat", "sky"])
+        one = method.segment(pictures, ["cat", "cat"], torch.tensor([0, 1]))
+    assert logits.shape[:2] == (2, 3)
+    torch.testing.assert_close(logits[:, 1], one, atol=1e-4, rtol=1e-3)
+
+
+@ALL
+def test_save_and_load_gives_the_same_answers(name: str) -> None:
+    method, other = METHODS[name]().eval(), METHODS[name]().eval()
+    file = io.BytesIO()
+    torch.save(method.state_dict(), file)
+    file.seek(0)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    pictures = images(method)
+    with torch.no_grad():
+        assert torch.equal(method.segment(pictures, TEXTS, INDEX), other.segment(pictures, TEXTS, INDEX))
+
+
+@ALL
+def test_bfloat16_autocast_trains(name: str) -> None:
+    method = METHODS[name]().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        total = torch.stack(list(method.losses(batch(method)).values())).sum()
+    total.backward()
+    assert torch.isfinite(total)
+
+
+@ALL
+def test_overfits_two_samples(name: str) -> None:
+    method = METHODS[name]().train()
+    height, width = method.geometry.size
+    pictures = images(method, 1)
+    masks = torch.zeros(2, height, width)
+    masks[0, :, : width // 2] = 1
+    masks[1, height // 2 :] = 1
+    places = [method.geometry.place(height, width)]
+    pair = Batch(
+        pictures,
+        ["left half", "lower part"],
+        torch.zeros(2, dtype=torch.int64),
+        masks,
+        None,
+        places,
+        [1],
+        [1, 2],
+        [1, 2],
+    )
+    configured = method.configure_optimizers()
+    optimiser = configured["optimizer"] if isinstance(configured, dict) else configured
+    first = last = 0.0
+    for step in range(60):
+        loss = torch.stack(list(method.losses(pair).values())).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        last = float(loss.detach())
+        first = first or last
+        assert np.isfinite(last), step
+    assert last < 0.1 * first
