@@ -1,4 +1,4 @@
-"""What every trial carries: reproducible draws, a status that others can read, a checkpoint that says what it is."""
+"""What every trial carries: reproducible draws, and a status that others can read."""
 
 import os
 import time
@@ -21,16 +21,6 @@ class StepSeed(L.Callback):
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         torch.manual_seed((seed * 1_000_003 + trainer.global_step) * 65_537 + trainer.global_rank)
-
-
-class Recipe(L.Callback):
-    """Puts the model's class and options into each checkpoint, so that the file alone is enough to segment with."""
-
-    def __init__(self, model: dict[str, Any]) -> None:
-        self.model = model
-
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["rislab_model"] = self.model
 
 
 class TrialStatus(L.Callback):

@@ -15,15 +15,23 @@ from rislab.errors import DataError
 from rislab.files import replacing
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+RECIPE = "rislab_model"
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary name and renames; keeps the checkpoint before the last one as `previous.ckpt`."""
+    """Writes to a temporary name and renames; keeps the checkpoint before the last one as `previous.ckpt`.
+
+    model: class and options of the model, put into every file, so that the file alone is enough to segment with.
+    """
+
+    def __init__(self, model: dict[str, Any]) -> None:
+        super().__init__()
+        self.model = model
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         path = Path(path)
         with replacing(path) as temporary:
-            torch.save(checkpoint, temporary)
+            torch.save(checkpoint | {RECIPE: self.model}, temporary)
             if path.name == LAST and path.exists():
                 # A second name for the old file first, so that at no moment `last.ckpt` is missing.
                 with replacing(path.with_name(PREVIOUS)) as kept:

@@ -18,7 +18,7 @@ from rislab.errors import ConfigError, nearest
 from rislab.files import read_json, write_json
 from rislab.methods.base import TextSegmenter
 from rislab.training import provenance
-from rislab.training.callbacks import Recipe, StepSeed, TrialStatus
+from rislab.training.callbacks import StepSeed, TrialStatus
 from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
 from rislab.training.curves import CurveLogger
 from rislab.training.scoring import Scorer
@@ -107,13 +107,12 @@ class RislabCLI(LightningCLI):
         trainer = super().instantiate_trainer(
             callbacks=[
                 StepSeed(),
-                Recipe(_plain(self._get(self.config, "model"))),
                 self.status,
                 Scorer(folder, self.options.predictions),
                 LastCheckpoint(self.options.checkpoint_every_n_steps),
                 self.best,
             ],
-            plugins=[WholeCheckpointIO()],
+            plugins=[WholeCheckpointIO(_plain(self._get(self.config, "model")))],
             **kwargs,
         )
         trainer.loggers = [*trainer.loggers, self.curves]

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from rislab.errors import ConfigError, DataError
 from rislab.methods.base import TextSegmenter
-from rislab.training.checkpoints import read_checkpoint
+from rislab.training.checkpoints import RECIPE, read_checkpoint
 
 METHODS = "rislab.methods."
 
@@ -48,7 +48,7 @@ def load_method(path: Path) -> TextSegmenter:
     Raises DataError for an unreadable file, ConfigError for one that is not ours.
     """
     checkpoint = read_checkpoint(path)
-    recipe = checkpoint.get("rislab_model")
+    recipe = checkpoint.get(RECIPE)
     if not isinstance(recipe, dict) or not str(recipe.get("class_path", "")).startswith(METHODS):
         raise ConfigError(
             f"{path}: no rislab checkpoint (it names no method). `best.ckpt` of a trial is one; for an official "

@@ -16,7 +16,7 @@ from rislab.training.curves import CurveLogger
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for step in (1, 2, 3):
-        WholeCheckpointIO().save_checkpoint(
+        WholeCheckpointIO({}).save_checkpoint(
             {"global_step": step, "w": torch.full((100,), float(step))}, tmp_path / LAST
         )
     return tmp_path
@@ -66,7 +66,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(folder: Path, monkeyp
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        WholeCheckpointIO().save_checkpoint({}, folder / LAST)
+        WholeCheckpointIO({}).save_checkpoint({}, folder / LAST)
     assert read_checkpoint(folder / LAST)["global_step"] == 3
     assert {p.name for p in folder.iterdir()} == {LAST, PREVIOUS}
 

@@ -1,0 +1,121 @@
+"""A small table through the real command line: one row trains, one diverges; plan, status, report and segment agree."""
+
+import json
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from tests.worlds import rislab, tiny_table
+
+ROWS = "base: {text_to_pixel: false, decoder_layers: 0}\nnan: {decoder_layers: 1, base_lr: 1.0e+30}"
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """(folder, options) of a table that was run once."""
+    folder = tmp_path_factory.mktemp("campaign")
+    table = tiny_table(folder, ROWS)
+    text = table.read_text().replace(
+        "claims: []", "claims:\n- {name: c, text: 'a & b', holds: 'miou_expr[nan] > miou_expr[base]', source: s}"
+    )
+    table.write_text(text)
+    options = [str(table), "--runs", str(folder / "runs")]
+    done = rislab("ablate", "run", *options, "--jobs", "2", "--threads", "1")
+    assert done.returncode == 1, done.stdout + done.stderr  # one row diverged
+    assert "nan s0: diverged: loss term text_to_pixel is not finite" in done.stdout
+    return folder, options
+
+
+def status(options: list[str]) -> dict[str, dict[str, object]]:
+    shown = rislab("ablate", "status", *options, "--json")
+    assert shown.returncode == 0, shown.stderr
+    return {row["trial"]: row for row in json.loads(shown.stdout)}
+
+
+def test_one_rows_fault_is_its_own(campaign: tuple[Path, list[str]]) -> None:
+    found = status(campaign[1])
+    assert found["base s0"]["state"] == "done"
+    assert found["nan s0"]["state"] == "diverged"
+
+
+def test_a_second_run_does_nothing_quickly(campaign: tuple[Path, list[str]]) -> None:
+    folder, options = campaign
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()}
+    began = time.monotonic()
+    done = rislab("ablate", "run", *options)
+    assert time.monotonic() - began < 4  # 2 s on an idle machine; tests share theirs
+    assert done.returncode == 1
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_report_shows_what_failed(campaign: tuple[Path, list[str]]) -> None:
+    folder, options = campaign
+    first = rislab("ablate", "report", *options, "--out", str(folder / "reports"))
+    assert first.returncode == 0, first.stderr
+    files = {path: path.read_bytes() for path in sorted((folder / "reports" / "tiny").iterdir())}
+    assert {path.suffix for path in files} == {".md", ".csv", ".tex", ".html"}
+    markdown = (folder / "reports" / "tiny" / "report.md").read_text()
+    assert "diverged" in markdown
+    assert "**not run**" in markdown
+    assert "not the paper's benchmark" in markdown
+    rislab("ablate", "report", *options, "--out", str(folder / "reports"))
+    assert {path: path.read_bytes() for path in files} == files
+
+
+def test_config_file_alone_repeats_a_trial(campaign: tuple[Path, list[str]], tmp_path: Path) -> None:
+    (trial,) = (campaign[0] / "runs" / "tiny").glob("base--*")
+    done = rislab("fit", "--config", str(trial / "config.yaml"), "--trainer.default_root_dir", str(tmp_path / "again"))
+    assert done.returncode == 0, done.stderr
+    for name in ("metrics.json", "scores.parquet"):
+        assert (tmp_path / "again" / name).read_bytes() == (trial / name).read_bytes()
+
+
+def test_segment_draws_and_writes_masks(campaign: tuple[Path, list[str]], tmp_path: Path) -> None:
+    (trial,) = (campaign[0] / "runs" / "tiny").glob("base--*")
+    image = tmp_path / "photo.png"
+    cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8))
+    texts = ["red circle", "دائرة حمراء 🙂", "word " * 300]
+    outputs = ["--out", str(tmp_path / "o.png"), "--masks", str(tmp_path / "m"), "--json", "-"]
+    checkpoint = str(trial / "checkpoints" / "best.ckpt")
+    done = rislab("segment", str(image), *texts, "--checkpoint", checkpoint, *outputs)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [entry["text"] for entry in found] == texts
+    for number, entry in enumerate(found):
+        rle = entry["segmentation"]
+        mask = coco_mask.decode({"size": rle["size"], "counts": rle["counts"].encode()})
+        assert mask.shape == (50, 70)
+        assert np.array_equal(cv2.imread(str(tmp_path / "m" / f"{number}.png"), cv2.IMREAD_GRAYSCALE) > 0, mask > 0)
+    assert cv2.imread(str(tmp_path / "o.png")) is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["segment", "none.jpg", "x", "--checkpoint", "c", "--out", "o.png"], "none.jpg: no such image"),
+        (["segment", __file__, "x", "--checkpoint", "c"], "nothing to write"),
+        (["segment", __file__, "x", "--checkpoint", __file__, "--out", "o.png"], "not a readable checkpoint"),
+        (["ablate", "plan", "criss"], "did you mean 'cris'"),
+        (["ablate", "run", "cris", "--rows", "bas"], "did you mean 'base'"),
+        (["ablate", "run", "cris", "--seeds", "x"], "expected how many"),
+        (["ablate", "run", "cris", "--jobs", "0"], "expected at least 1"),
+        (["ablate", "run", "cris", "--profile", "refcoco", "--data", "nowhere"], "refs(unc).p"),
+        (["data", "toy", "--out", "x", "--scenes", "3"], "at least 20 scenes"),
+        (["fit", "--config", "none.yaml"], "none.yaml"),
+        (["fit", "--config", "experiments/cris/toy.yaml", "--model.init_args.decoder_layer=3"], "decoder_layer"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
+)
+def test_mistakes_are_told_with_exit_code_2_and_nothing_written(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    runs = ["--runs", str(tmp_path / "runs")] if arguments[0] == "ablate" else []
+    done = rislab(*arguments, *runs)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
