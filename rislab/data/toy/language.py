@@ -66,12 +66,11 @@ class Beside:
         anchors = self.other.denotes(things)
         if len(anchors) != 1:
             return []
-        anchor = anchors[0]
-        return [
-            i
-            for i in self.looks.denotes(things)
-            if i != anchor and _towards(things[i], self.side) - _towards(things[anchor], self.side) > self.margin
-        ]
+        edge = _towards(things[anchors[0]], self.side)
+        candidates = [i for i in self.looks.denotes(things) if i != anchors[0]]
+        # Whoever lies on that side at all could be meant; whoever lies there hardly makes the sentence unclear.
+        found = [i for i in candidates if _towards(things[i], self.side) > edge]
+        return found if all(_towards(things[i], self.side) - edge > self.margin for i in found) else []
 
 
 Meaning = Looks | Extreme | Beside

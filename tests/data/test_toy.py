@@ -1,0 +1,169 @@
+"""The toy world: official files, same bytes for the same seed, and sentences that are true of one thing only."""
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rislab.data import masks
+from rislab.data.refer import Refer
+from rislab.data.toy import captions
+from rislab.data.toy.language import KINDS, sentences
+from rislab.data.toy.scene import COLOURS, PATTERNS, SHAPES, SIZES, Thing, scene
+from rislab.data.toy.world import SETS, ToyWorld
+from rislab.errors import DataError
+
+SIZE = 96
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("world") / "toy"
+    ToyWorld(60, SIZE, 3).write(root)
+    return root
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_same_seed_same_bytes(world: Path, tmp_path: Path) -> None:
+    ToyWorld(60, SIZE, 3).write(tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(world)
+    ToyWorld(60, SIZE, 4).write(tmp_path / "other")
+    assert contents(tmp_path / "other") != contents(world)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(world: Path, tmp_path: Path) -> None:
+    before = contents(world)
+    with pytest.raises(DataError, match="holds the toy world"):
+        ToyWorld(61, SIZE, 3).write(world)
+    assert contents(world) == before
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(DataError, match="no toy world"):
+        ToyWorld(60, SIZE, 3).write(tmp_path)
+    assert contents(tmp_path) == {"mine.txt": b"x"}
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ToyWorld(60, SIZE, 3).write(tmp_path / "toy", stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("refs", SETS, ids=lambda refs: refs.name)
+def test_files_are_official(world: Path, refs: object) -> None:
+    folder = world / refs.name
+    records = pickle.loads((folder / f"refs({refs.split_by}).p").read_bytes())
+    wanted = {"ref_id", "ann_id", "image_id", "category_id", "file_name", "split", "sent_ids", "sentences"}
+    assert all(record.keys() == wanted for record in records)
+    assert {record["split"] for record in records} == set(refs.splits.values())
+    instances = json.loads((folder / "instances.json").read_text())
+    images = {image["id"]: image for image in instances["images"]}
+    assert all(record["file_name"] != images[record["image_id"]]["file_name"] for record in records)
+    assert len(instances["annotations"]) > len(records), "unreferred objects are annotated, too"
+    forms = {type(a["segmentation"]).__name__ for a in instances["annotations"]}
+    assert forms == {"list", "dict"}
+    data = Refer(world, refs.name, refs.split_by)  # our reader accepts it whole
+    by_split: dict[str, set[int]] = {}
+    for reference in data.references:
+        by_split.setdefault(reference.split, set()).add(reference.image_id)
+        assert masks.area(data.target(reference)) > 30
+    splits = list(by_split.values())
+    assert not any(a & b for i, a in enumerate(splits) for b in splits[i + 1 :]), "splits part images"
+
+
+def test_masks_are_what_is_visible(world: Path) -> None:
+    """The annotation against the scene drawn again: polygons lose at most their edge."""
+    data = Refer(world, "refcoco", "unc")
+    for reference in data.references[:40]:
+        drawn = scene(np.random.default_rng([3, reference.image_id - 1]), SIZE)
+        stored = masks.decode(data.target(reference)).astype(bool)
+        best = max(float((stored & m).sum() / (stored | m).sum()) for m in drawn.masks)
+        assert best > 0.85
+        image = cv2.imread(str(data.image_file(reference.image_id)))
+        assert np.abs(image[..., ::-1].astype(int) - drawn.image).mean() < 8  # JPEG
+
+
+def understood(text: str, things: tuple[Thing, ...]) -> list[int]:
+    """Who a sentence means, read from its words alone: independent of the code that wrote it."""
+    words = re.sub(r"[^a-z ]", "", text.lower())
+    words = re.sub(r"(circle|square|triangle|cross|shape)e?s\b", r"\1", words)
+    sides = {"left": (0, -1), "right": (0, 1), "above": (1, -1), "below": (1, 1)}
+    where = lambda t: (t.x, t.y)  # noqa: E731
+
+    def looks(part: str) -> list[int]:
+        found = list(range(len(things)))
+        for options, name in ((SHAPES, "shape"), (COLOURS, "colour"), (SIZES, "size"), (PATTERNS, "pattern")):
+            said = [word for word in part.split() if word in options]
+            assert len(said) <= 1, part
+            found = [i for i in found if not said or getattr(things[i], name) == said[0]]
+        return found
+
+    relation = re.search(r"\b(left of|right of|above|below)\b", words)
+    if relation:
+        axis, sign = sides[relation[1].split()[0]]
+        (anchor,) = looks(words[relation.end() :])
+        edge = where(things[anchor])[axis]
+        return [
+            i for i in looks(words[: relation.start()]) if i != anchor and sign * (where(things[i])[axis] - edge) > 0
+        ]
+    place = re.search(r"\b(left|right|top|bottom|leftmost|rightmost|topmost|lowest)\b", words)
+    if place:
+        axis, sign = {"l": (0, -1), "r": (0, 1), "t": (1, -1), "b": (1, 1)}[
+            "b" if place[1] == "lowest" else place[1][0]
+        ]
+        return [max(looks(words), key=lambda i: sign * where(things[i])[axis])]
+    return looks(words)
+
+
+@pytest.mark.parametrize("dataset", sorted(KINDS))
+def test_every_sentence_is_true_of_its_target_alone(dataset: str) -> None:
+    rng = np.random.default_rng(1)
+    asked = 0
+    for _ in range(60):
+        drawn = scene(rng, SIZE)
+        for target in range(len(drawn.things)):
+            for text in sentences(rng, drawn.things, target, dataset, SIZE):
+                assert understood(text, drawn.things) == [target], text
+                asked += 1
+    assert asked > 200
+
+
+def test_plus_has_no_positions(world: Path) -> None:
+    texts = [e.sent for r in Refer(world, "refcoco+", "unc").references for e in r.expressions]
+    assert not any(re.search(r"\b(left|right|top|bottom|low|above|below)", text) for text in texts)
+
+
+def test_language_is_needed() -> None:
+    """What a model could score that never reads: one thing at random, or all of them at once."""
+    rng = np.random.default_rng(0)
+    one, everything, alike = [], [], []
+    for _ in range(150):
+        drawn = scene(rng, SIZE)
+        union = np.any(drawn.masks, axis=0)
+        for target, mask in zip(drawn.things, drawn.masks, strict=True):
+            one.append(1 / len(drawn.masks))
+            everything.append((mask & union).sum() / union.sum())
+            others = [t for t in drawn.things if t is not target]
+            alike.append(any(t.shape == target.shape or t.colour == target.colour for t in others))
+    assert np.mean(one) < 0.3
+    assert np.mean(everything) < 0.3
+    assert np.mean(alike) > 0.9, "a target nearly always has a distractor that shares its shape or colour"
+
+
+def test_caption_pairs_are_repeatable() -> None:
+    images, texts = captions.pairs(30, 64, 5)
+    again, same = captions.pairs(30, 64, 5)
+    assert np.array_equal(images, again)
+    assert texts == same
+    assert images.shape == (30, 64, 64, 3)
+    assert len(set(texts)) > 20
