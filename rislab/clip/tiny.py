@@ -37,7 +37,7 @@ class Recipe:
     """How the tiny CLIP is pretrained; its hash is part of the file's name. Raise `version` when the code below changes it."""
 
     pairs: int = 6000
-    steps: int = 300
+    steps: int = 500
     batch_size: int = 48
     lr: float = 2e-3
     size: int = 96

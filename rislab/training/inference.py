@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
+from rislab.data import masks
 from rislab.errors import ConfigError, DataError
 from rislab.methods.base import TextSegmenter
 from rislab.training.checkpoints import RECIPE, read_checkpoint
@@ -23,22 +23,14 @@ METHODS = "rislab.methods."
 
 @dataclass(frozen=True)
 class Segment:
-    """One answer: the sentence, its mask bool [h, w] at the picture's size, and the share of the picture it covers."""
+    """One answer: the sentence and its mask bool [h, w] at the picture's size."""
 
     text: str
     mask: NDArray[np.bool_]
 
-    @property
-    def coverage(self) -> float:
-        return float(self.mask.mean())
-
     def as_json(self) -> dict[str, Any]:
-        rle = coco_mask.encode(np.asfortranarray(self.mask, dtype=np.uint8))
-        return {
-            "text": self.text,
-            "pixels": int(self.mask.sum()),
-            "segmentation": {"size": [int(v) for v in rle["size"]], "counts": rle["counts"].decode()},
-        }
+        segmentation = masks.to_json(masks.encode(self.mask))
+        return {"text": self.text, "pixels": int(self.mask.sum()), "segmentation": segmentation}
 
 
 def load_method(path: Path) -> TextSegmenter:

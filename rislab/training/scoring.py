@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch.distributed
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from pycocotools import mask as coco_mask
 
+from rislab.data import masks
 from rislab.data.batch import Batch
 from rislab.data.referring import ReferringData
 from rislab.files import replacing, write_json
@@ -45,6 +45,7 @@ class Scorer(L.Callback):
         self.predictions = predictions
         self.scores: list[ReferringScores] = []
         self.picks: dict[int, Pick] = {}
+        self.answers: list[dict[str, Any]] = []
 
     def _start(self, trainer: L.Trainer, splits: int) -> None:
         convention = self._data(trainer).protocol.convention
@@ -65,10 +66,10 @@ class Scorer(L.Callback):
         assert batch.targets is not None
         convention = self._data(trainer).protocol.convention
         index = batch.image_index.tolist()
-        masks = convention.predictions(outputs["logits"], [batch.placements[i] for i in index])
+        found = convention.predictions(outputs["logits"], [batch.placements[i] for i in index])
         rows = []
-        for n, (mask, target) in enumerate(zip(masks, batch.targets, strict=True)):
-            truth = coco_mask.decode(target).astype(bool)
+        for n, (mask, target) in enumerate(zip(found, batch.targets, strict=True)):
+            truth = masks.decode(target).astype(bool)
             counts = pixel_counts(mask, truth)
             rows.append((batch.sent_ids[n], batch.ref_ids[n], batch.image_ids[index[n]], *counts))
             if keep:
@@ -80,10 +81,8 @@ class Scorer(L.Callback):
         if len(self.picks) >= self.predictions and rank > max(self.picks, default=-1):
             return
         assert batch.targets is not None
-        prediction = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-        self.picks[rank] = Pick(
-            rank, batch.sent_ids[n], image_id, batch.texts[n], _plain(batch.targets[n]), _plain(prediction)
-        )
+        target, prediction = masks.to_json(batch.targets[n]), masks.to_json(masks.encode(mask))
+        self.picks[rank] = Pick(rank, batch.sent_ids[n], image_id, batch.texts[n], target, prediction)
         if len(self.picks) > self.predictions:
             del self.picks[max(self.picks)]
 
@@ -147,6 +146,35 @@ class Scorer(L.Callback):
                 },
             )
 
+    def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.answers = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        assert isinstance(outputs, dict)
+        convention = self._data(trainer).protocol.convention
+        where = [batch.placements[i] for i in batch.image_index.tolist()]
+        for sent_id, mask in zip(batch.sent_ids, convention.predictions(outputs["logits"], where), strict=True):
+            self.answers.append({"sent_id": sent_id, "segmentation": masks.to_json(masks.encode(mask))})
+
+    def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write every mask, at the original size, to `predictions/masks.json`."""
+        everything = self.answers
+        if trainer.world_size > 1:
+            parts: list[list[dict[str, Any]]] = [[] for _ in range(trainer.world_size)]
+            torch.distributed.all_gather_object(parts, everything)
+            everything = [answer for part in parts for answer in part]
+        if trainer.is_global_zero:
+            everything = sorted(everything, key=lambda answer: int(answer["sent_id"]))
+            write_json(self.folder / "predictions" / "masks.json", everything)
+
     def _write_predictions(self, data: ReferringData, picks: list[Pick]) -> None:
         folder = self.folder / "predictions"
         entries = []
@@ -166,12 +194,6 @@ class Scorer(L.Callback):
                 }
             )
         write_json(folder / "predictions.json", entries)
-
-
-def _plain(rle: dict[str, Any]) -> dict[str, Any]:
-    """COCO RLE with text instead of bytes, as JSON needs it."""
-    counts = rle["counts"]
-    return {"size": [int(v) for v in rle["size"]], "counts": counts.decode() if isinstance(counts, bytes) else counts}
 
 
 def write_scores(path: Path, scores: dict[str, dict[str, Any]], eps: float) -> None:

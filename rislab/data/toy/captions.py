@@ -9,7 +9,7 @@ VERSION = 1  # part of the pretrained weights' name: raise it when the pairs cha
 
 
 def pairs(count: int, size: int, seed: int) -> tuple[NDArray[np.uint8], list[str]]:
-    """uint8 RGB [count, size, size, 3] and as many captions; one to three things a picture, named from left to right."""
+    """uint8 RGB [count, size, size, 3] and as many captions; one to three things a picture."""
     rng = np.random.default_rng([seed, 7])
     images = np.empty((count, size, size, 3), np.uint8)
     captions: list[str] = []
@@ -23,9 +23,30 @@ def pairs(count: int, size: int, seed: int) -> tuple[NDArray[np.uint8], list[str
         if drawn is None:
             continue
         images[len(captions)] = drawn.image
-        ordered = sorted(things, key=lambda thing: thing.x)
-        captions.append(" left of ".join(_name(rng, thing) for thing in ordered))
+        captions.append(_caption(rng, things, size))
     return images, captions
+
+
+def _caption(rng: np.random.Generator, things: list[Thing], size: int) -> str:
+    """A lone thing is named with its place, several by how they lie to one another, so that words of place get a meaning."""
+    if len(things) == 1:
+        name, side = _name(rng, things[0]), _side(things[0], size)
+        return f"{side} {name}" if rng.random() < 0.5 else f"{name} {PLACES[side]}"
+    wide = np.ptp([thing.x for thing in things]) > np.ptp([thing.y for thing in things])
+    ordered = sorted(things, key=lambda thing: thing.x if wide else thing.y)
+    relation = "left of" if wide else "above"
+    if rng.random() < 0.5:
+        ordered, relation = ordered[::-1], "right of" if wide else "below"
+    return f" {relation} ".join(_name(rng, thing) for thing in ordered)
+
+
+PLACES = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}
+
+
+def _side(thing: Thing, size: int) -> str:
+    """The side of the picture that a thing is nearest to."""
+    distance = {"left": thing.x, "right": size - thing.x, "top": thing.y, "bottom": size - thing.y}
+    return min(distance, key=lambda side: distance[side])
 
 
 def _name(rng: np.random.Generator, thing: Thing) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
+from rislab.data import masks
 from rislab.data.toy import language
 from rislab.data.toy.scene import SHAPES, Scene, scene
 from rislab.errors import DataError
@@ -225,8 +225,7 @@ def _annotation(
     if crowd:
         segmentation: Any = _uncompressed(pixels)
     elif holes or not polygons:
-        encoded = coco_mask.encode(np.asfortranarray(pixels))
-        segmentation = {"size": [int(v) for v in encoded["size"]], "counts": encoded["counts"].decode()}
+        segmentation = masks.to_json(masks.encode(pixels))
     else:
         segmentation = polygons
     x, y, width, height = cv2.boundingRect(pixels)
