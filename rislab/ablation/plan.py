@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from rislab.ablation import identity
+from rislab.ablation import identity, signature
 from rislab.ablation.table import Profile, Row, Table
 from rislab.ablation.trial import State, TrialDir
 from rislab.errors import ConfigError, DataError
@@ -43,15 +43,17 @@ class Planned:
             return []
         return identity.changed_sources(recorded.get("sources", {}), self.config["model"]["class_path"])
 
-    def seconds(self) -> float | None:
-        """What the trial took, when it has been measured."""
-        provenance = read_json(self.trial.provenance_file)
-        return sum(provenance["seconds"].values()) if isinstance(provenance, dict) else None
-
     def write(self) -> None:
-        """Create the trial's directory with its config and identity; leave an existing one as it is."""
-        if not self.trial.identity.exists():
-            write_text(self.trial.config, yaml.safe_dump(self.config, sort_keys=False))
+        """Create the trial's directory with its config and identity.
+
+        The config of an existing one is brought up to date, since the data may lie elsewhere today; its identity, with
+        the sources that the trial was begun with, stays. Raises ConfigError when the directory is another trial's.
+        """
+        recorded = read_json(self.trial.identity)
+        if isinstance(recorded, dict) and recorded.get("hash") != self.hash:
+            raise ConfigError(f"{self.trial.path} belongs to a trial with hash {recorded.get('hash')}; move it away")
+        write_text(self.trial.config, yaml.safe_dump(self.config, sort_keys=False))
+        if not isinstance(recorded, dict):
             write_json(
                 self.trial.identity,
                 {
@@ -141,22 +143,45 @@ def orphans(table: Table, planned: Sequence[Planned], runs: Path) -> list[Path]:
     return sorted(path for path in found if path.name.split("--")[0] not in rows)
 
 
+def expected_seconds(planned: Sequence[Planned]) -> dict[str, float | None]:
+    """What each cell should take, by name: as long as the same config took with any seed; None when never measured."""
+    measured: dict[str, list[float]] = {}
+    for folder in {cell.trial.path.parent for cell in planned}:
+        for file in folder.glob("*--s*--*/provenance.json"):
+            provenance, recorded = read_json(file), read_json(file.with_name("identity.json"))
+            if isinstance(provenance, dict) and isinstance(recorded, dict):
+                measured.setdefault(_unseeded(recorded["config"]), []).append(sum(provenance["seconds"].values()))
+    if not measured:
+        return {cell.name: None for cell in planned}
+    found = {cell.name: measured.get(_unseeded(identity.identity(cell.config))) for cell in planned}
+    return {name: sum(seconds) / len(seconds) if seconds else None for name, seconds in found.items()}
+
+
+def _unseeded(config: dict[str, Any]) -> str:
+    """What two trials that differ in their seed alone have in common."""
+    options = {key: value for key, value in config["data"]["init_args"].items() if key != "seed"}
+    data = config["data"] | {"init_args": options}
+    return identity.digest({**config, "data": data, "seed_everything": None})
+
+
 def missing_data(config: dict[str, Any]) -> list[str]:
     """What of a real data set is not there, as paths; empty for worlds that generate themselves."""
     options = config["data"]["init_args"]
     if options.get("generate") is not None:
         return []
     root = Path(options["root"])
+    if "split_by" not in options:  # not a data set of the REFER family: its own reader will say what it wants
+        return [] if root.is_dir() else [str(root)]
     folder = root / options["dataset"]
     wanted = [folder / "instances.json", folder / f"refs({options['split_by']}).p"]
     absent = [str(path) for path in wanted if not path.exists()]
-    # The reader knows more places; any folder of JPEGs below the root is as far as a plan needs to look.
-    if not root.is_dir() or not any(_has_jpeg(place) for place, _, _ in os.walk(root)):
-        absent.append(f"{root / 'images' / 'train2014'}/COCO_train2014_*.jpg")
+    folders = [root / name for name in signature.constant("rislab.data.images", "IMAGE_FOLDERS")]
+    if not any(folder.is_dir() and _has_jpeg(folder) for folder in folders):
+        absent.append(f"{folders[0]}/COCO_train2014_*.jpg")
     return absent
 
 
-def _has_jpeg(folder: str) -> bool:
+def _has_jpeg(folder: Path) -> bool:
     with os.scandir(folder) as entries:
         return any(entry.name.endswith(".jpg") for entry in entries)
 

@@ -60,6 +60,14 @@ def read(class_path: str) -> Signature:
     return Signature(class_path, options, _absent_means(node))
 
 
+def constant(module: str, name: str) -> Any:
+    """A literal that a module of ours assigns at its top level. Raises ConfigError when there is none."""
+    for node in ast.parse(source_file(module).read_text()).body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            return _literal(node.value, f"{module}.{name}")
+    raise ConfigError(f"{module} assigns no {name}")
+
+
 def _from_init(init: ast.FunctionDef, class_path: str) -> dict[str, Option]:
     arguments = init.args
     names = [a for a in (*arguments.posonlyargs, *arguments.args) if a.arg != "self"]

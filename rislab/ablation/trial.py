@@ -1,15 +1,19 @@
 """The trial directory: the only thing that launchers, collectors and people share. docs/architecture.md lists its files."""
 
+import hashlib
+import json
 import os
 import platform
+import threading
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from rislab.errors import RislabError
-from rislab.files import read_json, write_json
+from rislab.files import read_json, write_bytes, write_json
 
 State = Literal["pending", "running", "lost", "done", "failed", "diverged", "interrupted"]
 
@@ -17,8 +21,14 @@ LOST_AFTER_SECONDS = 60.0
 """A heartbeat older than this, from a host that cannot be asked, means that the process is gone."""
 
 
+_WRITING = threading.Lock()
+"""One writer of a status at a time in a process: a heartbeat must not write back what the trial has just changed."""
+
+
 class TrialBusyError(RislabError):
-    """Another live process holds the trial."""
+    """Another live process holds the trial; trying again later is right. The code is EX_TEMPFAIL of sysexits.h."""
+
+    exit_code = 75
 
 
 class TrialDir:
@@ -43,10 +53,13 @@ class TrialDir:
         return found if isinstance(found, dict) else {}
 
     def update_status(self, **changes: Any) -> None:
-        """Merge `changes` into `status.json`, with this process and the time as heartbeat."""
-        status = self.status() | changes
-        status |= {"host": platform.node(), "pid": os.getpid(), "boot_id": _boot_id(), "heartbeat": time.time()}
-        write_json(self.status_file, status)
+        """Merge `changes` into `status.json`, with this process and the time as heartbeat.
+
+        For the process that holds the trial: between processes nothing keeps two updates apart.
+        """
+        me = {"host": platform.node(), "pid": os.getpid(), "boot_id": _boot_id(), "heartbeat": time.time()}
+        with _WRITING:
+            write_json(self.status_file, self.status() | changes | me)
 
     def state(self) -> State:
         """pending, running, lost (its process is gone), done, failed, diverged or interrupted.
@@ -59,20 +72,33 @@ class TrialDir:
         state: State = status.get("state", "pending")
         if state == "done":
             return "lost"  # it said so, but its result is gone: run it again
-        if state == "running" and not self._alive():
+        if state == "running" and self.holder() is None:
             return "lost"
         return state
 
-    def _alive(self) -> bool:
+    def holder(self) -> dict[str, Any] | None:
+        """The live process that holds the trial: {"host", "pid", "boot_id", "process_started"}."""
         holder = read_json(self.lock_file)
-        return isinstance(holder, dict) and _holder_lives(holder, self.status().get("heartbeat", 0.0))
+        try:
+            return holder if isinstance(holder, dict) and self._lives(holder, self.lock_file) else None
+        except FileNotFoundError:
+            return None  # released this moment
+
+    def forget(self) -> None:
+        """Start from nothing next time. Raises TrialBusyError."""
+        with self.locked():
+            results = (self.metrics_file, self.scores_file, self.provenance_file, self.status_file, self.identity)
+            for path in (*self.checkpoints.glob("*.ckpt"), *results):
+                path.unlink(missing_ok=True)
+
+    def excuse(self) -> None:
+        """Back from failed or diverged to pending; it will go on from its last checkpoint. Raises TrialBusyError."""
+        with self.locked():
+            self.status_file.unlink(missing_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the trial alone. A lock whose process is gone is taken over. Raises TrialBusyError.
-
-        The lock is a file created exclusively: whoever creates it has it, on any file system.
-        """
+        """Hold the trial alone. A lock whose process is gone is taken over. Raises TrialBusyError."""
         self.path.mkdir(parents=True, exist_ok=True)
         me = {
             "host": platform.node(),
@@ -80,53 +106,63 @@ class TrialDir:
             "boot_id": _boot_id(),
             "process_started": _started(os.getpid()),
         }
-        while not self._create_lock(me):
-            holder = read_json(self.lock_file)
-            if holder is None:
-                if not self.lock_file.exists():
-                    continue  # released this moment
-                if time.time() - self.lock_file.stat().st_mtime < 5:
-                    time.sleep(0.05)  # created, not yet written
-                    continue
-            elif _holder_lives(holder, self.status().get("heartbeat", 0.0)):
-                raise TrialBusyError(f"{self.path} is being run by process {holder['pid']} on {holder['host']}")
-            self._break_lock(holder)
+        self._take(self.lock_file, me)
         try:
             yield
         finally:
-            self.lock_file.unlink(missing_ok=True)
+            # Not if somebody on another machine took us for dead and has the trial now.
+            if read_json(self.lock_file) == me:
+                self.lock_file.unlink(missing_ok=True)
 
-    def _create_lock(self, holder: dict[str, Any]) -> bool:
-        """Write the lock whole under a name of our own, then link it: the link fails if there is one already."""
-        own = self.path / f".lock.{os.getpid()}"
-        write_json(own, holder)
+    def _take(self, place: Path, me: dict[str, Any]) -> None:
+        """Make `place` a file that names us: created exclusively, or put in the place of a dead process's file.
+
+        Who may replace a dead process's file is decided by a second exclusive file, named after its content. Its owner
+        alone may replace that very content, so looking and replacing need not be one step; should the owner die in
+        between, its own file is replaced in the same way.
+        """
+        while not self._create(place, me):
+            try:
+                content = place.read_bytes()
+                holder = read_json(place)
+                if isinstance(holder, dict) and self._lives(holder, place):
+                    raise TrialBusyError(f"{self.path} is being run by process {holder['pid']} on {holder['host']}")
+            except FileNotFoundError:
+                continue  # released this moment
+            claim = self.path / f".lock-after-{hashlib.sha256(content).hexdigest()[:16]}"
+            self._take(claim, me)
+            try:
+                if place.exists() and place.read_bytes() == content:
+                    write_bytes(place, _encode(me))
+                    return
+            finally:
+                claim.unlink()
+
+    def _create(self, place: Path, me: dict[str, Any]) -> bool:
+        """Written whole under a name of its own, then linked: the link fails when there is one, on any file system."""
+        if place.exists():
+            return False
+        own = self.path / f".lock-{uuid.uuid4().hex}"
+        own.write_bytes(_encode(me))
         try:
-            os.link(own, self.lock_file)
+            os.link(own, place)
         except FileExistsError:
             return False
         finally:
-            own.unlink(missing_ok=True)
+            own.unlink()
         return True
 
-    def _break_lock(self, holder: dict[str, Any] | None) -> None:
-        """Remove a dead holder's lock. Two may try at once: only the one that renames it away removes it."""
-        aside = self.path / f".lock.broken.{os.getpid()}"
-        try:
-            self.lock_file.rename(aside)
-        except FileNotFoundError:
-            return
-        if read_json(aside) != holder:
-            # Between reading and renaming somebody else took over: give their lock back.
-            with suppress(FileExistsError):
-                os.link(aside, self.lock_file)
-        aside.unlink(missing_ok=True)
+    def _lives(self, holder: dict[str, Any], place: Path) -> bool:
+        """Whether a lock's process is alive: asked of the system here, judged by its latest sign of life elsewhere."""
+        if holder.get("host") == platform.node() and holder.get("boot_id") == _boot_id():
+            started = _started(int(holder.get("pid", -1)))
+            return started is not None and started == holder.get("process_started")
+        sign = max(self.status().get("heartbeat", 0.0), place.stat().st_mtime)
+        return time.time() - sign < LOST_AFTER_SECONDS
 
 
-def _holder_lives(holder: dict[str, Any], heartbeat: float) -> bool:
-    """Whether a lock's process is alive: asked of the system here, judged by its heartbeat elsewhere."""
-    if holder.get("host") == platform.node() and holder.get("boot_id") == _boot_id():
-        return _started(int(holder.get("pid", -1))) == holder.get("process_started")
-    return time.time() - heartbeat < LOST_AFTER_SECONDS
+def _encode(holder: dict[str, Any]) -> bytes:
+    return json.dumps(holder, sort_keys=True).encode()
 
 
 def _boot_id() -> str | None:

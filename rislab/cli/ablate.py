@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from rislab.ablation.plan import Planned
     from rislab.ablation.table import Profile, Table
+    from rislab.launch.local import Job, LocalPool, Outcome
 
+PARTS = ("model", "data")
 TARGET = "rislab.training.trial"
-PRELOAD = (TARGET, "rislab.methods.cris.task", "rislab.data.referring")
 ROOM_BYTES = 512 << 20
 COLOURS = {
     "done": "green",
@@ -103,7 +104,7 @@ def show_plan(options: argparse.Namespace) -> int:
     table, profile, _, planned = _load(options)
     answers = plan.answered_by(planned)
     cells = [(cell, answers[cell.name], cell.state) for cell in planned]
-    known = [seconds for cell in planned if (seconds := cell.seconds()) is not None]
+    expected = plan.expected_seconds(planned)
     todo = [cell for cell in plan.distinct(planned) if cell.state != "done"]
     absent = sorted({path for cell in planned for path in plan.missing_data(cell.config)})
     orphans = plan.orphans(table, planned, options.runs)
@@ -120,6 +121,7 @@ def show_plan(options: argparse.Namespace) -> int:
                             "hash": c.hash,
                             "directory": str(c.trial.path),
                             "state": state,
+                            "expected_seconds": expected[c.name],
                         }
                         for c, _, state in cells
                     ],
@@ -135,7 +137,7 @@ def show_plan(options: argparse.Namespace) -> int:
     for column in ("row", "seed", "hash", "state", "minutes", "switches"):
         shown.add_column(column)
     for cell, answer, state in cells:
-        seconds = cell.seconds()
+        seconds = expected[cell.name]
         shown.add_row(
             cell.row.name,
             str(cell.seed),
@@ -145,8 +147,7 @@ def show_plan(options: argparse.Namespace) -> int:
             ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.row.switches.items()),
         )
     console.print(shown)
-    cost = f", about {len(todo) * sum(known) / len(known) / 60:.0f} core-minutes" if known and todo else ""
-    console.print(f"{len(plan.distinct(planned))} trials, {len(todo)} to run{cost}")
+    console.print(f"{len(plan.distinct(planned))} trials, {len(todo)} to run{_cost([expected[c.name] for c in todo])}")
     for path in orphans:
         console.print(f"no longer in the table (kept): {path}", style="yellow")
     if absent:
@@ -154,6 +155,17 @@ def show_plan(options: argparse.Namespace) -> int:
         for name in absent:
             console.print(f"  {name}", style="yellow", soft_wrap=True)
     return 0
+
+
+def _cost(expected: list[float | None]) -> str:
+    """What is left to run, reckoned from trials that have been measured."""
+    known = [seconds for seconds in expected if seconds is not None]
+    if not known:
+        return ""
+    unknown = len(expected) - len(known)
+    total = sum(known) + unknown * sum(known) / len(known)
+    guessed = f", {unknown} of them never measured" if unknown else ""
+    return f": about {max(1, round(total / 60))} minutes of trials, one after the other{guessed}"
 
 
 def run_table(options: argparse.Namespace) -> int:
@@ -172,36 +184,69 @@ def run_table(options: argparse.Namespace) -> int:
         return _exit_code(cells)
     plan.require_data(planned, profile)
     _require_room(options.runs)
-    cores = local.cores()
-    slots = min(options.jobs or cores, len(todo))
-    threads = options.threads or max(1, cores // (options.jobs or cores))
     for cell in todo:
-        if cell.state == "done":
-            cell.trial.metrics_file.unlink()  # --stale: made again, from the start
-            for checkpoint in cell.trial.checkpoints.glob("*.ckpt"):
-                checkpoint.unlink()
-            cell.trial.identity.unlink()
-        cell.write()
-        cell.trial.update_status(state="pending", error=None, kind=None, traceback=None)
+        _make_ready(cell)
 
+    cores = local.cores()
+    jobs = options.jobs or (cores if _on_cpu(todo) else 1)
+    threads = options.threads or max(1, cores // jobs)
+    slots = min(jobs, len(todo))
     console.print(f"{table.title}: {len(todo)} of {len(cells)} trials to run, {slots} at once", style="bold")
     began = time.monotonic()
-    pool = local.LocalPool(slots, threads, PRELOAD)
-    inputs = {json.dumps(_inputs(cell.config), sort_keys=True): cell for cell in todo}
+    preload = [TARGET, *sorted({cell.config[part]["class_path"].rpartition(".")[0] for cell in todo for part in PARTS})]
     console.print("preparing data and pretrained trunk (made once, then cached)", style="dim")
-    ready = local.LocalPool(1, cores, PRELOAD).run(
+    inputs = {json.dumps(_inputs(cell.config), sort_keys=True): cell for cell in todo}
+    pool = local.LocalPool(1, cores, preload)
+    ready = pool.run(
         [local.Job(f"prepare {n}", f"{TARGET}:prepare", str(c.trial.config)) for n, c in enumerate(inputs.values())],
-        lambda _: None,
+        lambda: None,
     )
+    if pool.stops_asked:
+        return 130
     if set(ready.states.values()) != {"done"}:
         raise RislabError("preparing failed; see the message above")
-    jobs = [(local.Job(c.name, f"{TARGET}:run_trial", str(c.trial.path), c.trial), c.seconds()) for c in todo]
-    outcome = _watched(console, pool, local.longest_first(jobs), cells)
+    expected = plan.expected_seconds(todo)
+    queue = [
+        (
+            local.Job(
+                cell.name,
+                f"{TARGET}:run_trial",
+                str(cell.trial.path),
+                cell.trial,
+                ("fit", "--config", str(cell.trial.config)),
+            ),
+            expected[cell.name],
+        )
+        for cell in todo
+    ]
+    pool = local.LocalPool(slots, threads, preload)
+    outcome = _watched(console, pool, local.longest_first(queue), cells)
     if outcome.stopped_by:
-        console.print(f"stopped early: {outcome.stopped_by}", style="red")
+        console.print(f"stopped early: {outcome.stopped_by}", style="red", markup=False)
     _say_result(console, cells)
     console.print(f"{time.monotonic() - began:.0f} s", style="dim")
-    return _exit_code(cells)
+    return 130 if pool.stops_asked else _exit_code(cells)
+
+
+def _make_ready(cell: "Planned") -> None:
+    """A directory from which the trial can start, or go on; one that another launcher is running stays as it is."""
+    from rislab.ablation.trial import TrialBusyError
+
+    try:
+        if cell.state == "done":  # made with other code
+            cell.trial.forget()
+        elif cell.state in ("failed", "diverged"):
+            cell.trial.excuse()
+        cell.write()
+    except TrialBusyError:
+        return
+    except OSError as error:
+        raise RislabError(f"{error.filename or cell.trial.path}: cannot be written: {error.strerror}") from None
+
+
+def _on_cpu(cells: "list[Planned]") -> bool:
+    """Whether trials may run side by side unasked: those on a GPU would fight for its memory."""
+    return all(cell.config.get("trainer", {}).get("accelerator") == "cpu" for cell in cells)
 
 
 def _inputs(config: dict[str, Any]) -> Any:
@@ -213,8 +258,11 @@ def _to_run(cell: "Planned", stale: bool, retry: bool) -> bool:
     state = cell.state
     if state == "done":
         return stale and bool(cell.stale())
-    if state in ("failed", "diverged"):
+    if state == "diverged":
         return retry
+    if state == "failed":
+        # What the machine did to a trial (killed, out of memory) is no fault of its row: just go on.
+        return retry or cell.trial.status().get("kind") in ("lost", "oom")
     return True
 
 
@@ -226,23 +274,39 @@ def _require_room(folder: Path) -> None:
         raise ConfigError(f"{folder}: {free >> 20} MiB free, a table needs at least {ROOM_BYTES >> 20} MiB")
 
 
-def _watched(console: Any, pool: Any, jobs: list[Any], cells: "list[Planned]") -> Any:
+def _watched(console: Any, pool: "LocalPool", jobs: "list[Job]", cells: "list[Planned]") -> "Outcome":
     """Run the jobs with a live table on a terminal, or with one line a change elsewhere."""
+    told: dict[str, str] = {}
+
+    def tell(name: str, what: str) -> None:
+        if told.get(name) != what:
+            told[name] = what
+            console.print(f"{time.strftime('%H:%M:%S')} {name}: {what}", markup=False, soft_wrap=True)
+
+    def watch_stop() -> None:
+        if pool.stops_asked:
+            tell(
+                "stopping", "trials write a checkpoint and end; the same command goes on from there (again: kill them)"
+            )
+
     if console.is_terminal:
         from rich.live import Live
 
-        with Live(_status_table(cells), console=console, refresh_per_second=2, transient=True) as live:
-            return pool.run(jobs, lambda _: live.update(_status_table(cells)))
-    told: dict[str, str] = {}
+        def show() -> None:
+            watch_stop()
+            live.update(_status_table(cells))
 
-    def tell(_running: Any) -> None:
+        with Live(_status_table(cells), console=console, refresh_per_second=2, transient=True) as live:
+            return pool.run(jobs, show)
+
+    def print_changes() -> None:
+        watch_stop()
         for cell in cells:
             state = cell.state
-            if told.get(cell.name) != state and state != "pending":
-                told[cell.name] = state
-                console.print(f"{time.strftime('%H:%M:%S')} {cell.name}: {state}")
+            if state != "pending":
+                tell(cell.name, state)
 
-    return pool.run(jobs, tell)
+    return pool.run(jobs, print_changes)
 
 
 def _status_table(cells: "list[Planned]") -> "RichTable":
@@ -250,9 +314,8 @@ def _status_table(cells: "list[Planned]") -> "RichTable":
 
     shown = RichTable()
     for column in ("trial", "state", "step", "epoch", "steps/s", "miou_expr", "left", "note"):
-        shown.add_column(
-            column, justify="right" if column in ("step", "epoch", "steps/s", "miou_expr", "left") else "left"
-        )
+        number = column in ("step", "epoch", "steps/s", "miou_expr", "left")
+        shown.add_column(column, justify="right" if number else "left", no_wrap=column != "note")
     for cell in cells:
         row = _status(cell)
         left = _left(row)
@@ -287,6 +350,8 @@ def _status(cell: "Planned") -> dict[str, Any]:
             note = f"code changed: {changed[0]}{more}"
     elif state == "running" and status.get("stage") != "fit":
         note = status.get("stage", "")
+    elif state == "interrupted":
+        note = ""
     metric = status.get("metrics", {}).get("miou_expr")
     return {
         "trial": cell.name,

@@ -8,17 +8,18 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from rislab.ablation.trial import TrialDir
+from rislab.ablation.trial import TrialBusyError, TrialDir
 from rislab.errors import RislabError
 
 POLL_SECONDS = 0.5
@@ -28,40 +29,77 @@ SAME_FAILURES = 3
 
 @dataclass(frozen=True)
 class Job:
-    """target: `module:function`, called as function(argument, threads) in a process of its own."""
+    """One call in a process of its own.
+
+    target: `module:function`, called as function(argument, threads).
+    argv: the command line that does the same by hand. What starts sisters of a process, one for each further GPU, repeats
+        `sys.argv`; with the launcher's own it would launch the table again.
+    """
 
     name: str
     target: str
     argument: str
     trial: TrialDir | None = None
+    argv: tuple[str, ...] = ()
 
 
 @dataclass
 class Outcome:
-    """What became of the jobs, by name: "done", "failed", "diverged", "interrupted", "busy" or "not started"."""
+    """What became of the jobs, by name: "done", "failed", "diverged", "interrupted" or "not started"."""
 
     states: dict[str, str] = field(default_factory=dict)
     stopped_by: str = ""
 
 
-def _child(target: str, argument: str, threads: int) -> None:
+@dataclass
+class _Running:
+    job: Job
+    process: BaseProcess
+    oom_kills: int
+    told: int = 0
+
+    def tell(self, times: int) -> None:
+        """Pass on what the user asked for: once, end with a checkpoint; twice, end now."""
+        if times > self.told:
+            self.told = times
+            if times == 1:
+                self.process.terminate()
+            else:
+                self.kill()
+
+    def kill(self) -> None:
+        """The process with everything that it started."""
+        self.process.kill()
+        if self.process.pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def _child(job: tuple[str, str, tuple[str, ...]], threads: int) -> None:
     """First code in a forked process: die with the parent, then run."""
+    target, argument, argv = job
+    # A group of its own: loader processes and sisters can be ended with it, and Ctrl-C reaches the pool alone.
+    os.setpgid(0, 0)
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    if argv:
+        sys.argv[1:] = argv
     module, _, function = target.partition(":")
     try:
         getattr(importlib.import_module(module), function)(argument, threads)
+    except TrialBusyError as error:
+        raise SystemExit(error.exit_code) from None
     except RislabError as error:
         # A trial has written its own status; what comes here is about the start itself.
-        print(error)
+        print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
 
 
 def _die_with(sentinel: int) -> None:
     wait([sentinel])
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 class LocalPool:
@@ -74,85 +112,131 @@ class LocalPool:
         self.slots, self.threads = slots, threads
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(preload))
-        self._asked_to_stop = 0
+        self.stops_asked = 0
+        """How often the user has asked to stop."""
 
-    def run(self, jobs: Sequence[Job], watch: Callable[[Sequence[str]], None]) -> Outcome:
+    def run(self, jobs: Sequence[Job], watch: Callable[[], None]) -> Outcome:
         """Run all jobs and say what became of each; one job's fault is its own.
 
-        watch: called about twice a second with the names of the running jobs.
-        Ctrl-C once: running trials write a checkpoint and end. Twice: they are killed.
+        A trial that another launcher is running is waited for, and taken over when that launcher dies.
+
+        watch: called about twice a second.
+        Ctrl-C (or SIGTERM, SIGHUP) once: running trials write a checkpoint and end. Twice: they are killed.
         """
         outcome = Outcome({job.name: "not started" for job in jobs})
         waiting = list(jobs)
-        running: dict[str, tuple[Job, BaseProcess]] = {}
+        running: list[_Running] = []
         errors: list[str] = []
-        with self._signals(running):
+        with self._signals():
             try:
-                while running or (waiting and not self._asked_to_stop and not outcome.stopped_by):
-                    while waiting and len(running) < self.slots and not self._asked_to_stop and not outcome.stopped_by:
-                        job = waiting.pop(0)
-                        process: BaseProcess = self.context.Process(
-                            target=_child, args=(job.target, job.argument, self.threads)
-                        )
-                        process.start()
-                        running[job.name] = (job, process)
-                    wait([process.sentinel for _, process in running.values()], timeout=POLL_SECONDS)
-                    for name, (job, process) in list(running.items()):
-                        if process.exitcode is not None:
-                            process.join()
-                            del running[name]
-                            outcome.states[name] = self._settle(job, process.exitcode)
-                            self._count(job, outcome, errors)
-                    watch(list(running))
+                while running or (waiting and not self.stops_asked and not outcome.stopped_by):
+                    if not self.stops_asked and not outcome.stopped_by:
+                        self._fill(waiting, running, outcome)
+                    wait([each.process.sentinel for each in running], timeout=POLL_SECONDS)
+                    for each in list(running):
+                        each.tell(self.stops_asked)
+                        if each.process.exitcode is not None:
+                            running.remove(each)
+                            state = self._settle(each)
+                            if state is None:
+                                waiting.append(each.job)
+                                continue
+                            outcome.states[each.job.name] = state
+                            if each.job.trial is not None:
+                                errors.append(_error(each.job.trial) if state == "failed" else "")
+                                outcome.stopped_by = outcome.stopped_by or _same(errors)
+                    watch()
             finally:
-                for _, process in running.values():
-                    process.kill()
+                for each in running:
+                    each.kill()
         return outcome
 
-    def _settle(self, job: Job, code: int) -> str:
-        """State after a job's process has ended; a death that nobody wrote down is written down here."""
-        if job.trial is None:
+    def _fill(self, waiting: list[Job], running: list[_Running], outcome: Outcome) -> None:
+        """Start what is free to start; take over the results of what has been done elsewhere meanwhile."""
+        for job in list(waiting):
+            if len(running) == self.slots:
+                return
+            if job.trial is not None:
+                if job.trial.holder() is not None:
+                    continue
+                state = job.trial.state()
+                if state in ("done", "failed", "diverged"):
+                    waiting.remove(job)
+                    outcome.states[job.name] = state
+                    continue
+            waiting.remove(job)
+            process: BaseProcess = self.context.Process(
+                target=_child, args=((job.target, job.argument, job.argv), self.threads)
+            )
+            oom_kills = _oom_kills()
+            process.start()
+            running.append(_Running(job, process, oom_kills))
+
+    def _settle(self, ended: _Running) -> str | None:
+        """State after a job's process has ended, or None when another launcher has the trial.
+
+        A death that nobody wrote down is written down here.
+        """
+        code, trial = ended.process.exitcode, ended.job.trial
+        assert code is not None
+        if code != 0:
+            ended.kill()  # what it started may still be there
+        if trial is None:
             return "done" if code == 0 else "failed"
-        state = job.trial.state()
-        if state == "running" and code != 0:
-            return "busy"  # held by another launcher
-        if state in ("lost", "pending"):
-            if code == 0:
-                return state
-            cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            state = "interrupted" if self._asked_to_stop else "failed"
-            job.trial.update_status(
+        if code == TrialBusyError.exit_code:
+            return None
+        state = trial.state()
+        if state not in ("lost", "pending"):
+            return state if trial.holder() is None else None
+        state = "interrupted" if self.stops_asked else "failed"
+        # A full disk or another launcher that is quicker must not take the neighbours down; the files say "lost" anyway.
+        with suppress(OSError, TrialBusyError), trial.locked():
+            trial.update_status(
                 state=state,
-                kind="oom" if code == -signal.SIGKILL and not self._asked_to_stop else "lost",
-                error=f"the process ended without a word: {cause}; {job.trial.stdout} has its output",
+                kind="oom" if _oom_kills() > ended.oom_kills and code == -signal.SIGKILL else "lost",
+                error=f"the process ended without a result: {_cause(code)}",
                 ended=time.time(),
             )
         return state
 
-    def _count(self, job: Job, outcome: Outcome, errors: list[str]) -> None:
-        """Stop early when the first trials fail alike."""
-        if job.trial is None or outcome.states[job.name] == "busy":
-            return
-        failed = outcome.states[job.name] == "failed"
-        errors.append(str(job.trial.status().get("error")) if failed else "")
-        first = errors[:SAME_FAILURES]
-        if len(errors) == SAME_FAILURES and first[0] and len(set(first)) == 1:
-            outcome.stopped_by = f"the first {SAME_FAILURES} trials fail with the same error: {first[0]}"
-
     @contextmanager
-    def _signals(self, running: dict[str, tuple[Job, BaseProcess]]) -> Iterator[None]:
+    def _signals(self) -> Iterator[None]:
         def stop(_number: int, _frame: Any) -> None:
-            self._asked_to_stop += 1
-            for _, process in list(running.values()):
-                if process.pid is not None:
-                    os.kill(process.pid, signal.SIGTERM if self._asked_to_stop == 1 else signal.SIGKILL)
+            self.stops_asked += 1
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+        # Whoever ignores a signal has a reason: nohup does so to outlive its terminal.
+        before = {n: signal.signal(n, stop) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _error(trial: TrialDir) -> str:
+    return str(trial.status().get("error") or "")
+
+
+def _same(errors: Sequence[str]) -> str:
+    """Why to stop early, or "": the first trials failed, and alike."""
+    first = errors[:SAME_FAILURES]
+    if len(errors) != SAME_FAILURES or not first[0] or len(set(first)) > 1:
+        return ""
+    return f"the first {SAME_FAILURES} trials fail with the same error: {first[0]}"
+
+
+def _cause(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _oom_kills() -> int:
+    """Processes that the kernel has killed for want of memory since it started; 0 where it does not count them."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def cores() -> int:
