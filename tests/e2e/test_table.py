@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 
@@ -91,6 +92,19 @@ def test_segment_draws_and_writes_masks(campaign: tuple[Path, list[str]], tmp_pa
         assert mask.shape == (50, 70)
         assert np.array_equal(cv2.imread(str(tmp_path / "m" / f"{number}.png"), cv2.IMREAD_GRAYSCALE) > 0, mask > 0)
     assert cv2.imread(str(tmp_path / "o.png")) is not None
+
+
+def test_predict_writes_every_mask(campaign: tuple[Path, list[str]], tmp_path: Path) -> None:
+    (trial,) = (campaign[0] / "runs" / "tiny").glob("base--*")
+    best = str(trial / "checkpoints" / "best.ckpt")
+    out = ["--trainer.default_root_dir", str(tmp_path), "--return_predictions", "false"]
+    done = rislab("predict", "--config", str(trial / "config.yaml"), "--ckpt_path", best, *out)
+    assert done.returncode == 0, done.stderr
+    answers = json.loads((tmp_path / "predictions" / "masks.json").read_text())
+    ids = pq.read_table(trial / "scores.parquet").column("sent_id").to_pylist()
+    areas = pq.read_table(trial / "scores.parquet").column("prediction").to_pylist()
+    found = {a["sent_id"]: int(coco_mask.area(a["segmentation"])) for a in answers}
+    assert found == dict(zip(ids, areas, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -87,10 +87,10 @@ def _looks(rng: np.random.Generator, thing: Thing) -> Looks:
     """Some true attributes of a thing; shape and colour more often than size and pattern."""
     keep = rng.random(4)
     return Looks(
-        size=thing.size if keep[0] < 0.4 else None,
-        pattern=thing.pattern if keep[1] < 0.3 else None,
-        colour=thing.colour if keep[2] < 0.75 else None,
-        shape=thing.shape if keep[3] < 0.85 else None,
+        size=thing.size if keep[0] < 0.35 else None,
+        pattern=thing.pattern if keep[1] < 0.25 else None,
+        colour=thing.colour if keep[2] < 0.9 else None,
+        shape=thing.shape if keep[3] < 0.9 else None,
     )
 
 
