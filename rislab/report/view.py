@@ -81,7 +81,7 @@ class View:
         if profile.is_paper_dataset:
             return None
         return (
-            f"Our numbers were measured on the {profile.dataset}, the paper's on {self.paper_dataset}. "
+            f"Our numbers were measured on {profile.dataset}, the paper's on {self.paper_dataset}. "
             "Compare the order of the rows, never the level."
         )
 

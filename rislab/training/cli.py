@@ -122,7 +122,8 @@ class RislabCLI(LightningCLI):
         """Train from the given checkpoint, or from where this directory stands; then score the test splits."""
         resume = Path(ckpt_path) if ckpt_path not in (None, "last") else resume_point(self.trial.checkpoints)
         began = time.monotonic()
-        self.trial.update_status(stage="fit")
+        if self.trainer.is_global_zero:
+            self.trial.update_status(stage="fit")
         if resume is not None:
             self._cut_curves(resume)
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
@@ -178,6 +179,7 @@ def quiet() -> None:
         ".*args parameter is intended to run from within Python.*",  # which is what happens here
         ".*`isinstance.treespec, LeafSpec.` is deprecated.*",  # inside lightning, for torch >= 2.15
         ".*Checkpoint directory .* exists and is not empty.*",  # resuming is the normal case
+        ".*use `self.log.*sync_dist=True.*",  # what we log is the same on every process, or a loss to look at
         ".*resuming from a checkpoint that ended before the epoch ended.*",  # our loader resumes there exactly
     ):
         warnings.filterwarnings("ignore", message=message)
