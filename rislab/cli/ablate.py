@@ -142,7 +142,7 @@ def show_plan(options: argparse.Namespace) -> int:
             str(cell.seed),
             cell.hash[:8],
             f"[{COLOURS[state]}]{state}[/]" if answer is cell else f"same as {answer.name}",
-            f"{seconds / 60:.1f}" if seconds else "",
+            f"{'' if state == 'done' else '~'}{seconds / 60:.1f}" if seconds else "",
             ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.row.switches.items()),
         )
     console.print(shown)
@@ -358,7 +358,8 @@ def _status(cell: "Planned") -> dict[str, Any]:
         "hash": cell.hash[:8],
         "directory": str(cell.trial.path),
         "state": state,
-        "step": status.get("step"),
+        # The status is written once a second at most, so its last step is rarely the last one.
+        "step": status.get("max_steps") if state == "done" else status.get("step"),
         "max_steps": status.get("max_steps"),
         "epoch": status.get("epoch"),
         "speed": status.get("speed"),
