@@ -44,17 +44,23 @@ def resolve(config: Any) -> Any:
     class_path = config.get("class_path")
     if not isinstance(class_path, str) or not class_path.startswith(signature.PACKAGE):
         return {key: resolve(value) for key, value in config.items()}
+    return {"class_path": class_path, "init_args": _filled(class_path, config.get("init_args") or {})}
+
+
+def _filled(class_path: str, given: dict[str, Any]) -> dict[str, Any]:
     known = signature.read(class_path)
-    defaults = {
-        name: option.default for name, option in known.options.items() if option.default is not signature.REQUIRED
-    }
-    given = {key: resolve(value) for key, value in (config.get("init_args") or {}).items()}
-    full = {
-        name: value
-        for name, value in (defaults | given).items()
-        if not (name in known.absent_means and known.absent_means[name] == value)
-    }
-    return {"class_path": class_path, "init_args": full}
+    full = {name: option.default for name, option in known.options.items() if option.default is not signature.REQUIRED}
+    for name, value in given.items():
+        option = known.options.get(name)
+        if isinstance(value, dict) and "class_path" not in value and option is not None and option.of is not None:
+            full[name] = _filled(option.of, value)  # a dataclass of ours, given by its fields
+        else:
+            full[name] = resolve(value)
+    return {name: value for name, value in full.items() if not _is_absent(known, name, value)}
+
+
+def _is_absent(known: signature.Signature, name: str, value: Any) -> bool:
+    return name in known.absent_means and known.absent_means[name] == value
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """From a table to trials: which configs, which directories, what is done, what is missing."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from rislab.ablation import identity, signature
-from rislab.ablation.table import Profile, Row, Table
+from rislab.ablation.table import PARTS, Profile, Row, Table
 from rislab.ablation.trial import State, TrialDir
+from rislab.ablation.yamlfile import overlay, read_yaml
 from rislab.errors import ConfigError, DataError
 from rislab.files import read_json, write_json, write_text
 
@@ -68,19 +69,11 @@ def merged(profile: Profile) -> dict[str, Any]:
     """The profile's config files, later ones over earlier ones."""
     config: dict[str, Any] = {}
     for path in profile.config:
-        _overlay(config, yaml.load(path.read_text(), Loader=yaml.CSafeLoader) or {})
-    for part in ("model", "data"):
+        overlay(config, read_yaml(path) or {})
+    for part in PARTS:
         if "class_path" not in config.get(part, {}):
             raise ConfigError(f"{', '.join(map(str, profile.config))}: no {part}.class_path")
     return config
-
-
-def _overlay(below: dict[str, Any], above: Mapping[str, Any]) -> None:
-    for key, value in above.items():
-        if isinstance(value, Mapping) and isinstance(below.get(key), dict):
-            _overlay(below[key], value)
-        else:
-            below[key] = deepcopy(value)
 
 
 def _put(config: dict[str, Any], key: str, value: Any) -> None:
@@ -164,17 +157,21 @@ def _unseeded(config: dict[str, Any]) -> str:
     return identity.digest({**config, "data": data, "seed_everything": None})
 
 
-def missing_data(config: dict[str, Any]) -> list[str]:
-    """What of a real data set is not there, as paths; empty for worlds that generate themselves."""
-    options = config["data"]["init_args"]
-    if options.get("generate") is not None:
-        return []
-    root = Path(options["root"])
-    if "split_by" not in options:  # not a data set of the REFER family: its own reader will say what it wants
+def missing_data(planned: Iterable[Planned]) -> list[str]:
+    """What of real data sets is not there, as paths, each once; nothing for worlds that generate themselves."""
+    wanted: dict[tuple[str, str | None, str | None], None] = {}
+    for cell in planned:
+        options = cell.config["data"]["init_args"]
+        if options.get("generate") is None:
+            wanted[options["root"], options.get("dataset"), options.get("split_by")] = None
+    return sorted({path for root, dataset, split_by in wanted for path in _missing(Path(root), dataset, split_by)})
+
+
+def _missing(root: Path, dataset: str | None, split_by: str | None) -> list[str]:
+    if dataset is None or split_by is None:  # not of the REFER family: its own reader will say what it wants
         return [] if root.is_dir() else [str(root)]
-    folder = root / options["dataset"]
-    wanted = [folder / "instances.json", folder / f"refs({options['split_by']}).p"]
-    absent = [str(path) for path in wanted if not path.exists()]
+    files = [root / dataset / "instances.json", root / dataset / f"refs({split_by}).p"]
+    absent = [str(path) for path in files if not path.exists()]
     folders = [root / name for name in signature.constant("rislab.data.images", "IMAGE_FOLDERS")]
     if not any(folder.is_dir() and _has_jpeg(folder) for folder in folders):
         absent.append(f"{folders[0]}/COCO_train2014_*.jpg")
@@ -188,7 +185,7 @@ def _has_jpeg(folder: Path) -> bool:
 
 def require_data(planned: Sequence[Planned], profile: Profile) -> None:
     """Raises DataError that says what to put where, and how to say where it is."""
-    absent = sorted({path for cell in planned for path in missing_data(cell.config)})
+    absent = missing_data(planned)
     if absent:
         listed = "\n  ".join(absent)
         raise DataError(

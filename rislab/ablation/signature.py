@@ -5,7 +5,8 @@ This is possible because constructors here are flat, typed and have literal defa
 
 import ast
 import importlib.util
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,16 @@ PACKAGE = "rislab."
 
 @dataclass(frozen=True)
 class Option:
-    """One constructor argument: its annotation as written, its default (or REQUIRED), its literal choices if any."""
+    """One constructor argument: its annotation as written, its default (or REQUIRED), its literal choices if any.
+
+    of: the class of ours that the annotation names, so that a plain mapping given for it can be filled in and checked.
+    """
 
     name: str
     annotation: str
     default: Any
     choices: tuple[Any, ...] | None
+    of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,29 @@ def read(class_path: str) -> Signature:
         raise ConfigError(f"{module} has no class {name!r}{nearest(name, classes)}")
     node = classes[name]
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
-    options = _from_init(init, class_path) if init is not None else _from_fields(node, class_path)
+    if init is None and not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
+        raise ConfigError(f"{class_path} has no constructor of its own; its options cannot be read from its source")
+    found = _from_init(init, class_path) if init is not None else _from_fields(node, class_path)
+    ours = _classes_of_ours(tree, module)
+    options = {option.name: replace(option, of=_named(option.annotation, ours)) for option in found}
     return Signature(class_path, options, _absent_means(node))
 
 
+def _classes_of_ours(tree: ast.Module, module: str) -> dict[str, str]:
+    """Class path by the name it goes by in a module: defined there, or imported from our package."""
+    found = {node.name: f"{module}.{node.name}" for node in tree.body if isinstance(node, ast.ClassDef)}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE):
+            found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _named(annotation: str, ours: dict[str, str]) -> str | None:
+    names = (node.id for node in ast.walk(ast.parse(annotation)) if isinstance(node, ast.Name))
+    return next((ours[name] for name in names if name in ours), None)
+
+
+@cache
 def constant(module: str, name: str) -> Any:
     """A literal that a module of ours assigns at its top level. Raises ConfigError when there is none."""
     for node in ast.parse(source_file(module).read_text()).body:
@@ -68,28 +92,32 @@ def constant(module: str, name: str) -> Any:
     raise ConfigError(f"{module} assigns no {name}")
 
 
-def _from_init(init: ast.FunctionDef, class_path: str) -> dict[str, Option]:
+def _from_init(init: ast.FunctionDef, class_path: str) -> list[Option]:
     arguments = init.args
+    if arguments.vararg or arguments.kwarg:
+        raise ConfigError(f"{class_path} takes *args or **kwargs: misspelt options would vanish in them")
     names = [a for a in (*arguments.posonlyargs, *arguments.args) if a.arg != "self"]
     missing = len(names) - len(arguments.defaults)
     defaults: list[ast.expr | None] = [None] * missing + list(arguments.defaults)
     pairs = [*zip(names, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    return {a.arg: _option(a.arg, a.annotation, default, class_path) for a, default in pairs}
+    return [_option(a.arg, a.annotation, default, class_path) for a, default in pairs]
 
 
-def _from_fields(node: ast.ClassDef, class_path: str) -> dict[str, Option]:
+def _from_fields(node: ast.ClassDef, class_path: str) -> list[Option]:
     """Fields of a dataclass."""
-    return {
-        item.target.id: _option(item.target.id, item.annotation, item.value, class_path)
+    return [
+        _option(item.target.id, item.annotation, item.value, class_path)
         for item in node.body
         if isinstance(item, ast.AnnAssign)
         and isinstance(item.target, ast.Name)
         and "ClassVar" not in ast.unparse(item.annotation)
-    }
+    ]
 
 
 def _option(name: str, annotation: ast.expr | None, default: ast.expr | None, class_path: str) -> Option:
     value = REQUIRED if default is None else _literal(default, f"{class_path}: default of {name}")
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        annotation = ast.parse(annotation.value, mode="eval").body  # quoted
     return Option(name, ast.unparse(annotation) if annotation else "Any", value, _choices(annotation))
 
 
@@ -125,10 +153,69 @@ def check(class_path: str, name: str, value: Any) -> str | None:
     option = signature.options.get(name)
     if option is None:
         return f"{name} is no option of {short}{nearest(name, signature.options)}"
-    if option.choices is not None and not any(value == c and type(value) is type(c) for c in option.choices):
-        return f"{name} is {value!r}, {short} takes one of {', '.join(map(repr, option.choices))}"
-    plain: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (int, float), "str": (str,)}
-    wanted = plain.get(option.annotation)
-    if wanted is not None and (not isinstance(value, wanted) or (bool not in wanted and isinstance(value, bool))):
-        return f"{name} is {value!r}, {short} takes {option.annotation}"
+    if not _fits(ast.parse(option.annotation, mode="eval").body, value):
+        wanted = f"one of {', '.join(map(repr, option.choices))}" if option.choices else option.annotation
+        return f"{name} is {value!r}, {short} takes {wanted}"
     return None
+
+
+PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+
+
+def _fits(node: ast.expr, value: Any) -> bool:
+    """False when a value surely is nothing that an annotation allows. What only an import could tell is let through."""
+    match node:
+        case ast.Constant(value=None):
+            return value is None
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _fits(left, value) or _fits(right, value)
+        case ast.Name(id="bool"):
+            return isinstance(value, bool)
+        case ast.Name(id=name) if name in PLAIN:
+            return isinstance(value, PLAIN[name]) and not isinstance(value, bool)
+        case ast.Subscript(value=ast.Name(id=name), slice=inner):
+            return _fits_generic(name, inner.elts if isinstance(inner, ast.Tuple) else [inner], value)
+    return True
+
+
+def _fits_generic(name: str, inner: list[ast.expr], value: Any) -> bool:
+    match name:
+        case "Literal":
+            allowed = [ast.literal_eval(item) for item in inner]
+            return any(value == each and type(value) is type(each) for each in allowed)
+        case "Optional":
+            return value is None or _fits(inner[0], value)
+        case "Union":
+            return any(_fits(item, value) for item in inner)
+        case "list" | "Sequence":
+            return isinstance(value, list) and all(_fits(inner[0], item) for item in value)
+        case "tuple" if isinstance(inner[-1], ast.Constant) and inner[-1].value is ...:
+            return isinstance(value, list) and all(_fits(inner[0], item) for item in value)
+        case "tuple":
+            return (
+                isinstance(value, list)
+                and len(value) == len(inner)
+                and all(_fits(kind, item) for kind, item in zip(inner, value, strict=True))
+            )
+        case "dict" | "Mapping":
+            return isinstance(value, dict) and all(_fits(inner[1], item) for item in value.values())
+    return True
+
+
+def check_config(class_path: str, given: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Mistakes in the options given to a class and to the classes inside them, each with its place below `given`."""
+    known = read(class_path)
+    for name, value in given.items():
+        option = known.options.get(name)
+        inner = value.get("class_path", option.of if option else None) if isinstance(value, dict) else None
+        if option is None or not (isinstance(inner, str) and inner.startswith(PACKAGE)):
+            wrong = check(class_path, name, value)
+            if wrong:
+                yield (name,), wrong
+            continue
+        options, path = (value.get("init_args", {}), (name, "init_args")) if "class_path" in value else (value, (name,))
+        for place, wrong in check_config(inner, options):
+            yield (*path, *place), wrong
+    for option in known.options.values():
+        if option.default is REQUIRED and option.name not in given:
+            yield (), f"{option.name} of {class_path.rpartition('.')[2]} is missing"

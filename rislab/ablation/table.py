@@ -6,18 +6,15 @@ All mistakes are collected before anything is said, so that one run of the comma
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-import yaml
+from typing import Any
 
 from rislab.ablation import claims, signature
+from rislab.ablation.schema import COUNTED, METRICS, SCHEMA, against
+from rislab.ablation.yamlfile import Mistake, Place, YamlFile, overlay
 from rislab.errors import ConfigError, nearest
 
-METRICS = ("miou_expr", "oiou", "pr@50", "pr@60", "pr@70", "pr@80", "pr@90")
-"""Per-expression metrics that a table may show and a claim may compare."""
-
-COUNTED = ("params_m",)
-"""Cells that are counted, not measured over expressions: parameters in millions."""
+PARTS = ("model", "data")
+"""Parts of a config that are classes with options."""
 
 
 @dataclass(frozen=True)
@@ -95,160 +92,6 @@ class Table:
         return self.profiles[name]
 
 
-SCHEMA: dict[str, Any] = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "title": "rislab ablation table",
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["name", "title", "paper", "profiles", "metrics", "baseline", "rows"],
-    "properties": {
-        "name": {"type": "string", "description": "folder below runs/ and reports/"},
-        "title": {"type": "string"},
-        "note": {"type": "string", "description": "printed below the table"},
-        "paper": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["method", "title", "venue", "year", "sources"],
-            "properties": {
-                "method": {"type": "string"},
-                "title": {"type": "string"},
-                "venue": {"type": "string"},
-                "year": {"type": "integer"},
-                "arxiv": {"type": "string"},
-                "sources": {"type": "array", "items": {"type": "string"}},
-            },
-        },
-        "profiles": {
-            "type": "object",
-            "additionalProperties": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["config", "column", "dataset", "is_paper_dataset", "split"],
-                "properties": {
-                    "config": {"type": "array", "items": {"type": "string"}},
-                    "column": {"type": "string", "description": "key below rows[].paper"},
-                    "dataset": {"type": "string"},
-                    "is_paper_dataset": {"type": "boolean"},
-                    "split": {"type": "string"},
-                },
-            },
-        },
-        "seeds": {"type": "array", "items": {"type": "integer"}},
-        "metrics": {"type": "array", "items": {"type": "string", "enum": list(METRICS)}},
-        "baseline": {"type": "string"},
-        "rows": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["name", "label", "switches"],
-                "properties": {
-                    "name": {"type": "string"},
-                    "label": {"type": "string"},
-                    "switches": {"type": "object", "description": "model.X is short for model.init_args.X"},
-                    "paper": {
-                        "type": "object",
-                        "additionalProperties": {"type": "object", "additionalProperties": {"type": "number"}},
-                    },
-                },
-            },
-        },
-        "claims": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["name", "text", "holds", "source"],
-                "properties": {
-                    "name": {"type": "string"},
-                    "text": {"type": "string"},
-                    "holds": {"type": "string", "description": "miou_expr[row] < miou_expr[row] - 1.5 and ..."},
-                    "source": {"type": "string"},
-                },
-            },
-        },
-    },
-}
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "object": (dict,),
-    "array": (list,),
-}
-
-Place = tuple[str | int, ...]
-
-
-class _Lines:
-    """Line of every key and item of a YAML file, by its place."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            text = path.read_text()
-        except OSError as error:
-            raise ConfigError(f"{path}: {error.strerror}") from None
-        try:
-            node = yaml.compose(text, Loader=yaml.CSafeLoader)
-            self.value = yaml.load(text, Loader=yaml.CSafeLoader)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise ConfigError(f"{path}:{line}  not readable as YAML: {error.problem}") from None
-        self.lines: dict[Place, int] = {(): 1}
-        self.repeated: list[tuple[Place, int]] = []
-        if node is not None:
-            self._walk(node, ())
-
-    def _walk(self, node: yaml.Node, place: Place) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                inner = (*place, key.value)
-                if inner in self.lines:
-                    self.repeated.append((inner, key.start_mark.line + 1))
-                self.lines[inner] = key.start_mark.line + 1
-                self._walk(value, inner)
-        elif isinstance(node, yaml.SequenceNode):
-            for number, value in enumerate(node.value):
-                self.lines[(*place, number)] = value.start_mark.line + 1
-                self._walk(value, (*place, number))
-
-    def at(self, place: Place) -> str:
-        while place not in self.lines:
-            place = place[:-1]
-        return f"{self.path}:{self.lines[place]}"
-
-
-def _against(schema: Mapping[str, Any], value: Any, place: Place) -> Iterator[tuple[Place, str]]:
-    """Mistakes of `value` against the part of JSON Schema that SCHEMA uses."""
-    name = ".".join(map(str, place)) or "the table"
-    kind = schema["type"]
-    if not isinstance(value, _TYPES[kind]) or (kind in ("integer", "number") and isinstance(value, bool)):
-        yield place, f"{name} is {value!r}, expected {kind}"
-        return
-    value = cast(Any, value)
-    if "enum" in schema and value not in schema["enum"]:
-        yield place, f"{name} is {value!r}{nearest(str(value), schema['enum'])}; known: {', '.join(schema['enum'])}"
-    if kind == "array":
-        for number, item in enumerate(value):
-            yield from _against(schema["items"], item, (*place, number))
-    if kind == "object":
-        known = schema.get("properties", {})
-        rest = schema.get("additionalProperties", True)
-        for key in schema.get("required", ()):
-            if key not in value:
-                yield place, f"{name} lacks {key!r}"
-        for key, item in value.items():
-            if key in known:
-                yield from _against(known[key], item, (*place, key))
-            elif isinstance(rest, dict):
-                yield from _against(rest, item, (*place, key))
-            elif rest is False:
-                yield (*place, key), f"{key!r} is no key of {name}{nearest(str(key), known)}"
-
-
 def find(name: str, folder: Path = Path("ablations")) -> Path:
     """`cris` -> ablations/cris.yaml; a path stays a path. Raises ConfigError naming the nearest table."""
     path = Path(name)
@@ -264,16 +107,18 @@ def find(name: str, folder: Path = Path("ablations")) -> Path:
 
 def load(path: Path) -> Table:
     """The table in `path`. Raises ConfigError listing every mistake with file, line and nearest name."""
-    lines = _Lines(path)
-    raw = lines.value
-    mistakes = [(place, f"key {place[-1]!r} is given twice") for place, _ in lines.repeated]
-    mistakes += list(_against(SCHEMA, raw, ()))
-    if not mistakes:
-        mistakes += list(_meaning(raw, path))
-    if mistakes:
-        text = "\n".join(f"{lines.at(place)}  {message}" for place, message in mistakes)
-        raise ConfigError(f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''} in the table\n{text}")
-    return _build(raw, path)
+    file = YamlFile(path)
+    mistakes = file.repeated
+    structural = list(against(SCHEMA, file.value, (), mistakes))
+    in_configs: list[str] = []
+    if not structural:
+        parts, in_configs = _read_profiles(file.value, path, mistakes)
+        mistakes += _meaning(file.value, parts)
+    said = file.blame(mistakes + structural) + in_configs
+    if said:
+        text = "\n".join(said)
+        raise ConfigError(f"{len(said)} mistake{'s' if len(said) > 1 else ''} in the table\n{text}")
+    return _build(file.value, path)
 
 
 def config_path(name: str, table: Path) -> Path:
@@ -288,71 +133,110 @@ def config_path(name: str, table: Path) -> Path:
 def dotted(key: str) -> str:
     """`model.x` and `data.x` are short for `model.init_args.x` and `data.init_args.x`."""
     head, _, rest = key.partition(".")
-    if head in ("model", "data") and not rest.startswith(("init_args.", "class_path")):
+    if head in PARTS and not rest.startswith(("init_args.", "class_path")):
         return f"{head}.init_args.{rest}"
     return key
 
 
-def _meaning(raw: dict[str, Any], path: Path) -> Iterator[tuple[Place, str]]:
+def _read_profiles(
+    raw: dict[str, Any], path: Path, mistakes: list[Mistake]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """({part: its class and options}, for switches to be checked against; what is wrong inside the config files)."""
+    parts: dict[str, dict[str, Any]] = {}
+    said: list[str] = []
+    if not raw["profiles"]:
+        mistakes.append((("profiles",), "profiles is empty: a table needs at least one"))
+    for key, profile in raw["profiles"].items():
+        merged: dict[str, Any] = {}
+        files = [config_path(name, path) for name in profile["config"]]
+        for number, (name, file) in enumerate(zip(profile["config"], files, strict=True)):
+            if not file.exists():
+                mistakes.append((("profiles", key, "config", number), f"profile {key!r}: no config file {name}"))
+                continue
+            content = YamlFile(file)
+            said += content.blame(content.repeated)
+            overlay(merged, content.value or {})
+        for part in PARTS:
+            options = merged.get(part)
+            if not isinstance(options, dict) or not str(options.get("class_path", "")).startswith(signature.PACKAGE):
+                continue
+            try:
+                wrong = list(signature.check_config(options["class_path"], options.get("init_args") or {}))
+                parts.setdefault(part, options)
+            except ConfigError as error:
+                wrong = [((), str(error))]
+            for inner, text in wrong:
+                said.append(f"{', '.join(map(str, files))}  {'.'.join((part, 'init_args', *inner[:-1]))}: {text}")
+    return parts, said
+
+
+def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[Mistake]:
     """Mistakes that a schema cannot see."""
     names = [row["name"] for row in raw["rows"]]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            yield ("rows", number, "name"), f"row {name!r} is there already"
-        if not name or any(c in name for c in "/[] ") or "--" in name:
-            yield ("rows", number, "name"), f"row {name!r}: a name may not hold blanks, '/', brackets or '--'"
+    columns = {profile["column"] for profile in raw["profiles"].values()}
     if raw["baseline"] not in names:
         yield ("baseline",), f"baseline {raw['baseline']!r} is no row{nearest(raw['baseline'], names)}"
-    columns = {profile["column"] for profile in raw["profiles"].values()}
-    classes: dict[str, str] = {}
-    for key, profile in raw["profiles"].items():
-        for number, name in enumerate(profile["config"]):
-            file = config_path(name, path)
-            if not file.exists():
-                yield ("profiles", key, "config", number), f"profile {key!r}: no config file {name}"
-                continue
-            content = yaml.load(file.read_text(), Loader=yaml.CSafeLoader) or {}
-            for part in ("model", "data"):
-                if isinstance(content.get(part), dict) and "class_path" in content[part]:
-                    classes[part] = content[part]["class_path"]
+    for number, seed in enumerate(raw.get("seeds", [])):
+        if seed < 0 or seed in raw["seeds"][:number]:
+            yield ("seeds", number), f"seed {seed} is {'negative' if seed < 0 else 'there already'}"
     for number, row in enumerate(raw["rows"]):
+        place: Place = ("rows", number)
+        who = f"row {row['name']!r}"
+        if row["name"] in names[:number]:
+            yield (*place, "name"), f"{who} is there already"
+        if not row["name"] or any(c in row["name"] for c in "/[] ") or "--" in row["name"]:
+            yield (*place, "name"), f"{who}: a name may not hold blanks, '/', brackets or '--'"
         for key, value in row["switches"].items():
-            part, _, option = dotted(key).partition(".init_args.")
-            place: Place = ("rows", number, "switches", key)
-            if part not in ("model", "data") or not option:
-                yield place, f"row {row['name']!r}: switch {key!r} must begin with model. or data."
-            elif part in classes and "." not in option:
-                try:
-                    wrong = signature.check(classes[part], option, value)
-                except ConfigError as error:
-                    wrong = str(error)
-                if wrong:
-                    yield place, f"row {row['name']!r}: {part}.{wrong}"
+            wrong = _switch(key, value, parts)
+            if wrong:
+                yield (*place, "switches", key), f"{who}: {wrong}"
         for column, cells in row.get("paper", {}).items():
             if column not in columns:
-                yield (
-                    ("rows", number, "paper", column),
-                    f"row {row['name']!r}: no profile has column {column!r}{nearest(column, columns)}",
-                )
-            for metric in cells:
-                known = METRICS + COUNTED
-                if metric not in known:
-                    yield (
-                        ("rows", number, "paper", column, metric),
-                        f"row {row['name']!r}: no metric {metric!r}{nearest(metric, known)}",
-                    )
+                yield (*place, "paper", column), f"{who}: no profile has column {column!r}{nearest(column, columns)}"
+            for metric in set(cells) - set(METRICS + COUNTED):
+                hint = nearest(metric, METRICS + COUNTED)
+                yield (*place, "paper", column, metric), f"{who}: no metric {metric!r}{hint}"
+    claimed = [claim["name"] for claim in raw.get("claims", [])]
     for number, claim in enumerate(raw.get("claims", [])):
-        place = ("claims", number, "holds")
+        place = ("claims", number)
+        who = f"claim {claim['name']!r}"
+        if claim["name"] in claimed[:number]:
+            yield (*place, "name"), f"{who} is there already"
         try:
             comparisons = claims.parse(claim["holds"])
         except ConfigError as error:
-            yield place, f"claim {claim['name']!r}: {error}"
+            yield (*place, "holds"), f"{who}: {error}"
             continue
         for term in (t for c in comparisons for t in c.terms):
             if term.row not in names:
-                yield place, f"claim {claim['name']!r}: no row {term.row!r}{nearest(term.row, names)}"
+                yield (*place, "holds"), f"{who}: no row {term.row!r}{nearest(term.row, names)}"
             if term.metric not in METRICS:
-                yield place, f"claim {claim['name']!r}: no metric {term.metric!r}{nearest(term.metric, METRICS)}"
+                yield (*place, "holds"), f"{who}: no metric {term.metric!r}{nearest(term.metric, METRICS)}"
+
+
+def _switch(key: str, value: Any, parts: dict[str, dict[str, Any]]) -> str | None:
+    """What is wrong with a switch, or None. It is followed through the classes of the first profile's config."""
+    part, *path = dotted(key).split(".")
+    if part not in PARTS or path[:1] != ["init_args"] or len(path) < 2:
+        return f"switch {key!r} must begin with {' or '.join(f'{p}.' for p in PARTS)}"
+    place: Any = parts.get(part)
+    owner, said = None, part
+    while isinstance(place, dict):
+        owner = place.get("class_path", owner)
+        if not (isinstance(owner, str) and owner.startswith(signature.PACKAGE)):
+            return None
+        if path[0] == "init_args":
+            path = path[1:]
+        if not path:
+            return f"switch {key!r} names no option"
+        known = signature.read(owner).options
+        if len(path) == 1 or path[0] not in known:
+            wrong = signature.check(owner, path[0], value)
+            return f"{said}.{wrong}" if wrong else None
+        owner, said = known[path[0]].of, f"{said}.{path[0]}"
+        options = place.get("init_args") or {} if "class_path" in place else place
+        place, path = options.get(path[0]), path[1:]
+    return None
 
 
 def _build(raw: dict[str, Any], path: Path) -> Table:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rislab.ablation.table import Profile, Table
     from rislab.launch.local import Job, LocalPool, Outcome
 
-PARTS = ("model", "data")
 TARGET = "rislab.training.trial"
 ROOM_BYTES = 512 << 20
 COLOURS = {
@@ -106,7 +105,7 @@ def show_plan(options: argparse.Namespace) -> int:
     cells = [(cell, answers[cell.name], cell.state) for cell in planned]
     expected = plan.expected_seconds(planned)
     todo = [cell for cell in plan.distinct(planned) if cell.state != "done"]
-    absent = sorted({path for cell in planned for path in plan.missing_data(cell.config)})
+    absent = plan.missing_data(planned)
     orphans = plan.orphans(table, planned, options.runs)
     if options.json:
         print(
@@ -143,7 +142,7 @@ def show_plan(options: argparse.Namespace) -> int:
             str(cell.seed),
             cell.hash[:8],
             f"[{COLOURS[state]}]{state}[/]" if answer is cell else f"same as {answer.name}",
-            f"{seconds / 60:.1f}" if seconds else "",
+            f"{'' if state == 'done' else '~'}{seconds / 60:.1f}" if seconds else "",
             ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.row.switches.items()),
         )
     console.print(shown)
@@ -170,6 +169,7 @@ def _cost(expected: list[float | None]) -> str:
 
 def run_table(options: argparse.Namespace) -> int:
     from rislab.ablation import plan
+    from rislab.ablation.table import PARTS
     from rislab.launch import local
 
     table, profile, _, planned = _load(options)
@@ -358,7 +358,8 @@ def _status(cell: "Planned") -> dict[str, Any]:
         "hash": cell.hash[:8],
         "directory": str(cell.trial.path),
         "state": state,
-        "step": status.get("step"),
+        # The status is written once a second at most, so its last step is rarely the last one.
+        "step": status.get("max_steps") if state == "done" else status.get("step"),
         "max_steps": status.get("max_steps"),
         "epoch": status.get("epoch"),
         "speed": status.get("speed"),

@@ -1,5 +1,6 @@
 """What changes a trial's identity, and what does not."""
 
+import ast
 import copy
 import json
 import sys
@@ -118,3 +119,31 @@ def test_signature_reads_types_choices_and_defaults() -> None:
     assert signature.read("rislab.data.referring.ReferringData").options["protocol"].default == "cris"
     assert signature.read("rislab.data.toy.world.ToyWorld").options["scenes"].default > 0
     assert "torch" not in Path(signature.__file__).read_text().split('"""')[2]
+
+
+def test_fields_of_our_dataclasses_are_filled_in_too() -> None:
+    config = tiny_config(model__init_args__clip={"name": "RN50"})
+    assert identity.resolve(config)["model"]["init_args"]["clip"] == {"name": "RN50", "pretrained": None}
+    assert hashed(config) == hashed(tiny_config(model__init_args__clip={"name": "RN50", "pretrained": None}))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad"),
+    [
+        ("int", [1], [True, 1.0, "1", None]),
+        ("float", [1, 1.5], [True, "1e-4"]),
+        ("bool", [True], [1, "no"]),
+        ("int | None", [None, 3], ["3"]),
+        ("Optional[str]", [None, "a"], [1]),
+        ("Literal[1, 'a']", [1, "a"], [True, 2]),
+        ("tuple[int, int]", [[1, 2]], [[1], [1, "2"], 1]),
+        ("tuple[float, ...]", [[], [1, 2.5]], [["a"]]),
+        ("list[int] | None", [[1], None], [1]),
+        ("dict[str, float]", [{"a": 1}], [{"a": "b"}, 1]),
+        ("SomeClass", [1, "a", None], []),
+    ],
+)
+def test_values_are_checked_against_annotations(annotation: str, good: list[Any], bad: list[Any]) -> None:
+    node = ast.parse(annotation, mode="eval").body
+    assert [value for value in good if not signature._fits(node, value)] == []
+    assert [value for value in bad if signature._fits(node, value)] == []

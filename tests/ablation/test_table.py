@@ -67,11 +67,51 @@ def test_mistakes_name_file_line_and_neighbour(tmp_path: Path, old: str, new: st
     assert any(new.split(":")[0].split("[")[0].strip("- >=") in text for text in lines[line - 1 : line + 1]), message
 
 
-def test_all_mistakes_are_said_at_once(tmp_path: Path) -> None:
-    message = broken(tmp_path, "baseline: base", "baseline: bass\nnonsense: 1")
-    assert message.startswith("1 mistake")  # a schema mistake hides meanings that could follow from it
-    message = broken(tmp_path, "baseline: base", "baseline: bass")
-    assert "1 mistake" in message
+def test_all_mistakes_are_said_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    message = broken(
+        tmp_path, "baseline: base", "baseline: bass\nnonsense: 1\nseeds: [0, 0]"
+    )  # `seeds` is there already, further up
+    said = [line.partition("  ")[2] for line in message.splitlines()[1:]]
+    assert message.startswith("4 mistakes")
+    assert [text[:12] for text in said] == ["baseline 'ba", "'nonsense' i", "key 'seeds' ", "seed 0 is th"]
+
+
+@pytest.mark.parametrize(
+    ("switch", "said"),
+    [
+        ("data.generate.init_args.scene: 3", "data.generate.scene is no option of ToyWorld (did you mean 'scenes'?)"),
+        ("data.generate.scenes: many", "data.generate.scenes is 'many', ToyWorld takes int"),
+        ("model.clip.nam: RN50", "model.clip.nam is no option of CLIPSpec (did you mean 'name'?)"),
+        ("model.clip.name: RN50", None),
+        ("data.init_args: {}", "data.init_args is no option of ReferringData"),
+        ("data.generate.init_args: {}", "switch 'data.generate.init_args' names no option"),
+        ("modl.text_to_pixel: true", "switch 'modl.text_to_pixel' must begin with model. or data."),
+        ("model.fpn_out: [1, 2]", "model.fpn_out is [1, 2], CRISTask takes "),
+        ("model.base_lr: 1e-4", None),
+    ],
+    ids=str,
+)
+def test_switches_are_followed_into_the_classes(tmp_path: Path, switch: str, said: str | None) -> None:
+    path = tiny_table(tmp_path)
+    path.write_text(path.read_text().replace("model.decoder_layers: 0", switch))
+    if said is None:
+        load(path)
+    else:
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            load(path)
+
+
+def test_mistakes_in_a_profile_name_its_config(tmp_path: Path) -> None:
+    path = tiny_table(tmp_path, model__init_args__words_len=17)
+    with pytest.raises(ConfigError, match=r"tiny.yaml  model.init_args: words_len is no option .* 'word_len'"):
+        load(path)
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "a: \x01", "rows: !!python/object:os.system {}"])
+def test_what_is_no_table_is_refused_politely(tmp_path: Path, text: str) -> None:
+    (tmp_path / "table.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "table.yaml"))):
+        load(tmp_path / "table.yaml")
 
 
 def test_a_key_given_twice_is_a_mistake(tmp_path: Path) -> None:

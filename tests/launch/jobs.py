@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -51,3 +53,37 @@ def fail(directory: str, threads: int) -> None:
     """Says what is wrong and ends."""
     TrialDir(Path(directory)).update_status(state="failed", error="always the same")
     raise SystemExit(1)
+
+
+def family(directory: str, threads: int) -> None:
+    """Starts a process of its own, as loaders and further GPUs do, says what it was called with, and is killed."""
+    child = subprocess.Popen(["sleep", "1000"])
+    write_json(Path(directory) / "family.json", {"child": child.pid, "argv": sys.argv[1:]})
+    TrialDir(Path(directory)).update_status(state="running")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def polite(directory: str, threads: int) -> None:
+    """Ends when asked to, after writing down where it was."""
+    trial = TrialDir(Path(directory))
+    asked = []
+    signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+    with trial.locked():
+        trial.update_status(state="running")
+        while not asked:
+            time.sleep(0.02)
+        trial.update_status(state="interrupted")
+        raise SystemExit(1)
+
+
+def stubborn(directory: str, threads: int) -> None:
+    """Does not care."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    trial = TrialDir(Path(directory))
+    with trial.locked():
+        trial.update_status(state="running")
+        time.sleep(1000)
+
+
+def nothing(directory: str, threads: int) -> None:
+    """Ends well and has done nothing."""

@@ -6,7 +6,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,10 +114,21 @@ def launcher(folder: Path, kind: str, count: int) -> "subprocess.Popen[bytes]":
     )
 
 
-def test_four_launchers_never_run_a_trial_twice(tmp_path: Path) -> None:
-    launchers = [launcher(tmp_path, "quick", 30) for _ in range(4)]
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def steps(folder: Path) -> list[int]:
+    return [json.loads(path.read_text())["steps"] for path in sorted(folder.glob("*/metrics.json"))]
+
+
+def test_eight_launchers_never_run_a_trial_twice(tmp_path: Path) -> None:
+    launchers = [launcher(tmp_path, "quick", 50) for _ in range(8)]
     assert all(process.wait(120) == 0 for process in launchers)
-    assert [len((tmp_path / str(n) / "runs.log").read_text().splitlines()) for n in range(30)] == [1] * 30
+    assert [len((tmp_path / str(n) / "runs.log").read_text().splitlines()) for n in range(50)] == [1] * 50
 
 
 def test_kill_9_of_everything_loses_nothing_and_leaves_no_process(tmp_path: Path) -> None:
@@ -130,5 +144,110 @@ def test_kill_9_of_everything_loses_nothing_and_leaves_no_process(tmp_path: Path
         assert {p: p.read_text() for p in tmp_path.glob("*/counter.json")} == counters, (
             "a child went on without its pool"
         )
+        for number, status in enumerate(sorted(tmp_path.glob("*/status.json"))):  # what a failing disk may leave
+            if number % 2:
+                status.unlink()
+            else:
+                status.write_text(status.read_text()[:20])
     assert launcher(tmp_path, "slow", 4).wait(60) == 0
-    assert [json.loads((tmp_path / str(n) / "metrics.json").read_text())["steps"] for n in range(4)] == [20] * 4
+    assert steps(tmp_path) == [20] * 4
+
+
+def test_a_launcher_takes_over_from_one_that_dies(tmp_path: Path) -> None:
+    first = launcher(tmp_path, "slow", 2)
+    wait_until(lambda: len(list(tmp_path.glob("*/counter.json"))) == 2)
+    second = launcher(tmp_path, "slow", 2)
+    time.sleep(0.3)
+    first.kill()
+    first.wait()
+    assert second.wait(30) == 0
+    assert steps(tmp_path) == [20, 20]  # went on, did not begin again
+
+
+def test_asked_once_trials_end_properly(tmp_path: Path) -> None:
+    process = launcher(tmp_path, "polite", 3)
+    wait_until(lambda: [TrialDir(tmp_path / n).state() for n in "01"] == ["running"] * 2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 0
+    assert [TrialDir(tmp_path / n).state() for n in "012"] == ["interrupted", "interrupted", "pending"]
+
+
+def test_asked_twice_trials_are_killed(tmp_path: Path) -> None:
+    process = launcher(tmp_path, "stubborn", 1)
+    wait_until(lambda: TrialDir(tmp_path / "0").state() == "running")
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.7)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    assert TrialDir(tmp_path / "0").state() == "interrupted"
+
+
+def test_a_killed_trial_takes_its_own_processes_along(tmp_path: Path) -> None:
+    one = replace(job(tmp_path, "a", "family"), argv=("fit", "--config", "x.yaml"))
+    LocalPool(1, 1, [JOBS]).run([one], nothing)
+    found = json.loads((tmp_path / "a" / "family.json").read_text())
+    assert found["argv"] == ["fit", "--config", "x.yaml"]
+    wait_until(lambda: not alive(found["child"]))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_end_without_a_result_is_a_failure(tmp_path: Path) -> None:
+    outcome = LocalPool(1, 1, [JOBS]).run([job(tmp_path, "a", "nothing")], nothing)
+    assert outcome.states == {"a": "failed"}
+    assert "without a result: exit code 0" in TrialDir(tmp_path / "a").status()["error"]
+
+
+STAMPEDE = """
+import os, sys, time
+from pathlib import Path
+from rislab.ablation.trial import TrialBusyError, TrialDir
+time.sleep(max(0, float(sys.argv[2]) - time.time()))
+for folder in sorted(Path(sys.argv[1]).glob("trial-*")):
+    try:
+        with TrialDir(folder).locked():
+            os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
+            time.sleep(0.002)
+            os.unlink(folder / "inside")
+    except TrialBusyError:
+        pass
+"""
+
+
+def test_a_dead_lock_has_one_successor(tmp_path: Path) -> None:
+    """Six processes fall upon forty locks of a dead process at once: never two inside."""
+    with TrialDir(tmp_path).locked():
+        holder = json.loads((tmp_path / "lock").read_text())
+    for number in range(40):
+        write_json(tmp_path / f"trial-{number:02}" / "lock", holder | {"pid": 2**22 - 1})
+    command = [sys.executable, "-c", STAMPEDE, str(tmp_path), str(time.time() + 1.0)]
+    crowd = [subprocess.Popen(command, cwd=ROOT) for _ in range(6)]
+    assert [process.wait(60) for process in crowd] == [0] * 6
+    assert not list(tmp_path.glob("trial-*/*lock*"))  # nobody leaves anything behind
+
+
+def test_heartbeat_and_trial_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    trial = TrialDir(tmp_path)
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.is_set():
+            trial.update_status()
+
+    threads = [threading.Thread(target=beat) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for step in range(30):
+            TrialDir(tmp_path).update_status(step=step)
+            assert trial.status()["step"] == step
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

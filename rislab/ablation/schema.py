@@ -1,0 +1,131 @@
+"""What a table file may hold: a JSON Schema, and the part of a validator that it needs.
+
+The same schema lies in ablations/schema.json for editors; a test keeps the two in step.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from rislab.ablation.yamlfile import Mistake, Place
+from rislab.errors import nearest
+
+METRICS = ("miou_expr", "oiou", "pr@50", "pr@60", "pr@70", "pr@80", "pr@90")
+"""Per-expression metrics that a table may show and a claim may compare."""
+
+COUNTED = ("params_m",)
+"""Cells that are counted, not measured over expressions: parameters in millions."""
+
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "rislab ablation table",
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name", "title", "paper", "profiles", "metrics", "baseline", "rows"],
+    "properties": {
+        "name": {"type": "string", "description": "folder below runs/ and reports/"},
+        "title": {"type": "string"},
+        "note": {"type": "string", "description": "printed below the table"},
+        "paper": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["method", "title", "venue", "year", "sources"],
+            "properties": {
+                "method": {"type": "string"},
+                "title": {"type": "string"},
+                "venue": {"type": "string"},
+                "year": {"type": "integer"},
+                "arxiv": {"type": "string"},
+                "sources": {"type": "array", "items": {"type": "string"}},
+            },
+        },
+        "profiles": {
+            "type": "object",
+            "additionalProperties": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["config", "column", "dataset", "is_paper_dataset", "split"],
+                "properties": {
+                    "config": {"type": "array", "items": {"type": "string"}},
+                    "column": {"type": "string", "description": "key below rows[].paper"},
+                    "dataset": {"type": "string"},
+                    "is_paper_dataset": {"type": "boolean"},
+                    "split": {"type": "string"},
+                },
+            },
+        },
+        "seeds": {"type": "array", "items": {"type": "integer"}},
+        "metrics": {"type": "array", "items": {"type": "string", "enum": list(METRICS)}},
+        "baseline": {"type": "string"},
+        "rows": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["name", "label", "switches"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "label": {"type": "string"},
+                    "switches": {"type": "object", "description": "model.X is short for model.init_args.X"},
+                    "paper": {
+                        "type": "object",
+                        "additionalProperties": {"type": "object", "additionalProperties": {"type": "number"}},
+                    },
+                },
+            },
+        },
+        "claims": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["name", "text", "holds", "source"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "text": {"type": "string"},
+                    "holds": {"type": "string", "description": "miou_expr[row] < miou_expr[row] - 1.5 and ..."},
+                    "source": {"type": "string"},
+                },
+            },
+        },
+    },
+}
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "object": (dict,),
+    "array": (list,),
+}
+
+
+def against(schema: Mapping[str, Any], value: Any, place: Place, unknown: list[Mistake]) -> Iterator[Mistake]:
+    """Mistakes of `value` against the part of JSON Schema that SCHEMA uses.
+
+    unknown: keys that should not be there go here, since the rest can be understood without them.
+    """
+    name = ".".join(map(str, place)) or "the table"
+    kind = schema["type"]
+    if not isinstance(value, _TYPES[kind]) or (kind in ("integer", "number") and isinstance(value, bool)):
+        yield place, f"{name} is {value!r}, expected {kind}"
+        return
+    value = cast(Any, value)
+    if "enum" in schema and value not in schema["enum"]:
+        yield place, f"{name} is {value!r}{nearest(str(value), schema['enum'])}; known: {', '.join(schema['enum'])}"
+    if kind == "array":
+        for number, item in enumerate(value):
+            yield from against(schema["items"], item, (*place, number), unknown)
+    if kind == "object":
+        known = schema.get("properties", {})
+        rest = schema.get("additionalProperties", True)
+        for key in schema.get("required", ()):
+            if key not in value:
+                yield place, f"{name} lacks {key!r}"
+        for key, item in value.items():
+            if key in known:
+                yield from against(known[key], item, (*place, key), unknown)
+            elif isinstance(rest, dict):
+                yield from against(rest, item, (*place, key), unknown)
+            elif rest is False:
+                unknown.append(((*place, key), f"{key!r} is no key of {name}{nearest(str(key), known)}"))

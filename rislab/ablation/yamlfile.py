@@ -1,0 +1,89 @@
+"""YAML files that know on which line everything stands."""
+
+import re
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rislab.errors import ConfigError
+
+Place = tuple[str | int, ...]
+Mistake = tuple[Place, str]
+
+
+class Loader(yaml.CSafeLoader):
+    """YAML as LightningCLI reads it: 1e-4 is a number, which YAML 1.1 takes for text."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def read_yaml(path: Path) -> Any:
+    """Content of a config or table. Raises ConfigError with file and line."""
+    return YamlFile(path).value
+
+
+class YamlFile:
+    """A YAML file read whole: `value`, and the line of every key and item by its place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path}: not a text file") from None
+        try:
+            node = yaml.compose(text, Loader=Loader)
+            self.value = yaml.load(text, Loader=Loader)
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ConfigError(f"{path}:{line}  not readable as YAML: {error.problem}") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not readable as YAML: {error}") from None
+        self.lines: dict[Place, int] = {(): 1}
+        self.repeated: list[Mistake] = []
+        if node is not None:
+            self._walk(node, ())
+
+    def _walk(self, node: yaml.Node, place: Place) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                inner = (*place, key.value)
+                if inner in self.lines:
+                    self.repeated.append((inner, f"key {key.value!r} is given twice"))
+                self.lines[inner] = key.start_mark.line + 1
+                self._walk(value, inner)
+        elif isinstance(node, yaml.SequenceNode):
+            for number, value in enumerate(node.value):
+                self.lines[(*place, number)] = value.start_mark.line + 1
+                self._walk(value, (*place, number))
+
+    def line(self, place: Place) -> int:
+        """Line of a key or item, or of the nearest thing around it."""
+        while place not in self.lines:
+            place = place[:-1]
+        return self.lines[place]
+
+    def blame(self, mistakes: Iterable[Mistake]) -> list[str]:
+        """Mistakes in the file's order, each with file and line."""
+        found = sorted((self.line(place), message) for place, message in mistakes)
+        return [f"{self.path}:{line}  {message}" for line, message in found]
+
+
+def overlay(below: dict[str, Any], above: Mapping[str, Any]) -> None:
+    """Put one config over another: mappings are merged, anything else is replaced, and another class takes no options
+    over from the one below."""
+    if "class_path" in above and above["class_path"] != below.get("class_path"):
+        below.clear()
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(key), dict):
+            overlay(below[key], value)
+        else:
+            below[key] = deepcopy(value)
