@@ -1,7 +1,9 @@
 """Checkpoints that are whole or absent, and the choice of the one to go on from."""
 
+import errno
 import os
 import pickle
+import shutil
 import warnings
 import zipfile
 from pathlib import Path
@@ -16,6 +18,8 @@ from rislab.files import replacing
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 RECIPE = "rislab_model"
+FULL = 8 << 20
+"""Bytes free below which a failed write is put down to the disk."""
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -31,7 +35,16 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         path = Path(path)
         with replacing(path) as temporary:
-            torch.save(checkpoint | {RECIPE: self.model}, temporary)
+            try:
+                torch.save(checkpoint | {RECIPE: self.model}, temporary)
+            except (OSError, RuntimeError) as error:
+                # A full disk reaches us as a RuntimeError about positions in a zip file.
+                free = shutil.disk_usage(path.parent).free
+                if free > FULL and getattr(error, "errno", None) != errno.ENOSPC:
+                    raise
+                raise DataError(
+                    f"{path}: the disk is full ({free >> 20} MiB free); the checkpoint before is whole, make room and start again"
+                ) from error
             if path.name == LAST and path.exists():
                 # A second name for the old file first, so that at no moment `last.ckpt` is missing.
                 with replacing(path.with_name(PREVIOUS)) as kept:
