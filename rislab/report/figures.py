@@ -20,7 +20,7 @@ PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#9
 TRUTH = (0, 158, 115)
 PREDICTED = (230, 159, 0)
 WIDEST = 260
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 640, 280, 44, 34, 12
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 640, 280, 44, 24, 34, 12
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def line_chart(curves: Sequence[Curve], y_title: str) -> str:
     low, high = ticks[0], ticks[-1]
 
     def x(step: float) -> float:
-        return LEFT + (WIDTH - LEFT - 10) * step / x_end
+        return LEFT + (WIDTH - LEFT - RIGHT) * step / x_end
 
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
@@ -63,7 +63,7 @@ def line_chart(curves: Sequence[Curve], y_title: str) -> str:
         'xmlns="http://www.w3.org/2000/svg">'
     ]
     for tick in ticks:
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - 10}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for step in (0, x_end // 2, x_end):
         parts.append(f'<text class="tick" x="{x(step):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{step}</text>')

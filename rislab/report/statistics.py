@@ -194,7 +194,7 @@ def _needed(per_seed: NDArray[np.float64]) -> int | None:
 def _why(tests: Sequence[Tested]) -> str:
     notes = []
     if min(t.seeds for t in tests) == 1:
-        notes.append("one seed: the interval covers the choice of images, not of seeds")
+        notes.append("one seed: the interval covers images only")
     open_ones = [t for t in tests if t.p >= LEVEL]
     if open_ones and all(t.seeds > 1 for t in open_ones):
         needed = [t.needed for t in open_ones]

@@ -47,7 +47,13 @@ def markdown(view: View) -> str:
         out.append(_md_row(cells))
     out += ["", "Percent; Δ is the change against the baseline row. " + _footnotes(view), ""]
     if view.judged:
-        out += ["## Claims", "", _md_row(["claim", "verdict", "measured", "note", "source"]), _md_row(["---"] * 5)]
+        out += [
+            "## Claims",
+            "",
+            *([f"> {view.caution}", ""] if view.caution else []),
+            _md_row(["claim", "verdict", "measured", "note", "source"]),
+            _md_row(["---"] * 5),
+        ]
         for judged in view.judged:
             claim = judged.claim
             text = f"{claim.text}<br>`{claim.holds}`"

@@ -86,6 +86,17 @@ class View:
         )
 
     @property
+    def caution(self) -> str | None:
+        """Said before the verdicts when no row has been run twice."""
+        seeds = [test.seeds for judged in self.judged for test in judged.tests]
+        if not seeds or max(seeds) > 1:
+            return None
+        return (
+            "One seed: these verdicts say what this run showed. Whether another seed would show it, too, is open; differences between "
+            "seeds can be larger than these intervals. Run more seeds before believing an order of rows."
+        )
+
+    @property
     def paper_dataset(self) -> str:
         titles = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "gref": "G-Ref"}
         column = self.results.profile.column

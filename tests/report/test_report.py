@@ -61,6 +61,8 @@ def test_verdicts(campaign, seeds: list[int]) -> None:
     assert up.low < up.difference < up.high
     assert down.difference == -up.difference
     assert ("one seed" in verdicts["up"].why) == (len(seeds) == 1)
+    caution = view(collect(table, table.profile("toy"), seeds, planned)).caution
+    assert (caution is not None) == (len(seeds) == 1)
     assert "no result for broken" in verdicts["never"].why
 
 
