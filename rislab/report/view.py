@@ -92,8 +92,8 @@ class View:
         if not seeds or max(seeds) > 1:
             return None
         return (
-            "One seed: these verdicts say what this run showed. Whether another seed would show it, too, is open; differences between "
-            "seeds can be larger than these intervals. Run more seeds before believing an order of rows."
+            "One seed: these verdicts say what this run showed. Whether another seed would show it, too, is open; seeds can "
+            "differ by more than these intervals are wide. Run several before believing an order of rows."
         )
 
     @property
