@@ -16,7 +16,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from rislab.errors import DataError
 from rislab.files import replacing
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 RECIPE = "rislab_model"
 FULL = 8 << 20
 """Bytes free below which a failed write is put down to the disk."""
