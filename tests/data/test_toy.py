@@ -1,5 +1,6 @@
 """The toy world: official files, same bytes for the same seed, and sentences that are true of one thing only."""
 
+import errno
 import json
 import pickle
 import re
@@ -9,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
+from rislab.cli.main import parser
 from rislab.data import masks
 from rislab.data.refer import Refer
 from rislab.data.toy import captions
+from rislab.data.toy import world as toy_world
 from rislab.data.toy.language import KINDS, sentences
 from rislab.data.toy.scene import COLOURS, PATTERNS, SHAPES, SIZES, Thing, scene
 from rislab.data.toy.world import SETS, ToyWorld
@@ -47,6 +50,45 @@ def test_a_folder_that_holds_something_else_is_left_alone(world: Path, tmp_path:
     with pytest.raises(DataError, match="no toy world"):
         ToyWorld(60, SIZE, 3).write(tmp_path)
     assert contents(tmp_path) == {"mine.txt": b"x"}
+    with pytest.raises(DataError, match="is a file"):
+        ToyWorld(60, SIZE, 3).write(tmp_path / "mine.txt")
+
+
+def test_a_world_of_an_earlier_version_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, root = ToyWorld(20, 48, 3), tmp_path / "toy"
+    recipe.write(root)
+    first = contents(root)
+    monkeypatch.setattr(toy_world, "VERSION", toy_world.VERSION + 1)
+    (root / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="holds the toy world"):
+        recipe.write(root)  # somebody keeps something there
+    (root / "notes.txt").unlink()
+    with pytest.raises(DataError, match="holds the toy world"):
+        ToyWorld(21, 48, 3).write(root)
+    recipe.write(root)
+    assert {name for name, data in contents(root).items() if first[name] != data} == {"world.json"}
+    monkeypatch.setattr(toy_world, "VERSION", toy_world.VERSION - 1)
+    with pytest.raises(DataError, match="holds the toy world"):
+        recipe.write(root)  # never back
+
+
+def test_a_world_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for recipe, message in (((19, 96, 0), "20 scenes"), ((20, 47, 0), "48 pixels"), ((20, 96, -1), "seed .* got -1")):
+        with pytest.raises(DataError, match=message):
+            ToyWorld(*recipe)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(toy_world._Files, "write", full)
+    with pytest.raises(DataError, match="No space left"):
+        ToyWorld(20, 48, 0).write(tmp_path / "toy")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_the_default_world() -> None:
+    options = parser().parse_args(["data", "toy", "--out", "x"])
+    assert ToyWorld(options.scenes, options.size, options.seed) == ToyWorld()
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:

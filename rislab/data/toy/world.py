@@ -22,7 +22,7 @@ from rislab.errors import DataError
 from rislab.files import read_json, write_json
 
 VERSION = 1
-"""Raise it when the same recipe would give other bytes: worlds on disk are then made anew."""
+"""Raise it when the same recipe would give other bytes: worlds of earlier versions are then made anew."""
 
 RECIPE = "world.json"
 IMAGES = Path("images") / "train2014"
@@ -56,7 +56,7 @@ Progress = Callable[[int, int], None]
 class ToyWorld:
     """The recipe of a world.
 
-    scenes: pictures in all, at least 20; size: their side in pixels, at least 48; seed: of everything.
+    scenes: pictures in all, at least 20; size: their side in pixels, at least 48; seed: of everything, 0 or more.
     """
 
     scenes: int = 4000
@@ -68,6 +68,8 @@ class ToyWorld:
             raise DataError(f"a toy world needs at least 20 scenes for its four splits, got {self.scenes}")
         if self.size < 48:
             raise DataError(f"toy scenes need a side of at least 48 pixels, got {self.size}")
+        if self.seed < 0:
+            raise DataError(f"the seed of a toy world is 0 or more, got {self.seed}")
 
     @property
     def recipe(self) -> dict[str, int]:
@@ -81,24 +83,48 @@ class ToyWorld:
         """Write the world to `root`, all or nothing; do nothing when it is there.
 
         progress: called with (scenes done, scenes in all).
-        Raises DataError when `root` holds something else.
+        The same world by an earlier version of ours is replaced; DataError when `root` holds anything else, or cannot
+        be written. One writer at a time: who may meet others holds a lock, as `ReferringData` does.
         """
         if self.matches(root):
             return
-        if root.exists() and any(root.iterdir()):
-            held = read_json(root / RECIPE)
-            what = f"the toy world {held}" if held else "files that are no toy world"
-            raise DataError(f"{root} holds {what}; choose another folder or remove it (wanted: {self.recipe})")
-        unfinished = root.with_name(f".{root.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        (unfinished / IMAGES).mkdir(parents=True)
+        target = root.resolve()
+        outdated = self._is_outdated(target)
+        if not outdated:
+            self._refuse_other(root)
+        unfinished, replaced = (target.with_name(f".{target.name}.{state}") for state in ("unfinished", "replaced"))
+        for leftover in (unfinished, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
         try:
+            (unfinished / IMAGES).mkdir(parents=True)
             self._write(unfinished, progress)
-            if root.exists():
-                root.rmdir()
-            unfinished.rename(root)
+            if outdated:
+                target.rename(replaced)
+            elif target.exists():
+                target.rmdir()
+            unfinished.rename(target)
+        except OSError as error:
+            raise DataError(f"{root}: the toy world could not be written: {error}") from error
         finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            for leftover in (unfinished, replaced):
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    def _is_outdated(self, root: Path) -> bool:
+        """Whether `root` is this world by an earlier version, and nothing else lies there that would be lost."""
+        held = read_json(root / RECIPE)
+        if not isinstance(held, dict) or not isinstance(held.get("version"), int) or held["version"] >= VERSION:
+            return False
+        ours = {IMAGES.parts[0], RECIPE, *(refs.name for refs in SETS)}
+        return held | {"version": VERSION} == self.recipe and {path.name for path in root.iterdir()} <= ours
+
+    def _refuse_other(self, root: Path) -> None:
+        if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+            return
+        if not root.is_dir():
+            raise DataError(f"{root} is a file; the toy world needs a folder")
+        held = read_json(root / RECIPE)
+        what = f"the toy world {held}" if held else "files that are no toy world"
+        raise DataError(f"{root} holds {what}; choose another folder or remove it (wanted: {self.recipe})")
 
     def _write(self, root: Path, progress: Progress | None) -> None:
         sets = {refs.name: _Files(refs) for refs in SETS}
