@@ -10,7 +10,10 @@ from rislab.ablation.table import Profile, Table
 from rislab.files import write_text
 from rislab.report import figures, text
 from rislab.report.results import collect
+from rislab.report.statistics import Verdict
 from rislab.report.view import METRIC_TITLES, View, view
+
+MARKS: dict[Verdict, str] = {"replicated": "✓", "contradicted": "✗", "inconclusive": "?", "not run": "–"}
 
 
 def build(table: Table, profile: Profile, seeds: Sequence[int], planned: Sequence[Planned], out: Path) -> list[Path]:
@@ -42,14 +45,18 @@ def html(seen: View) -> str:
         lstrip_blocks=True,
     )
     environment.filters["signed"] = text.signed
-    environment.filters["evidence"] = text.evidence
+    environment.filters["interval"] = text.interval
     curves = figures.validation_curves(seen.results)
     return environment.get_template("report.html.jinja").render(
         view=seen,
         table=seen.results.table,
         profile=seen.results.profile,
         titles=METRIC_TITLES,
-        chart=figures.line_chart(curves, "validation mIoU (expr)"),
+        marks=MARKS,
+        reach=figures.reach(seen.judged),
+        interval_chart=figures.interval_chart,
+        repeat_one=text.REPEAT_ONE,
+        chart=figures.line_chart(curves, f"validation {METRIC_TITLES[seen.results.table.metrics[0]]}"),
         legend=figures.legend(curves),
         examples=figures.examples(seen.results),
     )

@@ -14,13 +14,15 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from rislab.report.results import Cell, Results
+from rislab.report.statistics import Judged, Tested
+from rislab.report.text import interval
 
 # Okabe and Ito's colours, and two more: told apart by colour-blind readers, and on light and dark grounds.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#9A8C00", "#8A8A8A", "#7B5EA7")
 TRUTH = (0, 158, 115)
 PREDICTED = (230, 159, 0)
 WIDEST = 260
-WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 640, 280, 44, 24, 34, 12
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 640, 290, 44, 24, 40, 12
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,9 @@ class Curve:
     points: Sequence[tuple[int, float]]
 
 
-def validation_curves(results: Results, metric: str = "miou_expr") -> list[Curve]:
-    """Validation score of each row over its steps, averaged over the seeds that reached a step."""
+def validation_curves(results: Results) -> list[Curve]:
+    """The table's first metric on the validation split, over each row's steps, averaged over the seeds that reached a step."""
+    metric = results.table.metrics[0]
     curves = []
     for row in results.rows:
         at: dict[int, list[float]] = {}
@@ -66,13 +69,16 @@ def line_chart(curves: Sequence[Curve], y_title: str) -> str:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for step in (0, x_end // 2, x_end):
-        parts.append(f'<text class="tick" x="{x(step):.1f}" y="{HEIGHT - 14}" text-anchor="middle">{step}</text>')
-    parts.append(f'<text class="tick" x="{(LEFT + WIDTH) / 2:.0f}" y="{HEIGHT - 1}" text-anchor="middle">step</text>')
+        parts.append(f'<text class="tick" x="{x(step):.1f}" y="{HEIGHT - 20}" text-anchor="middle">{step}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="tick" x="{middle:.0f}" y="{HEIGHT - 2}" text-anchor="middle">training step</text>')
     for curve, colour in drawn:
+        parts.append(f"<g><title>{escape(curve.label)}</title>")
         path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in curve.points)
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{path}"/>')
         for step, value in curve.points:
             parts.append(f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.5" fill="{colour}"/>')
+        parts.append("</g>")
     parts.append("</svg>")
     return "".join(parts)
 
@@ -80,6 +86,28 @@ def line_chart(curves: Sequence[Curve], y_title: str) -> str:
 def legend(curves: Sequence[Curve]) -> list[tuple[str, str]]:
     """(colour, label) of the curves that a chart shows."""
     return [(PALETTE[n % len(PALETTE)], curve.label) for n, curve in enumerate(curves) if curve.points]
+
+
+def interval_chart(test: Tested, reach: float) -> str:
+    """An SVG of one comparison: its interval and difference on an axis of -reach to reach points, 0 in the middle."""
+
+    def x(value: float) -> float:
+        return 90 + 84 * max(-1.0, min(1.0, value / reach))
+
+    side = "for" if test.low > 0 else "against" if test.high < 0 else "open"
+    return (
+        f'<svg class="interval {side}" viewBox="0 0 180 22" role="img" aria-label="{escape(interval(test))}" '
+        'xmlns="http://www.w3.org/2000/svg">'
+        '<rect class="side" x="90" y="2" width="88" height="18" rx="3"/><line class="zero" x1="90" x2="90" y1="0" y2="22"/>'
+        f'<line class="reach" x1="{x(test.low):.1f}" x2="{x(test.high):.1f}" y1="11" y2="11"/>'
+        f'<circle cx="{x(test.difference):.1f}" cy="11" r="4.5"/></svg>'
+    )
+
+
+def reach(judged: Sequence[Judged]) -> float:
+    """Half width of the axis that shows all intervals of a table, so that they can be compared by eye."""
+    ends = [abs(end) for claim in judged for test in claim.tests for end in (test.low, test.high)]
+    return 1.02 * max(ends, default=1.0) or 1.0
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -112,10 +140,10 @@ def examples(results: Results) -> list[Example]:
         return []
     lines = []
     for wanted in source.predictions():
-        path = source.planned.trial.path / "predictions" / wanted["image"]
-        if not path.exists():
-            continue
-        image = _read(path)
+        try:
+            image = _read(source.planned.trial.path / "predictions" / wanted["image"])
+        except OSError:
+            continue  # the rest of the report does not hang on a picture
         truth = _mask(wanted["target"])
         masks: list[tuple[str, str | None, float | None]] = []
         for label, _ in first:
@@ -142,12 +170,13 @@ def _mask(rle: dict[str, Any]) -> NDArray[np.bool_]:
 
 
 def _tinted(image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The masked part tinted and edged, the rest faded to grey, so that a mask is seen on any ground."""
-    grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.5 + 100
-    inside = 0.45 * image + 0.55 * np.array(colour)
+    """The masked part in shades of `colour`, edged, the rest faded grey, so that a mask is seen on any ground."""
+    shade = image.mean(axis=2, keepdims=True)
+    grey = (shade * 0.45 + 120).repeat(3, axis=2)
+    inside = np.array(colour) * (0.55 + 0.6 * shade / 255)
     edge = mask & ~(np.roll(mask, 1, 0) & np.roll(mask, -1, 0) & np.roll(mask, 1, 1) & np.roll(mask, -1, 1))
     result = np.where(mask[..., None], inside, grey)
-    result[edge] = np.array(colour) * 0.8
+    result[edge] = np.array(colour) * 0.45
     return result.clip(0, 255).astype(np.uint8)
 
 

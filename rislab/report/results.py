@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -34,6 +35,7 @@ class Cell:
     planned: Planned
     state: State
     error: str
+    kind: str
     stale: tuple[str, ...]
 
     @property
@@ -54,23 +56,28 @@ class Cell:
         return None if found is None else float(found)
 
     def per_expression(self, split: str) -> PerExpression | None:
-        path = self.planned.trial.scores_file
-        if self.state != "done" or not path.exists():
-            return None
+        """None unless done, and when the file is missing or damaged."""
         names = ["sent_id", "image_id", "intersection", "union", "iou"]
-        table = pq.read_table(path, columns=[*names, "split"])
+        try:
+            table = pq.read_table(self.planned.trial.scores_file, columns=[*names, "split"])
+        except (OSError, pa.ArrowException):
+            return None
+        if self.state != "done" or set(table.column_names) != {*names, "split"}:
+            return None
         chosen = table.column("split").to_numpy(zero_copy_only=False) == split
         columns = {name: table.column(name).to_numpy()[chosen] for name in names}
         order = np.argsort(columns["sent_id"], kind="stable")
         return PerExpression(**{name: column[order] for name, column in columns.items()})
 
     def curve(self, name: str) -> list[tuple[int, float]]:
-        """(step, value) of a logged quantity."""
+        """(step, finite value) of a logged quantity; whole lines only, since a running trial is still writing."""
         path = self.planned.trial.curves
         if not path.exists():
             return []
-        parts = (line.split(",") for line in path.read_text().splitlines()[1:])
-        return [(int(p[0]), float(p[3])) for p in parts if len(p) == 4 and p[2] == name]
+        lines = path.read_text(errors="replace").splitlines(keepends=True)[1:]
+        parts = [line.strip().split(",") for line in lines if line.endswith("\n")]
+        points = [(int(p[0]), float(p[3])) for p in parts if len(p) == 4 and p[2] == name]
+        return [(step, value) for step, value in points if np.isfinite(value)]
 
     def predictions(self) -> list[dict[str, Any]]:
         found = read_json(self.planned.trial.path / "predictions" / "predictions.json")
@@ -127,9 +134,11 @@ def collect(table: Table, profile: Profile, seeds: Sequence[int], planned: Seque
     for cell in planned:
         answer = answers[cell.name]
         state = answer.state
-        error = "" if state == "done" else str(answer.trial.status().get("error") or "")
+        status = {} if state == "done" else answer.trial.status()
         stale = tuple(answer.stale()) if state == "done" else ()
-        rows.setdefault(cell.row.name, []).append(Cell(answer, state, error, stale))
+        rows.setdefault(cell.row.name, []).append(
+            Cell(answer, state, str(status.get("error") or ""), str(status.get("kind") or ""), stale)
+        )
     by_name = {row.name: row for row in table.rows}
     return Results(
         table, profile, tuple(seeds), tuple(RowResult(by_name[name], tuple(cells)) for name, cells in rows.items())

@@ -7,6 +7,7 @@ from rislab.report.statistics import Judged, Tested
 from rislab.report.view import METRIC_TITLES, View
 
 UNVERIFIED = "not verified"
+REPEAT_ONE = "rislab fit --config runs/DIRECTORY/config.yaml"
 
 
 def signed(value: float | None) -> str:
@@ -14,7 +15,8 @@ def signed(value: float | None) -> str:
 
 
 def interval(test: Tested) -> str:
-    return f"{test.difference:+.2f} [{test.low:+.2f}, {test.high:+.2f}], p = {test.p:.3f}"
+    p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.3f}"
+    return f"{test.difference:+.2f} [{test.low:+.2f}, {test.high:+.2f}], {p}"
 
 
 def evidence(judged: Judged) -> str:
@@ -23,7 +25,7 @@ def evidence(judged: Judged) -> str:
 
 
 def markdown(view: View) -> str:
-    table, profile = view.results.table, view.results.profile
+    table = view.results.table
     out = [f"# {table.title}", "", f"{table.paper.title} ({table.paper.venue} {table.paper.year}). {view.summary}.", ""]
     if view.notice:
         out += [f"> **These numbers are not the paper's benchmark.** {view.notice}", ""]
@@ -35,15 +37,15 @@ def markdown(view: View) -> str:
     head += ["params (M)", "paper: params (M)", "same setup?"]
     out += [_md_row(head), _md_row(["---"] * len(head))]
     for line in view.lines:
-        cells = [line.label + (" †" if line.stale else ""), line.n]
+        cells = [_md(line.label) + (" †" if line.stale else ""), line.n]
         for ours in line.ours:
-            cells += [f"**{ours.text}**" if ours.best else ours.text, signed(ours.change)]
+            cells += [f"**{ours.text}**" if ours.best else ours.text or f"*{line.state}*", signed(ours.change)]
         for paper in line.paper:
             value = UNVERIFIED if paper.value is None else f"{paper.value:.2f}"
             cells += [f"**{value}**" if paper.best else value, signed(paper.change)]
         cells.append("" if line.parameters is None else f"{line.parameters:.2f}")
         cells.append(UNVERIFIED if line.paper_parameters is None else f"{line.paper_parameters:.2f}")
-        cells.append("yes" if profile.is_paper_dataset else "no: other data, smaller model")
+        cells.append(view.same_setup)
         out.append(_md_row(cells))
     out += ["", "Percent; Δ is the change against the baseline row. " + _footnotes(view), ""]
     if view.judged:
@@ -56,16 +58,21 @@ def markdown(view: View) -> str:
         ]
         for judged in view.judged:
             claim = judged.claim
-            text = f"{claim.text}<br>`{claim.holds}`"
+            text = f"{_md(claim.text)}<br>`{claim.holds}`"
             note = judged.why if judged.tests else ""
-            out.append(_md_row([text, f"**{judged.verdict}**", evidence(judged), note, claim.source]))
+            out.append(_md_row([text, f"**{judged.verdict}**", evidence(judged), note, _md(claim.source)]))
         out.append("")
     if view.failures:
         out += ["## What did not finish", ""]
-        out += [f"- {f['trial']}: {f['state']}: {_md(f['error'])}" for f in view.failures] + [""]
+        out += [f"- {f['trial']}: {f['state']}: {_md(f['error'])} (`{f['log']}`)" for f in view.failures] + [""]
     out += ["## Conventions", ""] + [f"- {_md(name)}: {_md(text)}" for name, text in view.conventions] + [""]
     out += ["## Provenance", ""] + [f"- {_md(name)}: {_md(text)}" for name, text in view.provenance]
-    out += [f"- repeat: `{view.command}`", "", _md_row(["trial", "directory", "state", "minutes", "steps/s", "MiB"])]
+    out += [
+        f"- repeat the table: `{view.command}`",
+        f"- repeat one trial: `{REPEAT_ONE}`",
+        "",
+        _md_row(["trial", "directory", "state", "minutes", "steps/s", "MiB"]),
+    ]
     out.append(_md_row(["---"] * 6))
     out += [
         _md_row([t["trial"], f"`{t['directory']}`", t["state"], t["minutes"], t["speed"], t["memory"]])
@@ -83,7 +90,10 @@ def _footnotes(view: View) -> str:
 
 
 def _md(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    """Plain text for Markdown: no tags, no emphasis; `_md_row` sees to columns and lines."""
+    for mark in "\\`*_[":
+        text = text.replace(mark, "\\" + mark)
+    return text.replace("\n", " ").replace("<", "&lt;")
 
 
 def _md_row(cells: list[str]) -> str:
@@ -105,7 +115,18 @@ def csv_text(view: View) -> str:
         for column, cells in sorted(result.row.paper.items()):
             for metric, value in sorted(cells.items()):
                 writer.writerow(
-                    [table.name, profile.name, "paper", column, "val", result.row.name, "", metric, repr(value), ""]
+                    [
+                        table.name,
+                        profile.name,
+                        "paper",
+                        column,
+                        profile.split,
+                        result.row.name,
+                        "",
+                        metric,
+                        repr(value),
+                        "",
+                    ]
                 )
     return out.getvalue()
 
@@ -124,13 +145,17 @@ _LATEX = {
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
     "−": "-",
+    "[": "{[}",  # at a row's start it would be read as an argument of the line break before
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }
 
 
 def latex_escape(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    """Plain text for LaTeX; letters that its T1 fonts lack become `?`, where pdflatex would stop."""
+    return "".join(
+        _LATEX.get(c, c if ord(c) < 0x180 or c in "\u2013\u2014\u2018\u2019\u201c\u201d\u2026" else "?") for c in text
+    )
 
 
 def latex(view: View) -> str:
@@ -150,8 +175,10 @@ def latex(view: View) -> str:
     top += ["ours", "paper"]
     body = []
     for line in view.lines:
-        cells = [latex_escape(line.label)]
-        for cell in line.ours:
+        cells = [latex_escape(line.label) + (r"\textsuperscript{\dag}" if line.stale else "")]
+        if line.state:
+            cells.append(rf"\multicolumn{{{2 * ours}}}{{c}}{{\emph{{{latex_escape(line.state)}}}}}")
+        for cell in line.ours if not line.state else ():
             text = latex_escape(cell.text)
             cells += [rf"\textbf{{{text}}}" if cell.best else text, signed(cell.change)]
         for published in line.paper:
@@ -163,11 +190,14 @@ def latex(view: View) -> str:
     caption = latex_escape(f"{table.title}. Percent; mean ± standard deviation over seeds where there are several. ")
     if view.notice:
         caption += rf"\textbf{{{latex_escape(view.notice)}}} "
-    caption += latex_escape('"--": the published value could not be verified.')
+    caption += latex_escape("--: the published value could not be verified.")
+    if any(line.stale for line in view.lines):
+        caption += r" \dag: made with code that has changed since."
     verdicts = [
         rf"\item \textbf{{{judged.verdict}}}: {latex_escape(judged.claim.text)} ({latex_escape(evidence(judged))})"
         for judged in view.judged
     ]
+    caution = [rf"\emph{{{latex_escape(view.caution)}}}"] if view.caution else []
     return "\n".join(
         [
             r"\documentclass{article}",
@@ -192,7 +222,7 @@ def latex(view: View) -> str:
             r"\end{tabular}}",
             r"\end{table}",
             "% --- end of table",
-            *([r"\section*{Claims}", r"\begin{itemize}", *verdicts, r"\end{itemize}"] if verdicts else []),
+            *([r"\section*{Claims}", *caution, r"\begin{itemize}", *verdicts, r"\end{itemize}"] if verdicts else []),
             r"\end{document}",
             "",
         ]

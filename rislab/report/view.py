@@ -24,12 +24,11 @@ class Measured:
     spread: Spread | None
     change: float | None
     best: bool
-    state: str
 
     @property
     def text(self) -> str:
         if self.spread is None:
-            return self.state
+            return ""
         sd = "" if self.spread.sd is None else f" ± {self.spread.sd:.2f}"
         return f"{self.spread.mean:.2f}{sd}"
 
@@ -46,11 +45,14 @@ class Published:
 
 @dataclass(frozen=True)
 class Line:
+    """One row. state: what its trials are doing, empty once one of them has a result; n: finished seeds."""
+
     result: RowResult
     ours: tuple[Measured, ...]
     paper: tuple[Published, ...]
     parameters: float | None
     paper_parameters: float | None
+    state: str
     n: str
     stale: bool
 
@@ -88,8 +90,8 @@ class View:
     @property
     def caution(self) -> str | None:
         """Said before the verdicts when no row has been run twice."""
-        seeds = [test.seeds for judged in self.judged for test in judged.tests]
-        if not seeds or max(seeds) > 1:
+        tests = [test for judged in self.judged for test in judged.tests]
+        if not tests or any(test.covers_seeds for test in tests):
             return None
         return (
             "One seed: these verdicts say what this run showed. Whether another seed would show it, too, is open; seeds can "
@@ -98,9 +100,15 @@ class View:
 
     @property
     def paper_dataset(self) -> str:
-        titles = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "gref": "G-Ref"}
-        column = self.results.profile.column
-        return f"{titles.get(column, column)} {self.results.profile.split}"
+        """Called as the table's own profile on that data calls it."""
+        mine = self.results.profile
+        profiles = self.results.table.profiles.values()
+        titles = [p.dataset for p in profiles if p.is_paper_dataset and p.column == mine.column]
+        return f"{titles[0] if titles else mine.column}, {mine.split}"
+
+    @property
+    def same_setup(self) -> str:
+        return "yes" if self.results.profile.is_paper_dataset else "no"
 
     @property
     def summary(self) -> str:
@@ -111,8 +119,12 @@ class View:
 
     @property
     def command(self) -> str:
-        seeds = ",".join(map(str, self.results.seeds)) + ("," if len(self.results.seeds) == 1 else "")
-        return f"rislab ablate run {self.results.table.path.stem} --profile {self.results.profile.name} --seeds {seeds}"
+        """What makes this table again."""
+        table, seeds = self.results.table, self.results.seeds
+        listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
+        asked = str(len(seeds)) if seeds == tuple(range(len(seeds))) else listed
+        name = table.path.stem if table.path.parent.name == "ablations" else table.path.name
+        return f"rislab ablate run {name} --profile {self.results.profile.name} --seeds {asked}"
 
 
 def view(results: Results) -> View:
@@ -135,7 +147,6 @@ def view(results: Results) -> View:
                 spread(result.values(split, metric)),
                 _change(means, name, base.row.name if base else "", metric),
                 _is_best(means, name, metric, results),
-                Counter(cell.state for cell in result.cells).most_common(1)[0][0],
             )
             for metric in table.metrics
         )
@@ -156,6 +167,7 @@ def view(results: Results) -> View:
                 paper,
                 result.parameters,
                 published.get((name, "params_m")),
+                "" if done else _states(result),
                 str(done) if done == len(result.cells) else f"{done}/{len(result.cells)}",
                 any(cell.stale for cell in result.cells),
             )
@@ -172,6 +184,14 @@ def view(results: Results) -> View:
     )
 
 
+def _states(result: RowResult) -> str:
+    """`diverged`; `1 running, 2 pending`."""
+    counts = Counter(cell.state for cell in result.cells)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
 def _change(values: dict[tuple[str, str], float], row: str, base: str, metric: str) -> float | None:
     mine, theirs = values.get((row, metric)), values.get((base, metric))
     return None if mine is None or theirs is None or row == base else mine - theirs
@@ -184,7 +204,12 @@ def _is_best(values: dict[tuple[str, str], float], row: str, metric: str, result
 
 def _failures(results: Results) -> list[dict[str, str]]:
     return [
-        {"trial": cell.planned.name, "state": cell.state, "error": cell.error or "no reason was recorded"}
+        {
+            "trial": cell.planned.name,
+            "state": f"{cell.state} ({cell.kind})" if cell.kind and cell.kind != cell.state else cell.state,
+            "error": cell.error or "no reason was recorded",
+            "log": relative(cell.planned.trial.path) + "/log/stdout.txt",
+        }
         for cell in results.cells
         if cell.state in ("failed", "diverged", "lost", "interrupted")
     ]
@@ -251,7 +276,8 @@ def _conventions(results: Results) -> list[tuple[str, str]]:
     rows.append(
         (
             "verdicts",
-            "paired bootstrap over images (all expressions of an image together) and seeds, 2000 draws; p is two-sided, "
+            "paired bootstrap over images (all expressions of an image together); with several seeds, each draw also gets an "
+            "error of the mean over seeds, from Student's t and the spread between seeds pooled over rows; p is two-sided, "
             "adjusted by Holm over the table's claims; a claim is decided at p < 0.05",
         )
     )

@@ -1,17 +1,18 @@
-"""Reports of tables in every state, and the statistics under them."""
+"""Reports of tables in every state: unfinished, failed, damaged, with one seed and with several."""
 
 import html as html_module
+import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from rislab.report.build import build
-from rislab.report.results import PerExpression, collect
-from rislab.report.statistics import Bootstrap, holm, judge, sums
+from rislab.report.results import collect
+from rislab.report.statistics import judge
 from rislab.report.text import latex_escape
 from rislab.report.view import view
 from tests.report.trials import finish, planned_table
@@ -40,7 +41,7 @@ def campaign(tmp_path: Path, seeds: list[int]):
     gains = {"base": 0.0, "better": 0.12, "same": 0.0}
     for cell in planned:
         if cell.row.name in gains:
-            finish(cell, gains[cell.row.name], EVIL, missing_pictures=cell.row.name == "same")
+            finish(cell, gains[cell.row.name], EVIL, pictures=cell.row.name != "same")
         else:
             cell.write()
             cell.trial.update_status(state="diverged", error="loss term mask is not finite at step 7 <here>")
@@ -49,21 +50,25 @@ def campaign(tmp_path: Path, seeds: list[int]):
 
 def test_verdicts(campaign, seeds: list[int]) -> None:
     table, planned = campaign
-    verdicts = {j.claim.name: j for j in judge(collect(table, table.profile("toy"), seeds, planned))}
-    assert {name: j.verdict for name, j in verdicts.items()} == {
+    results = collect(table, table.profile("toy"), seeds, planned)
+    judged = {j.claim.name: j for j in judge(results)}
+    several = len(seeds) > 1
+    assert {name: j.verdict for name, j in judged.items()} == {
         "up": "replicated",
         "down": "contradicted",
-        "even": "inconclusive",
+        # Two rows that are alike: one seed takes luck for a gain, which is what the report's caution is about.
+        "even": "inconclusive" if several else "replicated",
         "never": "not run",
     }
-    up, down = verdicts["up"].tests[0], verdicts["down"].tests[0]
-    assert up.difference == pytest.approx(12, abs=1)
+    up, down = judged["up"].tests[0], judged["down"].tests[0]
+    assert up.difference == pytest.approx(12, abs=2)
     assert up.low < up.difference < up.high
     assert down.difference == -up.difference
-    assert ("one seed" in verdicts["up"].why) == (len(seeds) == 1)
-    caution = view(collect(table, table.profile("toy"), seeds, planned)).caution
-    assert (caution is not None) == (len(seeds) == 1)
-    assert "no result for broken" in verdicts["never"].why
+    assert up.covers_seeds == several
+    assert ("one seed" in judged["up"].why) == (not several)
+    assert ("seeds would" in judged["even"].why) == several
+    assert (view(results).caution is not None) == (not several)
+    assert "no result for broken" in judged["never"].why
 
 
 def test_all_forms_say_the_same_and_are_repeatable(campaign, seeds: list[int], tmp_path: Path) -> None:
@@ -77,7 +82,7 @@ def test_all_forms_say_the_same_and_are_repeatable(campaign, seeds: list[int], t
     for name in ("report.md", "report.tex", "report.html"):
         text = first[name].decode()
         assert mean in text
-        assert "diverged" in text or name == "report.tex"
+        assert "diverged" in text
         assert "Compare the order of the rows, never the level" in text
     assert first["report.csv"].decode().count("\n") > 10
 
@@ -124,51 +129,58 @@ def test_latex_compiles(campaign, seeds: list[int], tmp_path: Path) -> None:
 
 def test_latex_escapes_what_tex_would_read() -> None:
     assert latex_escape(r"100%_$\{x}") == r"100\%\_\$\textbackslash{}\{x\}"
+    assert latex_escape("\u05d0 \U0001f600 Müller – [a]") == "? ? Müller – {[}a]"
 
 
-def table_of(rng: np.random.Generator, images: int) -> PerExpression:
-    image = np.sort(rng.integers(0, images, images * 3))
-    union = rng.integers(50, 500, len(image))
-    intersection = (union * rng.random(len(image))).astype(np.int64)
-    return PerExpression(np.arange(len(image)), image, intersection, union, intersection / union)
+def test_rows_without_a_result_say_why(campaign, seeds: list[int], tmp_path: Path) -> None:
+    table, planned = campaign
+    broken = [cell for cell in planned if cell.row.name == "broken"]
+    broken[0].trial.update_status(state="failed", error="12.jpg: cut | short", kind="data")
+    markdown, _, tex, page = (f.read_text() for f in build(table, table.profile("toy"), seeds, planned, tmp_path))
+    state = "failed" if len(seeds) == 1 else "1 failed, 2 diverged"
+    assert f'<td class="state" colspan="6">{state}</td>' in page
+    assert f"| *{state}* |" in markdown
+    assert rf"\multicolumn{{6}}{{c}}{{\emph{{{state}}}}}" in tex
+    assert (
+        f"broken s0: failed (data): 12.jpg: cut | short (`tiny/{broken[0].trial.path.name}/log/stdout.txt`)" in markdown
+    )
+    assert "--retry" in page
 
 
-def test_sums_give_the_metrics_of_the_definition() -> None:
-    table = table_of(np.random.default_rng(0), 12)
-    for metric, wanted in (
-        ("miou_expr", table.iou.mean()),
-        ("oiou", table.intersection.sum() / table.union.sum()),
-        ("pr@70", (table.iou > 0.7).mean()),
-    ):
-        top, bottom = sums(table, metric)
-        assert top.sum() / bottom.sum() == pytest.approx(wanted)
+def test_damaged_files_cost_what_they_held_and_no_more(campaign, seeds: list[int], tmp_path: Path) -> None:
+    table, planned = campaign
+    cells = {cell.name: cell for cell in planned}
+    better, same = cells["better s0"].trial, cells["same s0"].trial
+    better.scores_file.write_bytes(better.scores_file.read_bytes()[:100])
+    cells["base s0"].trial.path.joinpath("predictions", "1.jpg").write_bytes(b"no picture")
+    scores = json.loads(same.metrics_file.read_text())
+    scores["splits"]["val"]["oiou"] += 1
+    same.metrics_file.write_text(json.dumps(scores))
+    page = build(table, table.profile("toy"), seeds, planned, tmp_path)[-1].read_text()
+    why = {j.claim.name: j.why for j in judge(collect(table, table.profile("toy"), seeds, planned))}
+    assert "better s0: no readable scores of split 'val'" in why["up"]
+    assert "in metrics.json" in why["even"], "two files of a trial that disagree decide nothing"
+    assert "What the rows see" not in page
+    assert "Learning curves" in page, "a value cut short by a kill is left out"
 
 
-def test_bootstrap_is_that_of_images_drawn_one_by_one() -> None:
-    """The matrix form against a loop that draws images and gathers their expressions."""
-    table = table_of(np.random.default_rng(1), 25)
-    top, bottom = sums(table, "miou_expr")
-    images = len(top)
-    fast = Bootstrap(images, 1).metric(top[None], bottom[None])[:, 0]
-    rng = np.random.default_rng(5)
-    groups = [table.iou[table.image_id == i] for i in np.unique(table.image_id)]
-    slow = [100 * np.concatenate([groups[i] for i in rng.integers(0, images, images)]).mean() for _ in range(2000)]
-    assert np.mean(fast) == pytest.approx(np.mean(slow), abs=0.4)
-    assert np.std(fast) == pytest.approx(np.std(slow), rel=0.1)
+def test_repeating_is_said_as_it_is_typed(campaign, seeds: list[int]) -> None:
+    table, planned = campaign
+    seen = view(collect(table, table.profile("toy"), seeds, planned))
+    assert seen.command == f"rislab ablate run table.yaml --profile toy --seeds {len(seeds)}"
+    assert view(collect(table, table.profile("toy"), [4], planned)).command.endswith("--seeds 4,")
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    rng = np.random.default_rng(2)
-    covered = 0
-    for _ in range(200):
-        difference = rng.normal(1.0, 6.0, (1, 80))
-        drawn = Bootstrap(80, 1, 400).metric(difference / 100, np.ones((1, 80)))[:, 0]
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        covered += low <= 1.0 <= high
-    assert 0.89 <= covered / 200 <= 0.99
+def test_markup_in_a_table_is_text_in_markdown(campaign, seeds: list[int], tmp_path: Path) -> None:
+    table, planned = campaign
+    markdown = build(table, table.profile("toy"), seeds, planned, tmp_path)[0].read_text()
+    assert "better & &lt;b>bolder&lt;/b> 100%\\_$" in markdown
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert {line.count("|") - line.count("\\|") for line in rows} == {12, 6, 7}, "one count a table: no cell has leaked"
 
 
-def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
+def test_report_needs_no_torch(tmp_path: Path) -> None:
+    heavy = "torch lightning cv2 matplotlib scipy pandas"
+    code = f"import sys, rislab.report.build; print(*[m for m in '{heavy}'.split() if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []
