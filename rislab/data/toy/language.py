@@ -35,6 +35,10 @@ class Looks:
     def words(self) -> str:
         return " ".join(word for word in (self.size, self.pattern, self.colour, self.shape or "shape") if word)
 
+    def plural(self) -> str:
+        words = self.words()
+        return f"{words}es" if words.endswith("s") else f"{words}s"
+
 
 @dataclass(frozen=True)
 class Extreme:
@@ -135,7 +139,7 @@ def _long(rng: np.random.Generator, meaning: Meaning) -> str:
         verb = str(rng.choice(("that is", "which is", "lying")))
         return f"the {meaning.looks.words()} {verb} {RELATIONS[meaning.side]} the {meaning.other.words()}"
     if isinstance(meaning, Extreme):
-        return f"of the {meaning.looks.words()}s, the one furthest to the {meaning.side}"
+        return f"of the {meaning.looks.plural()}, the one furthest to the {meaning.side}"
     return f"a {meaning.words()} in the picture"
 
 
