@@ -35,7 +35,7 @@ def resolve(config: Any) -> Any:
     """`config` with every default of our classes filled in, at every depth; classes of others stay as written.
 
     Options that have the value which their class declares in `absent_means` are left out, so that adding such an option
-    changes no identity.
+    changes no identity. Constants that it declares in `hashed_with` are put in.
     """
     if isinstance(config, list):
         return [resolve(item) for item in config]
@@ -56,7 +56,12 @@ def _filled(class_path: str, given: dict[str, Any]) -> dict[str, Any]:
             full[name] = _filled(option.of, value)  # a dataclass of ours, given by its fields
         else:
             full[name] = resolve(value)
-    return {name: value for name, value in full.items() if not _is_absent(known, name, value)}
+    versions = {
+        path.removeprefix(signature.PACKAGE): signature.constant(*path.rsplit(".", 1))
+        for path, options in known.hashed_with.items()
+        if options.items() <= full.items()
+    }
+    return {name: value for name, value in full.items() if not _is_absent(known, name, value)} | versions
 
 
 def _is_absent(known: signature.Signature, name: str, value: Any) -> bool:

@@ -33,11 +33,17 @@ class Option:
 
 @dataclass(frozen=True)
 class Signature:
-    """absent_means: values that an option has in configs written before it existed; see `identity`."""
+    """What a class takes, and two declarations of it that `identity` reads.
+
+    absent_means: values that an option has in configs written before it existed.
+    hashed_with: constants by their dotted path that count, each with the options it goes with; none for always. What
+        code makes from a recipe changes with the code, and a version number says so.
+    """
 
     class_path: str
     options: dict[str, Option]
     absent_means: dict[str, Any] = field(default_factory=dict)
+    hashed_with: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def source_file(module: str) -> Path:
@@ -66,7 +72,7 @@ def read(class_path: str) -> Signature:
     found = _from_init(init, class_path) if init is not None else _from_fields(node, class_path)
     ours = _classes_of_ours(tree, module)
     options = {option.name: replace(option, of=_named(option.annotation, ours)) for option in found}
-    return Signature(class_path, options, _absent_means(node))
+    return Signature(class_path, options, _declared(node, "absent_means"), _declared(node, "hashed_with"))
 
 
 def _classes_of_ours(tree: ast.Module, module: str) -> dict[str, str]:
@@ -139,9 +145,9 @@ def _choices(annotation: ast.expr | None) -> tuple[Any, ...] | None:
     return None
 
 
-def _absent_means(node: ast.ClassDef) -> dict[str, Any]:
+def _declared(node: ast.ClassDef, name: str) -> dict[str, Any]:
     for item in node.body:
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id == "absent_means":
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id == name:
             return dict(ast.literal_eval(item.value)) if item.value else {}
     return {}
 

@@ -5,7 +5,7 @@ were trained with it, and open_clip only warns when it is missing.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import open_clip
 import torch
@@ -24,6 +24,8 @@ class CLIPSpec:
     name: an open_clip model, or `rislab-tiny-RN`, `rislab-tiny-ViT`.
     pretrained: a tag or file that open_clip knows; `toy` for the tiny ones; None for random weights.
     """
+
+    hashed_with: ClassVar[dict[str, dict[str, str]]] = {"rislab.clip.tiny.VERSION": {"pretrained": "toy"}}
 
     name: str
     pretrained: str | None = None

@@ -111,6 +111,20 @@ def test_an_option_added_later_with_its_neutral_value_changes_nothing(method: An
     assert method(option=", norm: bool = False", declared='absent_means: ClassVar = {"norm": False}') == before
 
 
+def test_a_world_or_clip_that_our_code_makes_anew_is_another_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy, foreign = (
+        tiny_config(model__init_args__clip={"name": name, "pretrained": weights})
+        for name, weights in (("rislab-tiny-RN", "toy"), ("RN50", "openai"))
+    )
+    del foreign["data"]["init_args"]["generate"]
+    before = hashed(toy), hashed(foreign)
+    constant = signature.constant
+    for counted in ("rislab.data.toy.world", "rislab.clip.tiny"):
+        raised = {(counted, "VERSION"): 99}
+        monkeypatch.setattr(signature, "constant", lambda *path, r=raised: r.get(path) or constant(*path))
+        assert (hashed(toy) != before[0], hashed(foreign) != before[1]) == (True, False)
+
+
 def test_signature_reads_types_choices_and_defaults() -> None:
     read = signature.read("rislab.methods.cris.task.CRISTask")
     assert read.options["decoder_layers"].choices == (0, 1, 2, 3, 4)

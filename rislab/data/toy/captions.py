@@ -5,8 +5,6 @@ from numpy.typing import NDArray
 
 from rislab.data.toy.scene import COLOURS, SHAPES, Thing, draw, place
 
-VERSION = 1  # part of the pretrained weights' name: raise it when the pairs change
-
 
 def pairs(count: int, size: int, seed: int) -> tuple[NDArray[np.uint8], list[str]]:
     """uint8 RGB [count, size, size, 3] and as many captions; one to three things a picture."""

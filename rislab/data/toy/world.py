@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -58,6 +58,8 @@ class ToyWorld:
 
     scenes: pictures in all, at least 20; size: their side in pixels, at least 48; seed: of everything, 0 or more.
     """
+
+    hashed_with: ClassVar[dict[str, dict[str, str]]] = {"rislab.data.toy.world.VERSION": {}}
 
     scenes: int = 4000
     size: int = 96
