@@ -31,37 +31,38 @@ REACHABLE = ("data", "clip", "nn", "losses", "metrics", "training")
 """Rooms that every trial runs through, beside its own method."""
 
 
-def resolve(config: Any) -> Any:
+def resolve(config: Any, with_versions: bool = False) -> Any:
     """`config` with every default of our classes filled in, at every depth; classes of others stay as written.
 
     Options that have the value which their class declares in `absent_means` are left out, so that adding such an option
-    changes no identity. Constants that it declares in `hashed_with` are put in.
+    changes no identity.
+    with_versions: put in the constants that classes declare in `hashed_with`; they are no options of anything.
     """
     if isinstance(config, list):
-        return [resolve(item) for item in config]
+        return [resolve(item, with_versions) for item in config]
     if not isinstance(config, dict):
         return config
     class_path = config.get("class_path")
     if not isinstance(class_path, str) or not class_path.startswith(signature.PACKAGE):
-        return {key: resolve(value) for key, value in config.items()}
-    return {"class_path": class_path, "init_args": _filled(class_path, config.get("init_args") or {})}
+        return {key: resolve(value, with_versions) for key, value in config.items()}
+    return {"class_path": class_path, "init_args": _filled(class_path, config.get("init_args") or {}, with_versions)}
 
 
-def _filled(class_path: str, given: dict[str, Any]) -> dict[str, Any]:
+def _filled(class_path: str, given: dict[str, Any], with_versions: bool) -> dict[str, Any]:
     known = signature.read(class_path)
     full = {name: option.default for name, option in known.options.items() if option.default is not signature.REQUIRED}
     for name, value in given.items():
         option = known.options.get(name)
         if isinstance(value, dict) and "class_path" not in value and option is not None and option.of is not None:
-            full[name] = _filled(option.of, value)  # a dataclass of ours, given by its fields
+            full[name] = _filled(option.of, value, with_versions)  # a dataclass of ours, given by its fields
         else:
-            full[name] = resolve(value)
-    versions = {
-        path.removeprefix(signature.PACKAGE): signature.constant(*path.rsplit(".", 1))
-        for path, options in known.hashed_with.items()
-        if options.items() <= full.items()
-    }
-    return {name: value for name, value in full.items() if not _is_absent(known, name, value)} | versions
+            full[name] = resolve(value, with_versions)
+    kept = {name: value for name, value in full.items() if not _is_absent(known, name, value)}
+    if with_versions:
+        for path, options in known.hashed_with.items():
+            if options.items() <= full.items():
+                kept[path.removeprefix(signature.PACKAGE)] = signature.constant(*path.rsplit(".", 1))
+    return kept
 
 
 def _is_absent(known: signature.Signature, name: str, value: Any) -> bool:
@@ -70,7 +71,7 @@ def _is_absent(known: signature.Signature, name: str, value: Any) -> bool:
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that is hashed."""
-    full = resolve(config)
+    full = resolve(config, with_versions=True)
     for key in NEUTRAL:
         *path, last = key.split(".")
         place = full

@@ -17,7 +17,7 @@ COLOURS = {
     "blue": (40, 80, 215),
     "yellow": (238, 205, 40),
 }
-SIZES = {"small": (0.12, 0.14), "large": (0.19, 0.22)}  # radius, as a share of the scene's side
+SIZES = {"small": (0.145, 0.17), "large": (0.22, 0.25)}  # radius, as a share of the scene's side
 PATTERNS = ("plain", "striped")
 VISIBLE = 0.6  # least share of an object that may stay visible
 SUBPIXEL = 4  # cv2 takes fixed-point coordinates: 2**4 steps a pixel

@@ -21,7 +21,7 @@ from rislab.data.toy.scene import SHAPES, Scene, scene
 from rislab.errors import DataError
 from rislab.files import read_json, write_json
 
-VERSION = 2
+VERSION = 3
 """Raise it when the same recipe would give other bytes: worlds of earlier versions are then made anew."""
 
 RECIPE = "world.json"
