@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"cli"},
-    {"report", "launch", "training"},
+    {"report", "launch", "training", "scoring"},
     {"ablation", "methods"},
     {"clip"},
     {"data"},

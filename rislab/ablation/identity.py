@@ -11,6 +11,7 @@ from rislab.ablation import signature
 NEUTRAL = (
     "trial",
     "ckpt_path",
+    "export",
     "trainer.default_root_dir",
     "trainer.accelerator",
     "trainer.logger",

@@ -1,13 +1,17 @@
-"""`rislab data ...`: the embedded world and the tiny CLIP."""
+"""`rislab data ...`: look at data sets, write the embedded world, look at the tiny CLIP."""
 
 import argparse
 import json
 from pathlib import Path
 
+from rislab.cli import datasets
+
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("data", help="write the toy world, look at the tiny CLIP")
+    parser = commands.add_parser("data", help="check, compare and draw data sets; write the toy world")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    datasets.add_parsers(actions)
 
     toy = actions.add_parser(
         "toy",

@@ -17,27 +17,45 @@ MARGIN = 8
 def overlay(image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]], texts: Sequence[str]) -> Image.Image:
     """RGB [h, w, 3] with each mask [h, w] tinted and outlined, and a legend below. Small pictures are enlarged."""
     scale = max(1, round(SMALLEST_SIDE / min(image.shape[:2])))
-    canvas = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1).astype(np.float32)
+    large = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1)
+    picture = _tinted(large, [np.repeat(np.repeat(mask, scale, axis=0), scale, axis=1) for mask in masks])
+    said = [text if mask.any() else f"{text} (nothing found)" for mask, text in zip(masks, texts, strict=True)]
+    return _with_legend(picture, said, range(len(said)))
+
+
+def captioned(image: NDArray[np.uint8], mask: NDArray[np.bool_], texts: Sequence[str]) -> Image.Image:
+    """RGB [h, w, 3], faded but for one mask [h, w], and every text that means it below."""
+    said = texts if mask.any() else [f"{text} (nothing meant)" for text in texts]
+    grey = image.mean(axis=2, keepdims=True) * 0.35 + 150
+    faded = np.where(mask[..., None], image, grey).astype(np.uint8)
+    return _with_legend(_outlined(faded, mask), said, [0] * len(said))
+
+
+def _outlined(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Image.Image:
+    outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return Image.fromarray(np.asarray(cv2.drawContours(image.copy(), outline, -1, COLOURS[0], thickness=2), np.uint8))
+
+
+def _tinted(image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]]) -> Image.Image:
+    canvas = image.astype(np.float32)
     for number, mask in enumerate(masks):
         colour = np.array(COLOURS[number % len(COLOURS)], np.float32)
-        large = np.repeat(np.repeat(mask, scale, axis=0), scale, axis=1)
-        canvas[large] = 0.55 * canvas[large] + 0.45 * colour
-        outline, _ = cv2.findContours(large.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        canvas[mask] = 0.55 * canvas[mask] + 0.45 * colour
+        outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(canvas, outline, -1, colour.tolist(), thickness=2)
-    return _with_legend(Image.fromarray(canvas.clip(0, 255).astype(np.uint8)), masks, texts)
+    return Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
 
 
-def _with_legend(picture: Image.Image, masks: Sequence[NDArray[np.bool_]], texts: Sequence[str]) -> Image.Image:
+def _with_legend(picture: Image.Image, texts: Sequence[str], colours: Sequence[int]) -> Image.Image:
     font = ImageFont.load_default(16)
     line = 24
     sheet = Image.new("RGB", (picture.width, picture.height + line * len(texts) + 2 * MARGIN), "white")
     sheet.paste(picture)
     draw = ImageDraw.Draw(sheet)
-    for number, (mask, text) in enumerate(zip(masks, texts, strict=True)):
+    for number, (text, colour) in enumerate(zip(texts, colours, strict=True)):
         y = picture.height + MARGIN + number * line
-        draw.rectangle((MARGIN, y + 4, MARGIN + 16, y + 20), fill=COLOURS[number % len(COLOURS)])
-        said = text if mask.any() else f"{text} (nothing found)"
-        draw.text((MARGIN + 26, y + 2), _fit(draw, said, font, sheet.width - 2 * MARGIN - 26), fill="black", font=font)
+        draw.rectangle((MARGIN, y + 4, MARGIN + 16, y + 20), fill=COLOURS[colour % len(COLOURS)])
+        draw.text((MARGIN + 26, y + 2), _fit(draw, text, font, sheet.width - 2 * MARGIN - 26), fill="black", font=font)
     return sheet
 
 

@@ -16,7 +16,7 @@ TRAINING = {
 
 
 def parser() -> argparse.ArgumentParser:
-    from rislab.cli import ablate, data, segment
+    from rislab.cli import ablate, data, score, segment
 
     root = argparse.ArgumentParser(
         prog="rislab",
@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
     for name, text in TRAINING.items():
         commands.add_parser(name, help=text, add_help=False)
     segment.add_parser(commands)
+    score.add_parser(commands)
     data.add_parser(commands)
     ablate.add_parser(commands)
     return root

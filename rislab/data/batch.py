@@ -1,15 +1,12 @@
 """Images and queries: what every loader gives and every method takes."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rislab.data.geometry import Placement
-
-RLE = dict[str, Any]
-"""COCO run-length encoding: ``{"size": [h, w], "counts": bytes}``."""
+from rislab.data.masks import RLE
 
 
 @dataclass(frozen=True)
@@ -20,9 +17,11 @@ class Batch:
     texts: N sentences.
     image_index: int64 [N], the row of `images` that a query belongs to.
     masks: float32 [N, H, W] in [0, 1], soft targets at network resolution; None in evaluation.
-    targets: N masks at ORIGINAL size; None in training. An empty mask is a zero-target query.
+    targets: N masks at the size at which the protocol compares, the original one or its square; None in training.
     placements: I; what undoes the geometry.
     image_ids: I; ref_ids, sent_ids: N; ids of the annotation file.
+    no_target: N; whether nothing in the image is meant. Its mask is empty, but not every empty mask is one: an
+        annotation without a pixel is a fault of the file.
     """
 
     images: Tensor
@@ -34,6 +33,7 @@ class Batch:
     image_ids: list[int]
     ref_ids: list[int]
     sent_ids: list[int]
+    no_target: list[bool]
 
     def __len__(self) -> int:
         return len(self.texts)

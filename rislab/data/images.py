@@ -76,26 +76,30 @@ class ImageStore:
         Raises DataError for a missing or damaged file and for one whose size is not what `instances.json` says.
         """
         path = self.path(record)
-        data = path.read_bytes()
-        _refuse_truncated(path, data)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is None:
-            raise DataError(f"{path}: not a readable image ({len(data)} bytes)")
-        if image.shape[:2] != (record.height, record.width):
-            raise DataError(
-                f"{path}: {image.shape[1]}x{image.shape[0]} pixels, instances.json says {record.width}x{record.height}"
-            )
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        return decode(path.read_bytes(), record, str(path))
 
 
-def _refuse_truncated(path: Path, data: bytes) -> None:
+def decode(data: bytes, record: ImageRecord, where: str) -> NDArray[np.uint8]:
+    """Encoded bytes -> uint8 RGB [h, w, 3]; see `ImageStore.read`. Raises DataError that begins with `where`."""
+    _refuse_truncated(where, data)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise DataError(f"{where}: not a readable image ({len(data)} bytes)")
+    if image.shape[:2] != (record.height, record.width):
+        raise DataError(
+            f"{where}: {image.shape[1]}x{image.shape[0]} pixels, instances.json says {record.width}x{record.height}"
+        )
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+def _refuse_truncated(where: str, data: bytes) -> None:
     """OpenCV decodes what there is of a truncated JPEG and fills the rest with grey, without a word.
 
     A JPEG that ends with its end marker is whole. Some writers append bytes after it; then Pillow, which follows the
     segments but decodes more slowly, has the last word.
     """
     if not data:
-        raise DataError(f"{path}: empty file")
+        raise DataError(f"{where}: empty file")
     if not data.startswith(b"\xff\xd8") or data.endswith(b"\xff\xd9"):
         return
     from PIL import Image
@@ -103,4 +107,4 @@ def _refuse_truncated(path: Path, data: bytes) -> None:
     try:
         Image.open(io.BytesIO(data)).load()
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: truncated or damaged JPEG ({error})") from None
+        raise DataError(f"{where}: truncated or damaged JPEG ({error})") from None

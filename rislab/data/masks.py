@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from rislab.data.batch import RLE
 from rislab.errors import DataError
+
+RLE = dict[str, Any]
+"""COCO run-length encoding: ``{"size": [h, w], "counts": bytes}``."""
 
 FARTHEST = 1e5
 """Pixels; polygons may leave the picture (real ones do, by a fraction of a pixel), but not by this much."""
@@ -42,6 +44,11 @@ def area(rle: RLE) -> int:
     return int(coco_mask.area(rle))
 
 
+def intersection_area(one: RLE, other: RLE) -> int:
+    """Foreground pixels that two masks of one size share."""
+    return int(coco_mask.area(coco_mask.merge([one, other], intersect=True)))
+
+
 def union(rles: Sequence[RLE], height: int, width: int) -> RLE:
     """Union of masks of one size; the empty mask for none."""
     if not rles:
@@ -64,10 +71,17 @@ def from_segmentation(segmentation: Any, height: int, width: int) -> RLE:
         raise DataError(f"segmentation is neither polygons nor RLE but {type(segmentation).__name__}")
     if segmentation and all(isinstance(part, dict) for part in segmentation):
         return union([_from_rle(part, height, width) for part in segmentation], height, width)
-    if not all(isinstance(part, list) for part in segmentation):
+    usable = polygons(segmentation)
+    if usable is None:
         raise DataError("segmentation mixes forms: expected a list of flat polygons [x1, y1, x2, y2, ...]")
-    usable = [_polygon(part) for part in segmentation if len(part) >= 6 and len(part) % 2 == 0]
     return union(coco_mask.frPyObjects(usable, height, width) if usable else [], height, width)
+
+
+def polygons(segmentation: Any) -> list[list[float]] | None:
+    """The usable polygons of a segmentation, or None when it is no list of polygons. Raises DataError."""
+    if not isinstance(segmentation, list) or not all(isinstance(part, list) for part in segmentation):
+        return None
+    return [_polygon(part) for part in segmentation if len(part) >= 6 and len(part) % 2 == 0]
 
 
 def _polygon(coordinates: list[Any]) -> list[float]:

@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from rislab.data import masks
-from rislab.data.batch import RLE, Batch
-from rislab.data.geometry import Letterbox, Placement
-from rislab.data.refer import Refer, Reference
+from rislab.data.annotations import Reference
+from rislab.data.batch import Batch
+from rislab.data.geometry import Geometry, Placement
+from rislab.data.lmdb_layout import LmdbRefer
+from rislab.data.masks import RLE
+from rislab.data.refer import Refer
 from rislab.data.sampling import Row
+from rislab.metrics.protocols import Convention
 
 
 class Shelf:
@@ -64,17 +68,17 @@ class Queries(Dataset[Batch]):
     """Turns planned rows into a batch. Targets are rasterised here, once, so that a bad annotation is found at once.
 
     references: what the indices of the rows point into.
-    text_field: which text of an expression is the query, "sent" or "raw".
-    training: with letterboxed targets (`masks`), else with targets at the original size (`targets`).
+    convention: which text of an expression is the query, and what an evaluation's target is.
+    training: with targets placed as the images are (`masks`), else with those that the convention scores (`targets`).
     room: bytes for decoded images and then masks.
     """
 
     def __init__(
         self,
-        refer: Refer,
+        refer: Refer | LmdbRefer,
         references: Sequence[Reference],
-        geometry: Letterbox,
-        text_field: str,
+        geometry: Geometry,
+        convention: Convention,
         training: bool,
         room: int,
     ) -> None:
@@ -82,8 +86,10 @@ class Queries(Dataset[Batch]):
         self.geometry, self.training = geometry, training
         self.store = refer.store
         self.references = list(references)
-        self.texts = [[str(getattr(e, text_field)) for e in reference.expressions] for reference in references]
-        self.targets: list[RLE] = [refer.target(reference) for reference in references]
+        field = convention.text_field
+        self.texts = [[str(getattr(e, field)) for e in reference.expressions] for reference in references]
+        scored = None if training else convention
+        self.targets: list[RLE] = [refer.target(reference, scored) for reference in references]
         self.records = [refer.images[image_id] for image_id in dict.fromkeys(r.image_id for r in references)]
         self.number = {record.image_id: number for number, record in enumerate(self.records)}
         self.images = Shelf(len(self.records), (3, *geometry.size), room)
@@ -132,5 +138,6 @@ class Queries(Dataset[Batch]):
             placements=[self._placement(record.height, record.width) for record in records],
             image_ids=[row.image_id for row in rows],
             ref_ids=[self.references[at].ref_id for _, at, _ in asked],
+            no_target=[not self.references[at].ann_ids for _, at, _ in asked],
             sent_ids=[self.references[at].expressions[sentence].sent_id for _, at, sentence in asked],
         )

@@ -2,33 +2,35 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 from filelock import FileLock
 
 from rislab.data import masks, sampling
-from rislab.data.geometry import Letterbox
+from rislab.data.annotations import Reference
+from rislab.data.geometry import Geometry
+from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.loader import PlannedLoader, ResumableLoader
-from rislab.data.published import deviation
+from rislab.data.published import data_set, deviation
 from rislab.data.queries import Queries
-from rislab.data.refer import Refer, Reference, required_files
+from rislab.data.refer import Refer, required_files
 from rislab.data.toy.world import RECIPE, ToyWorld
 from rislab.errors import ConfigError, DataError
 from rislab.files import cache_dir
-from rislab.metrics.protocols import Protocol
+from rislab.metrics.protocols import Convention, Protocol
 
-TITLES = {"refcoco": "RefCOCO", "refcoco+": "RefCOCO+", "refcocog": "RefCOCOg"}
 ORDER = ("val", "testA", "testB", "test")  # as papers print them
 
 
 class ReferringData(L.LightningDataModule):
-    """RefCOCO, RefCOCO+ or RefCOCOg in the REFER layout.
+    """A referring data set in the layout of its release: RefCOCO, RefCOCO+, RefCOCOg, Ref-ZOM, gRefCOCO, or one alike.
 
     root: folder that holds the data set's folder and the images. With `generate`, a relative root lies in the user's
         cache folder.
-    dataset, split_by: which files, `ROOT/<dataset>/refs(<split_by>).p`.
+    dataset, split_by: which files, `ROOT/<dataset>/refs(<split_by>).p`, or what the release calls them.
     protocol: the evaluation convention; it also says which text of the file is read.
     generate: a world to write into `root` when it is not there.
     train_split, val_split: names in the file; test_splits: those to score at the end, None for all but training.
@@ -42,17 +44,21 @@ class ReferringData(L.LightningDataModule):
     shuffle_sentences: deal the sentences out to other references, in training and in evaluation: what a model scores
         then, it scores without language.
     limit_val_images: validate on the first so many images only; tests are always whole.
+    no_target_min_pixels: a mask of fewer pixels says "nothing there", where sentences may have no referent.
+    layout: files as released, or the LMDB files that CRIS's tools make, `ROOT/lmdb/<dataset>/<split>.lmdb`.
 
     Empty and overlong sentences are queries like any other. A reference whose annotated mask has no pixel is left out
     of training, with a warning, and scored in evaluation.
     """
 
+    absent_means: ClassVar[dict[str, Any]] = {"no_target_min_pixels": 1, "layout": "refer"}
+
     def __init__(
         self,
         root: str,
-        dataset: Literal["refcoco", "refcoco+", "refcocog"] = "refcoco",
-        split_by: Literal["unc", "umd", "google"] = "unc",
-        protocol: Protocol = Protocol.cris,
+        dataset: str = "refcoco",
+        split_by: str = "unc",
+        protocol: Protocol = Protocol.native,
         generate: ToyWorld | None = None,
         train_split: str = "train",
         val_split: str = "val",
@@ -65,6 +71,8 @@ class ReferringData(L.LightningDataModule):
         cache_mb: int = 0,
         shuffle_sentences: bool = False,
         limit_val_images: int | None = None,
+        no_target_min_pixels: int = 1,
+        layout: Literal["refer", "lmdb"] = "refer",
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -74,6 +82,7 @@ class ReferringData(L.LightningDataModule):
             ("num_workers", num_workers, 0),
             ("seed", seed, 0),
             ("cache_mb", cache_mb, 0),
+            ("no_target_min_pixels", no_target_min_pixels, 1),
             ("limit_val_images", 1 if limit_val_images is None else limit_val_images, 1),
         ):
             if value < least:
@@ -87,7 +96,9 @@ class ReferringData(L.LightningDataModule):
         self.batch_size, self.references_per_image, self.eval_images = batch_size, references_per_image, eval_images
         self.num_workers, self.seed, self.cache_mb = num_workers, seed, cache_mb
         self.shuffle_sentences, self.limit_val_images = shuffle_sentences, limit_val_images
-        self._refer: Refer | None = None
+        self.no_target_min_pixels = no_target_min_pixels
+        self.layout = layout
+        self._refer: Refer | LmdbRefer | None = None
         self._loaders: list[PlannedLoader] = []
         self._room = cache_mb << 20
 
@@ -98,14 +109,22 @@ class ReferringData(L.LightningDataModule):
     @property
     def benchmark(self) -> str:
         """What a report calls it; a generated world is never passed off as the real set, wherever it lies."""
-        name = f"{TITLES[self.dataset]} ({self.split_by})"
+        name = f"{data_set(self.dataset).title} ({self.split_by})"
         return f"toy world, {name}-like" if self._is_toy else name
 
     @property
-    def refer(self) -> Refer:
+    def convention(self) -> Convention:
+        """The protocol, with this data's own choice where it leaves one."""
+        return replace(self.protocol.convention, no_target_min_pixels=self.no_target_min_pixels)
+
+    @property
+    def refer(self) -> Refer | LmdbRefer:
         """The data set in memory, read on first use."""
         if self._refer is None:
-            self._refer = Refer(self.root, self.dataset, self.split_by)
+            is_lmdb = self.layout == "lmdb"
+            self._refer = (
+                LmdbRefer(self.root, self.dataset) if is_lmdb else Refer(self.root, self.dataset, self.split_by)
+            )
         return self._refer
 
     @property
@@ -116,9 +135,9 @@ class ReferringData(L.LightningDataModule):
         there = [split for split in self.refer.splits if split != self.train_split]
         return sorted(there, key=lambda split: (ORDER.index(split) if split in ORDER else len(ORDER), split))
 
-    def image_file(self, image_id: int) -> Path:
-        """Raises DataError naming the folders that were searched."""
-        return self.refer.image_file(image_id)
+    def picture(self, image_id: int) -> tuple[str, bytes]:
+        """(file suffix, encoded bytes). Raises DataError naming the folders that were searched."""
+        return self.refer.picture(image_id)
 
     def prepare_data(self) -> None:
         """Write the generated world, once, whoever asks first; say what is missing of a real data set."""
@@ -157,11 +176,11 @@ class ReferringData(L.LightningDataModule):
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
     @property
-    def _geometry(self) -> Letterbox:
+    def _geometry(self) -> Geometry:
         """How the method wants its images; it is asked, nobody guesses."""
         assert self.trainer is not None, "loaders are made for a Trainer and its method"
         geometry = self.trainer.lightning_module.geometry
-        assert isinstance(geometry, Letterbox), "a method has a geometry"
+        assert isinstance(geometry, Geometry), "a method has a geometry"
         return geometry
 
     def _references(self, split: str) -> list[Reference]:
@@ -197,9 +216,8 @@ class ReferringData(L.LightningDataModule):
         return loader
 
     def _queries(self, references: Sequence[Reference], training: bool, cached: bool) -> Queries:
-        text_field = self.protocol.convention.text_field
         room = self._room if cached else 0
-        queries = Queries(self.refer, references, self._geometry, text_field, training, room)
+        queries = Queries(self.refer, references, self._geometry, self.convention, training, room)
         self._room -= queries.size
         return queries
 

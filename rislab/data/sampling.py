@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rislab.data.refer import Reference, by_image
+from rislab.data.annotations import Reference
+from rislab.data.refer import by_image
 from rislab.errors import DataError
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rislab.data.batch import Batch
-from rislab.data.geometry import Letterbox
+from rislab.data.geometry import Geometry
 from rislab.errors import DivergedError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -25,7 +25,7 @@ class TextSegmenter(L.LightningModule):
         Scores follow the benchmark's convention instead.
     """
 
-    geometry: Letterbox
+    geometry: Geometry
     mask_threshold: float = 0.5
     mean: Tensor
     std: Tensor

@@ -1,30 +1,16 @@
 """The official evaluation conventions, as named objects.
 
-The same prediction gets different numbers in different papers. A convention says how logits return to the original
-size, what counts as foreground, and how an expression is scored; it is named in the config and printed beside every
-number.
+The same prediction gets different numbers in different papers. A convention says which text is read, how logits become
+a mask and at which size it is compared, what the target is, and how expressions are averaged. It is named in the config
+and printed beside every number. docs/conventions.md compares them.
 """
 
-import typing
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor
-
-
-class Undo(typing.Protocol):
-    """What a convention needs to know of `rislab.data.geometry.Placement`."""
-
-    @property
-    def input_size(self) -> tuple[int, int]: ...
-
-    def undo(self, probability: NDArray[np.float32]) -> NDArray[np.float32]: ...
+PRECISION_AT = (50, 60, 70, 80, 90)
+PRECISIONS = tuple(f"pr@{x}" for x in PRECISION_AT)
 
 
 @dataclass(frozen=True)
@@ -33,53 +19,147 @@ class Convention:
 
     title: what a report prints.
     text_field: which text of the annotation file is read, the cleaned `sent` or the typed `raw`.
-    threshold: a pixel is foreground when its probability is strictly greater.
-    iou_eps: added to the union.
-    strict_precision: Pr@X counts IoU > X (strict) or IoU >= X.
+
+    interpolation, aligned_corners, sigmoid_first: how a logit map is enlarged, and whether as probabilities.
+    threshold: a pixel is foreground when its probability is strictly greater; None leaves it to the method.
+    undo: kernel of the way back from a method's frame to the original size.
+    side: masks are compared on a square of this side that the picture is stretched to; None: at the original size.
+
+    overlaps: pixels under several polygons of a target belong to it (`union`), or do not (`holes`, see `lavt`).
+    redraws_polygons: targets are polygons stretched and drawn at `side`, not stretched masks.
+    skips_crowds: crowd annotations are no part of a target.
+
+    iou_eps: added to the union. strict_precision: Pr@X counts IoU > X / 100 (strict) or IoU >= X / 100.
+    zero_target: expressions without a referent are scored like any other (`counted`: IoU 0), leave the IoUs and have an
+        accuracy of their own (`apart`), or enter as in generalised RES (`generalised`, see `rislab.metrics.referring`).
+    no_target_min_pixels: a mask of fewer pixels says "nothing there".
+    averages: what is computed; those that need zero-target expressions are left out where there are none.
     source: where the convention was read.
     """
 
     title: str
     text_field: Literal["sent", "raw"]
-    threshold: float
+    interpolation: Literal["bicubic", "bilinear"]
+    aligned_corners: bool
+    sigmoid_first: bool
+    threshold: float | None
+    undo: Literal["cubic", "linear"]
+    side: int | None
+    overlaps: Literal["union", "holes"]
+    redraws_polygons: bool
+    skips_crowds: bool
     iou_eps: float
     strict_precision: bool
+    zero_target: Literal["counted", "apart", "generalised"]
+    averages: tuple[str, ...]
     source: str
+    no_target_min_pixels: int = 1
 
-    def input_probabilities(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        """Mask logits [N, h, w] -> probabilities float32 [N, H, W] at network input size.
 
-        Sigmoid first, then bicubic with aligned corners: the other order changes Pr@90 (CRIS `engine.inference`).
-        Always in float32: autocast would move pixels that lie near the threshold.
-        """
-        probabilities = torch.sigmoid(logits.float())[:, None]
-        if probabilities.shape[-2:] != size:
-            probabilities = F.interpolate(probabilities, size, mode="bicubic", align_corners=True)
-        return probabilities[:, 0]
+NATIVE = Convention(
+    title="native: original size, union of all polygons, all sentences, IoU >= X, zero targets apart",
+    text_field="sent",
+    interpolation="bilinear",
+    aligned_corners=False,
+    sigmoid_first=True,
+    threshold=None,
+    undo="linear",
+    side=None,
+    overlaps="union",
+    redraws_polygons=False,
+    skips_crowds=False,
+    iou_eps=0.0,
+    strict_precision=False,
+    zero_target="apart",
+    averages=("miou_expr", "oiou", *PRECISIONS, "acc", "giou", "ciou", "n_acc", "t_acc"),
+    source="ours: what the official conventions have in common, without their resizing",
+)
 
-    def prediction(self, probability: NDArray[np.float32], placement: Undo) -> NDArray[np.bool_]:
-        """Probability [H, W] at network input size -> foreground bool [h, w] at the original size."""
-        return placement.undo(probability) > self.threshold
+CRIS = Convention(
+    title="CRIS: letterbox undone, original size, p > 0.35, mean IoU over all expressions",
+    text_field="sent",
+    interpolation="bicubic",
+    aligned_corners=True,
+    sigmoid_first=True,
+    threshold=0.35,
+    undo="cubic",
+    side=None,
+    overlaps="union",
+    redraws_polygons=False,
+    skips_crowds=False,
+    iou_eps=1e-6,
+    strict_precision=True,
+    zero_target="counted",
+    averages=("miou_expr", "oiou", *PRECISIONS),
+    source="DerrickWang005/CRIS.pytorch, engine/engine.py (inference), utils/dataset.py; oiou is ours",
+)
 
-    def predictions(self, logits: Tensor, placements: Sequence[Undo]) -> list[NDArray[np.bool_]]:
-        """Mask logits [N, h, w] and one placement a query -> N masks at their original sizes."""
-        if not placements:
-            return []
-        probabilities = self.input_probabilities(logits, placements[0].input_size).cpu().numpy()
-        return [self.prediction(p, where) for p, where in zip(probabilities, placements, strict=True)]
+LAVT = Convention(
+    title="LAVT: everything stretched to 480 x 480, argmax, pixels under two polygons are background, IoU >= X",
+    text_field="raw",
+    interpolation="bilinear",
+    aligned_corners=True,
+    sigmoid_first=False,
+    threshold=0.5,
+    undo="linear",
+    side=480,
+    overlaps="holes",
+    redraws_polygons=False,
+    skips_crowds=False,
+    iou_eps=0.0,
+    strict_precision=False,
+    zero_target="counted",
+    averages=("miou_expr", "oiou", *PRECISIONS),
+    source="yz93/LAVT-RIS, test.py, data/dataset_refer_bert.py",
+)
+
+DMMI = Convention(
+    title="DMMI: everything stretched to 480 x 480, argmax, IoU >= X over targeted sentences, accuracy over the others",
+    text_field="raw",
+    interpolation="bilinear",
+    aligned_corners=True,
+    sigmoid_first=False,
+    threshold=0.5,
+    undo="linear",
+    side=480,
+    overlaps="union",
+    redraws_polygons=False,
+    skips_crowds=False,
+    iou_eps=0.0,
+    strict_precision=False,
+    zero_target="apart",
+    averages=("miou_expr", "oiou", *PRECISIONS, "acc"),
+    source="toggle1995/RIS-DMMI, train.py, test.py, data/dataset_zom.py",
+)
+
+RELA = Convention(
+    title="ReLA: polygons drawn at 480 x 480, generalised IoU over all sentences",
+    text_field="raw",
+    interpolation="bilinear",
+    aligned_corners=False,
+    sigmoid_first=True,
+    threshold=0.5,
+    undo="linear",
+    side=480,
+    overlaps="union",
+    redraws_polygons=True,
+    skips_crowds=True,
+    iou_eps=0.0,
+    strict_precision=False,
+    zero_target="generalised",
+    averages=("giou", "ciou", "pr@70", "pr@80", "pr@90", "n_acc", "t_acc"),
+    source="henghuiding/ReLA, gres_model/evaluation/refer_evaluation.py, gres_model/data",
+)
 
 
 class Protocol(Enum):
     """The conventions by the name that a config gives: ``protocol: cris``."""
 
-    cris = Convention(
-        title="CRIS: letterbox undone, original size, p > 0.35, mean IoU over all expressions",
-        text_field="sent",
-        threshold=0.35,
-        iou_eps=1e-6,
-        strict_precision=True,
-        source="DerrickWang005/CRIS.pytorch, engine/engine.py (inference), utils/dataset.py",
-    )
+    native = NATIVE
+    cris = CRIS
+    lavt = LAVT
+    dmmi = DMMI
+    rela = RELA
 
     @property
     def convention(self) -> Convention:

@@ -1,108 +1,150 @@
-"""Scores of referring segmentation: pure functions of pixel counts, and a Metric that keeps nothing but those counts.
+"""Scores of referring segmentation, from pixel counts of each expression.
 
-RIS papers print three different numbers as "IoU". Here each name says which: `oiou` is the ratio of summed areas (also
-called cIoU or overall IoU; large objects weigh more), `miou_expr` the mean over expressions (what CRIS prints), `pr@X`
-the share of expressions whose IoU exceeds X percent. All are in percent.
+RIS papers print three different numbers as "IoU". Here each name says which:
+
+- `miou_expr`: mean over expressions of I / U. `pr@X`: share of expressions whose IoU exceeds X percent.
+- `oiou`: sum of I over sum of U (also called overall or cumulative IoU; large objects weigh more).
+- `acc`: share of zero-target expressions that were answered with an empty mask (Ref-ZOM).
+- `giou`, `ciou`, `n_acc`, `t_acc`: generalised RES (Liu et al., CVPR 2023). An answer of fewer than
+  `no_target_min_pixels` pixels says "nothing there". gIoU is the mean over ALL expressions of I / U, and 1 for a zero
+  target that was recognised. cIoU is sum of I over sum of U: a recognised zero target adds nothing, an overlooked one adds
+  what was predicted to U, and "nothing there", said of a target, sets I to 0 and leaves U. N-acc and T-acc are the shares
+  of zero-target and of targeted expressions whose kind was recognised.
+
+Every one is a ratio of two sums over expressions, and is defined as such, once, in `parts`: averages, their exactness under
+DDP and the bootstrap over images all follow from it. All are in percent.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torchmetrics import Metric
 
-PRECISION_AT = (50, 60, 70, 80, 90)
-AVERAGES = ("miou_expr", "oiou", *(f"pr@{x}" for x in PRECISION_AT))
+from rislab.metrics.protocols import PRECISION_AT, Convention
 
-Counts = NDArray[np.int64]
+COLUMNS = ("sent_id", "ref_id", "image_id", "intersection", "union", "target", "prediction", "no_target")
+"""What is kept of an expression: ids, areas in pixels at the scored size, and whether its reference has no referent.
 
+`no_target` is not `target == 0`: an annotation without a pixel is a fault of the file, not a statement.
+"""
 
-def iou_per_expression(intersection: Counts, union: Counts, eps: float) -> NDArray[np.float64]:
-    """I / (U + eps), float64 [N] in [0, 1]; 0 where nothing was predicted and nothing was asked for."""
-    result: NDArray[np.float64] = np.divide(intersection, union + eps, out=np.zeros(len(union)), where=(union > 0))
-    return result
+NEED_ZERO_TARGETS = frozenset({"acc", "n_acc", "giou", "ciou", "t_acc"})
+"""Left out by conventions that keep zero targets apart, where a split has none."""
 
-
-def oiou(intersection: Counts, union: Counts) -> float:
-    """Overall IoU in percent: sum of intersections over sum of unions, over the data set."""
-    total = int(union.sum())
-    return 100.0 * int(intersection.sum()) / total if total else 0.0
+Table = Mapping[str, NDArray[np.int64]]
+"""The columns, each int64 [N]."""
 
 
-def miou_expr(iou: NDArray[np.float64]) -> float:
-    """Mean over expressions of the IoU of each, in percent."""
-    return 100.0 * float(iou.mean()) if len(iou) else 0.0
+Parts = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def precision_at(iou: NDArray[np.float64], percent: int, strict: bool) -> float:
-    """Share of expressions, in percent, whose IoU is > (strict) or >= `percent` / 100.
+def iou_per_expression(table: Table, convention: Convention) -> NDArray[np.float64]:
+    """I / (U + eps), float64 [N] in [0, 1]; 0 where nothing was predicted and nothing was asked for.
 
-    The comparison is made in float32, as the official codes do: 0.7 in float32 lies below 0.7 in float64, and an IoU of
-    exactly 7/10 must fall on the official side.
+    Where the convention is generalised RES: 1 for a zero target that was recognised, 0 where "nothing there" was said of a
+    target.
     """
-    if not len(iou):
-        return 0.0
+    if convention.zero_target == "generalised":
+        return _generalised_iou(table, convention)
+    return _ratio(table["intersection"], table["union"], convention.iou_eps)
+
+
+def _ratio(intersection: NDArray[np.int64], union: NDArray[np.int64], eps: float) -> NDArray[np.float64]:
+    ratio: NDArray[np.float64] = np.divide(intersection, union + eps, out=np.zeros(len(union)), where=(union > 0))
+    return ratio
+
+
+def _generalised(table: Table, convention: Convention) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(I, U) of generalised RES."""
+    none = _says_none(table, convention)
+    intersection = np.where(none, 0, table["intersection"])
+    return intersection, np.where(none & (table["no_target"] == 1), 0, table["union"])
+
+
+def _generalised_iou(table: Table, convention: Convention) -> NDArray[np.float64]:
+    iou = _ratio(*_generalised(table, convention), convention.iou_eps)
+    iou[(table["no_target"] == 1) & _says_none(table, convention)] = 1.0
+    return iou
+
+
+def _says_none(table: Table, convention: Convention) -> NDArray[np.bool_]:
+    return np.asarray(table["prediction"] < convention.no_target_min_pixels)
+
+
+def _scored(table: Table, convention: Convention) -> NDArray[np.float64]:
+    """1 for expressions that count in means over IoUs, else 0."""
+    if convention.zero_target == "counted":
+        return np.ones(len(table["no_target"]))
+    return (table["no_target"] == 0).astype(np.float64)
+
+
+def _miou_expr(table: Table, convention: Convention) -> Parts:
+    scored = _scored(table, convention)
+    return iou_per_expression(table, convention) * scored, scored
+
+
+def _oiou(table: Table, convention: Convention) -> Parts:
+    scored = _scored(table, convention)
+    return table["intersection"] * scored, table["union"] * scored
+
+
+def _precision(percent: int) -> Callable[[Table, Convention], Parts]:
+    """The comparison is made in float32, as the official codes do: 0.7 in float32 lies below 0.7 in float64, and an IoU of
+    exactly 7/10 must fall on the official side."""
     threshold = np.float32(percent / 100)
-    values = iou.astype(np.float32)
-    hits = values > threshold if strict else values >= threshold
-    return 100.0 * float(hits.mean())
+
+    def precision(table: Table, convention: Convention) -> Parts:
+        scored = _scored(table, convention)
+        iou = iou_per_expression(table, convention).astype(np.float32)
+        hits = iou > threshold if convention.strict_precision else iou >= threshold
+        return hits * scored, scored
+
+    return precision
 
 
-def summarise(intersection: Counts, union: Counts, eps: float, strict: bool) -> dict[str, float]:
-    """All averages of one split by name, from per-expression pixel counts [N]."""
-    iou = iou_per_expression(intersection, union, eps)
-    scores = {"miou_expr": miou_expr(iou), "oiou": oiou(intersection, union)}
-    return scores | {f"pr@{x}": precision_at(iou, x, strict) for x in PRECISION_AT}
+def _giou(table: Table, convention: Convention) -> Parts:
+    return _generalised_iou(table, convention), np.ones(len(table["no_target"]))
 
 
-class ReferringScores(Metric):
-    """Per-expression pixel counts of one split.
+def _ciou(table: Table, convention: Convention) -> Parts:
+    intersection, union = _generalised(table, convention)
+    return intersection.astype(np.float64), union.astype(np.float64)
 
-    The state is integers only, gathered whole, and sorted and freed of duplicates by `sent_id` before anything is
-    averaged: any number of processes and any order of batches give the same digits.
 
-    eps: added to the union; strict: how Pr@X compares.
-    """
+def _n_acc(table: Table, convention: Convention) -> Parts:
+    no_target = (table["no_target"] == 1).astype(np.float64)
+    return no_target * _says_none(table, convention), no_target
 
-    full_state_update = False
-    COLUMNS = ("sent_id", "ref_id", "image_id", "intersection", "union", "target", "prediction")
 
-    def __init__(self, eps: float, strict: bool) -> None:
-        super().__init__()
-        self.eps = eps
-        self.strict = strict
-        self.add_state("rows", default=[], dist_reduce_fx="cat")
+def _t_acc(table: Table, convention: Convention) -> Parts:
+    targeted = (table["no_target"] == 0).astype(np.float64)
+    return targeted * ~_says_none(table, convention), targeted
 
-    rows: list[Tensor] | Tensor
 
-    def update(self, rows: Sequence[Sequence[int]]) -> None:
-        """rows: one a query, in the order of `COLUMNS`; areas in pixels of the scored size."""
-        assert isinstance(self.rows, list)
-        self.rows.append(torch.tensor(rows, dtype=torch.int64, device=self.device).view(-1, len(self.COLUMNS)))
+PARTS: dict[str, Callable[[Table, Convention], Parts]] = {
+    "miou_expr": _miou_expr,
+    "oiou": _oiou,
+    **{f"pr@{x}": _precision(x) for x in PRECISION_AT},
+    "acc": _n_acc,
+    "giou": _giou,
+    "ciou": _ciou,
+    "n_acc": _n_acc,
+    "t_acc": _t_acc,
+}
+"""(numerators, denominators) of each metric, float64 [N]; the metric is 100 * sum / sum."""
 
-    def table(self) -> dict[str, Counts]:
-        """Columns int64 [N] by name, sorted by sent_id, each expression once."""
-        parts = self.rows if isinstance(self.rows, list) else [self.rows]
-        if not parts:
-            return {name: np.zeros(0, np.int64) for name in self.COLUMNS}
-        everything = torch.cat(parts).cpu().numpy()
-        _, first = np.unique(everything[:, 0], return_index=True)
-        return dict(zip(self.COLUMNS, np.ascontiguousarray(everything[first].T), strict=True))
 
-    def compute(self) -> dict[str, Any]:
-        """`summarise` plus `expressions` and `images` (how many), and the `table` itself.
-
-        The table rides along because only inside `compute` are the rows of all processes at hand.
-        """
-        table = self.table()
-        scores: dict[str, Any] = summarise(table["intersection"], table["union"], self.eps, self.strict)
-        scores["expressions"] = len(table["sent_id"])
-        scores["images"] = len(np.unique(table["image_id"]))
-        scores["table"] = table
-        return scores
+def averages(table: Table, convention: Convention) -> dict[str, float]:
+    """The convention's averages by name, in percent, in its order; 0 where there is nothing to average over."""
+    names = convention.averages
+    if convention.zero_target == "apart" and not table["no_target"].any():
+        names = tuple(name for name in names if name not in NEED_ZERO_TARGETS)
+    result = {}
+    for name in names:
+        top, bottom = PARTS[name](table, convention)
+        total = float(bottom.sum())
+        result[name] = 100.0 * float(top.sum()) / total if total else 0.0
+    return result
 
 
 def pixel_counts(prediction: NDArray[np.bool_], target: NDArray[np.bool_]) -> tuple[int, int, int, int]:

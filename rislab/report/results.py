@@ -1,7 +1,7 @@
 """What the trials of a table have come to, read from their files; half-done tables included."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,24 @@ from rislab.ablation.plan import Planned, answered_by
 from rislab.ablation.table import Profile, Row, Table
 from rislab.ablation.trial import State
 from rislab.files import read_json
+from rislab.metrics import referring
+from rislab.metrics.protocols import Convention, Protocol
 
 
 @dataclass(frozen=True)
 class PerExpression:
-    """Per-expression counts of one trial and split, sorted by sent_id; areas in pixels."""
+    """Per-expression counts of one trial and split, sorted by sent_id, and the convention that scored them."""
 
-    sent_id: NDArray[np.int64]
-    image_id: NDArray[np.int64]
-    intersection: NDArray[np.int64]
-    union: NDArray[np.int64]
-    iou: NDArray[np.float64]
+    table: referring.Table
+    convention: Convention
+
+    @property
+    def sent_id(self) -> NDArray[np.int64]:
+        return self.table["sent_id"]
+
+    @property
+    def image_id(self) -> NDArray[np.int64]:
+        return self.table["image_id"]
 
 
 @dataclass(frozen=True)
@@ -57,17 +64,21 @@ class Cell:
 
     def per_expression(self, split: str) -> PerExpression | None:
         """None unless done, and when the file is missing or damaged."""
-        names = ["sent_id", "image_id", "intersection", "union", "iou"]
+        protocol = str(self.metrics.get("protocol"))
+        if protocol not in Protocol.__members__:
+            return None
         try:
-            table = pq.read_table(self.planned.trial.scores_file, columns=[*names, "split"])
+            table = pq.read_table(self.planned.trial.scores_file, columns=[*referring.COLUMNS, "split"])
         except (OSError, pa.ArrowException):
             return None
-        if self.state != "done" or set(table.column_names) != {*names, "split"}:
+        if self.state != "done" or set(table.column_names) != {*referring.COLUMNS, "split"}:
             return None
         chosen = table.column("split").to_numpy(zero_copy_only=False) == split
-        columns = {name: table.column(name).to_numpy()[chosen] for name in names}
+        columns = {name: table.column(name).to_numpy()[chosen] for name in referring.COLUMNS}
         order = np.argsort(columns["sent_id"], kind="stable")
-        return PerExpression(**{name: column[order] for name, column in columns.items()})
+        least = int(self.metrics.get("no_target_min_pixels", 1))
+        convention = replace(Protocol[protocol].convention, no_target_min_pixels=least)
+        return PerExpression({name: column[order] for name, column in columns.items()}, convention)
 
     def curve(self, name: str) -> list[tuple[int, float]]:
         """(step, finite value) of a logged quantity; whole lines only, since a running trial is still writing."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from rislab.ablation.claims import Comparison
 from rislab.ablation.table import Claim
+from rislab.metrics.referring import PARTS
 from rislab.report.results import Cell, PerExpression, Results
 
 Verdict = Literal["replicated", "contradicted", "inconclusive", "not run"]
@@ -100,20 +101,11 @@ class Sums:
         return float(100 * self.top.sum() / max(self.bottom.sum(), 1e-12))
 
 
-def sums(table: PerExpression, metric: str) -> Sums:
-    """Pr@X counts IoUs above X strictly, in float32, as all conventions so far do; `_Evidence` checks it against metrics.json."""
-    _, image = np.unique(table.image_id, return_inverse=True)
-
-    def per_image(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(image, weights=values).astype(np.float64)
-
-    if metric == "oiou":
-        return Sums(per_image(table.intersection.astype(float)), per_image(table.union.astype(float)))
-    if metric == "miou_expr":
-        return Sums(per_image(table.iou), per_image(np.ones(len(image))))
-    threshold = np.float32(int(metric.partition("@")[2]) / 100)
-    hits = table.iou.astype(np.float32) > threshold
-    return Sums(per_image(hits.astype(float)), per_image(np.ones(len(image))))
+def sums(scores: PerExpression, metric: str) -> Sums:
+    _, image = np.unique(scores.image_id, return_inverse=True)
+    parts = PARTS[metric](scores.table, scores.convention)
+    top, bottom = (np.bincount(image, weights=part).astype(np.float64) for part in parts)
+    return Sums(top, bottom)
 
 
 class Bootstrap:

@@ -8,10 +8,24 @@ from typing import Any
 from rislab.report.results import Results, RowResult, relative
 from rislab.report.statistics import Judged, Spread, judge, spread
 
-METRIC_TITLES = {"miou_expr": "mIoU (expr)", "oiou": "oIoU"} | {f"pr@{x}": f"Pr@{x}" for x in (50, 60, 70, 80, 90)}
+METRIC_TITLES = {
+    "miou_expr": "mIoU (expr)",
+    "oiou": "oIoU",
+    **{f"pr@{x}": f"Pr@{x}" for x in (50, 60, 70, 80, 90)},
+    "acc": "Acc",
+    "giou": "gIoU",
+    "ciou": "cIoU",
+    "n_acc": "N-acc",
+    "t_acc": "T-acc",
+}
 METRIC_MEANING = {
     "miou_expr": "mean over expressions of the IoU of each (what CRIS prints as IoU)",
     "oiou": "sum of intersections over sum of unions, over the split",
+    "acc": "share of sentences without a referent that were answered with an empty mask",
+    "giou": "mean over all sentences of the IoU of each; 1 for a recognised zero target",
+    "ciou": "sum of intersections over sum of unions; zero targets add what was wrongly predicted to the unions",
+    "n_acc": "share of sentences without a referent that were recognised as such",
+    "t_acc": "share of sentences with a referent that were answered with a mask",
     "pr@": "share of expressions whose IoU exceeds X percent",
 }
 

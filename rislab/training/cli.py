@@ -85,11 +85,23 @@ class RislabCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--trial", type=TrialOptions, default=TrialOptions())
+        parser.add_argument(
+            "--export",
+            type=str | None,
+            default=None,
+            metavar="FILE",
+            help="predict: where every mask goes, as `rislab score` reads it; predictions/masks.json of the run by default",
+        )
 
     @property
     def options(self) -> TrialOptions:
         options: TrialOptions = self._get(self.config_init, "trial")
         return options
+
+    @property
+    def _export(self) -> Path | None:
+        given = self._get(self.config, "export")
+        return Path(given) if given is not None else None
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         folder = Path(self._get(self.config, "trainer")["default_root_dir"] or ".")
@@ -99,7 +111,7 @@ class RislabCLI(LightningCLI):
         self.best = ModelCheckpoint(
             dirpath=folder / "checkpoints",
             filename="best",
-            monitor="val/miou_expr",
+            monitor=f"val/{self.datamodule.convention.averages[0]}",
             mode="max",
             save_weights_only=True,
             enable_version_counter=False,
@@ -108,7 +120,7 @@ class RislabCLI(LightningCLI):
             callbacks=[
                 StepSeed(),
                 self.status,
-                Scorer(folder, self.options.predictions),
+                Scorer(folder, self.options.predictions, self._export),
                 LastCheckpoint(self.options.checkpoint_every_n_steps),
                 self.best,
             ],

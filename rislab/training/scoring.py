@@ -1,8 +1,7 @@
 """Scores what a method segmented, by the benchmark's convention, and writes the result files of a trial."""
 
-import shutil
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,11 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rislab.data import masks
 from rislab.data.batch import Batch
 from rislab.data.referring import ReferringData
-from rislab.files import replacing, write_json
-from rislab.metrics.referring import AVERAGES, ReferringScores, iou_per_expression, pixel_counts
+from rislab.files import replacing, write_bytes, write_json
+from rislab.metrics.gathering import ReferringScores
+from rislab.metrics.predictions import predictions
+from rislab.metrics.protocols import Convention
+from rislab.metrics.referring import iou_per_expression, pixel_counts
 
 
 @dataclass(frozen=True)
@@ -38,21 +40,20 @@ class Scorer(L.Callback):
     folder: where `scores.parquet`, `predictions/` and, last of all, `metrics.json` go after a test.
     predictions: how many expressions to keep masks of. Which ones depends on their ids only, so that all trials of a
         table show the same.
+    export: where `predict` writes every mask, as `rislab score` reads it.
     """
 
-    def __init__(self, folder: Path, predictions: int) -> None:
+    def __init__(self, folder: Path, predictions: int, export: Path | None = None) -> None:
         self.folder = folder
+        self.export = export or folder / "predictions" / "masks.json"
         self.predictions = predictions
         self.scores: list[ReferringScores] = []
         self.picks: dict[int, Pick] = {}
         self.answers: list[dict[str, Any]] = []
 
     def _start(self, trainer: L.Trainer, splits: int) -> None:
-        convention = self._data(trainer).protocol.convention
-        self.scores = [
-            ReferringScores(convention.iou_eps, convention.strict_precision).to(trainer.strategy.root_device)
-            for _ in range(splits)
-        ]
+        convention = self._data(trainer).convention
+        self.scores = [ReferringScores(convention).to(trainer.strategy.root_device) for _ in range(splits)]
         self.picks = {}
 
     @staticmethod
@@ -64,17 +65,28 @@ class Scorer(L.Callback):
     def _update(self, trainer: L.Trainer, outputs: STEP_OUTPUT, batch: Batch, split: int, keep: bool) -> None:
         assert isinstance(outputs, dict)
         assert batch.targets is not None
-        convention = self._data(trainer).protocol.convention
         index = batch.image_index.tolist()
-        found = convention.predictions(outputs["logits"], [batch.placements[i] for i in index])
+        found = self._masks(trainer, outputs, batch, self._data(trainer).convention)
         rows = []
         for n, (mask, target) in enumerate(zip(found, batch.targets, strict=True)):
             truth = masks.decode(target).astype(bool)
             counts = pixel_counts(mask, truth)
-            rows.append((batch.sent_ids[n], batch.ref_ids[n], batch.image_ids[index[n]], *counts))
+            rows.append(
+                (batch.sent_ids[n], batch.ref_ids[n], batch.image_ids[index[n]], *counts, int(batch.no_target[n]))
+            )
             if keep:
                 self._keep(batch, n, batch.image_ids[index[n]], mask)
         self.scores[split].update(rows)
+
+    @staticmethod
+    def _masks(
+        trainer: L.Trainer, outputs: dict[str, Any], batch: Batch, convention: Convention
+    ) -> list[np.ndarray[Any, Any]]:
+        """What the method says to each query, at the size at which the convention compares."""
+        where = [batch.placements[i] for i in batch.image_index.tolist()]
+        threshold = trainer.lightning_module.mask_threshold
+        assert isinstance(threshold, float), "a method has a mask threshold"
+        return predictions(outputs["logits"], where, convention, threshold)
 
     def _keep(self, batch: Batch, n: int, image_id: int, mask: np.ndarray[Any, Any]) -> None:
         rank = zlib.crc32(b"%d" % batch.sent_ids[n])
@@ -102,7 +114,9 @@ class Scorer(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         scores = self.scores[0].compute()
-        pl_module.log_dict({f"val/{name}": scores[name] for name in AVERAGES})
+        pl_module.log_dict(
+            {f"val/{name}": scores[name] for name in self._data(trainer).convention.averages if name in scores}
+        )
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start(trainer, len(self._data(trainer).test_splits))
@@ -127,16 +141,17 @@ class Scorer(L.Callback):
             torch.distributed.all_gather_object(gathered, picks)
             picks = {rank: pick for part in gathered for rank, pick in part.items()}
         for split, values in scores.items():
-            shown = {f"test/{split}/{name}": values[name] for name in AVERAGES}
+            shown = {f"test/{split}/{name}": values[name] for name in data.convention.averages if name in values}
             pl_module.log_dict(shown, add_dataloader_idx=False)
         if trainer.is_global_zero:
-            write_scores(self.folder / "scores.parquet", scores, data.protocol.convention.iou_eps)
+            write_scores(self.folder / "scores.parquet", scores, data.convention)
             self._write_predictions(data, [picks[rank] for rank in sorted(picks)[: self.predictions]])
             write_json(
                 self.folder / "metrics.json",
                 {
                     "benchmark": data.benchmark,
                     "protocol": data.protocol.name,
+                    "no_target_min_pixels": data.no_target_min_pixels,
                     "splits": {s: {k: v for k, v in row.items() if k != "table"} for s, row in scores.items()},
                     "parameters": {
                         "total": sum(p.numel() for p in pl_module.parameters()),
@@ -159,13 +174,13 @@ class Scorer(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         assert isinstance(outputs, dict)
-        convention = self._data(trainer).protocol.convention
-        where = [batch.placements[i] for i in batch.image_index.tolist()]
-        for sent_id, mask in zip(batch.sent_ids, convention.predictions(outputs["logits"], where), strict=True):
+        # At the original size, whatever the protocol compares at: this is what others will score.
+        convention = replace(self._data(trainer).convention, side=None)
+        for sent_id, mask in zip(batch.sent_ids, self._masks(trainer, outputs, batch, convention), strict=True):
             self.answers.append({"sent_id": sent_id, "segmentation": masks.to_json(masks.encode(mask))})
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write every mask, at the original size, to `predictions/masks.json`."""
+        """Write every mask, at the original size, to `export`."""
         everything = self.answers
         if trainer.world_size > 1:
             parts: list[list[dict[str, Any]]] = [[] for _ in range(trainer.world_size)]
@@ -173,16 +188,15 @@ class Scorer(L.Callback):
             everything = [answer for part in parts for answer in part]
         if trainer.is_global_zero:
             everything = sorted(everything, key=lambda answer: int(answer["sent_id"]))
-            write_json(self.folder / "predictions" / "masks.json", everything)
+            write_json(self.export, everything)
 
     def _write_predictions(self, data: ReferringData, picks: list[Pick]) -> None:
         folder = self.folder / "predictions"
         entries = []
         for pick in picks:
-            source = data.image_file(pick.image_id)
-            name = f"{pick.image_id}{source.suffix}"
-            with replacing(folder / name) as temporary:
-                shutil.copyfile(source, temporary)
+            suffix, picture = data.picture(pick.image_id)
+            name = f"{pick.image_id}{suffix}"
+            write_bytes(folder / name, picture)
             entries.append(
                 {
                     "sent_id": pick.sent_id,
@@ -196,12 +210,12 @@ class Scorer(L.Callback):
         write_json(folder / "predictions.json", entries)
 
 
-def write_scores(path: Path, scores: dict[str, dict[str, Any]], eps: float) -> None:
+def write_scores(path: Path, scores: dict[str, dict[str, Any]], convention: Convention) -> None:
     """One row an expression and split; the `iou` column is a fraction, all areas are pixels of the scored size."""
     parts = []
     for split, row in scores.items():
         columns: dict[str, Any] = {"split": [split] * len(row["table"]["sent_id"]), **row["table"]}
-        columns["iou"] = iou_per_expression(row["table"]["intersection"], row["table"]["union"], eps)
+        columns["iou"] = iou_per_expression(row["table"], convention)
         parts.append(pa.table(columns))
     with replacing(path) as temporary:
         pq.write_table(pa.concat_tables(parts), temporary, compression="zstd")

@@ -26,6 +26,7 @@ class SmallSet:
 
     def __init__(self, images: dict[str, int], height: int = 24, width: int = 32) -> None:
         self.size = (height, width)
+        self.pictures: dict[int, str] = {}
         self.refs: list[dict[str, Any]] = []
         self.instances: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "thing"}]}
         number = 0
@@ -37,6 +38,7 @@ class SmallSet:
     def _image(self, number: int, split: str) -> None:
         image_id, (height, width) = 100 + number, self.size
         name = f"COCO_train2014_{image_id:012d}.jpg"
+        self.pictures[image_id] = name
         self.instances["images"].append({"id": image_id, "file_name": name, "height": height, "width": width})
         for _ in range(number % 3 + 1):
             r = len(self.refs)
@@ -74,10 +76,10 @@ class SmallSet:
         (folder / "instances.json").write_text(json.dumps(self.instances))
         pictures = root / "images" / "train2014"
         pictures.mkdir(parents=True)
-        for image in self.instances["images"]:
-            rng = np.random.default_rng(image["id"])
+        for image_id, name in self.pictures.items():  # as they were, whatever a test has made of the records
+            rng = np.random.default_rng(image_id)
             pixels = rng.integers(0, 256, (*self.size, 3), np.uint8)
-            assert cv2.imwrite(str(pictures / image["file_name"]), pixels)
+            assert cv2.imwrite(str(pictures / name), pixels)
         return root
 
 

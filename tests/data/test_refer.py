@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from rislab.data import masks
+from rislab.data.annotations import read_refs
 from rislab.data.images import IMAGE_FOLDERS
-from rislab.data.published import PUBLISHED, deviation
-from rislab.data.refer import Refer, read_refs
+from rislab.data.published import deviation, known
+from rislab.data.refer import Refer, partitions
 from rislab.errors import DataError
 from tests.data.small import SmallSet, square
 
@@ -79,43 +80,6 @@ def test_damaged_pickles_are_errors_for_the_user(small: SmallSet, tmp_path: Path
         # Many a change leaves a readable pickle. Whatever is raised is for the user: anything else fails this test.
         with contextlib.suppress(DataError):
             read_refs(path)
-
-
-BREAKAGES: list[tuple[Callable[[SmallSet], object], str]] = [
-    (lambda s: s.refs[2].update(ann_id=7), r"ref_id 2: ann_id 7 is not in instances.json"),
-    (lambda s: s.refs[0].update(ann_id=1001), r"ref_id 0: ann_id 1001 belongs to image 101, not 100"),
-    (lambda s: s.refs[0].update(image_id=5), r"ref_id 0: image_id 5 is not in instances.json"),
-    (lambda s: s.refs[1].update(ref_id=0), r"ref_id 0 occurs more than once"),
-    (lambda s: s.refs[1]["sentences"][0].update(sent_id=0), r"sent_id 0 occurs in ref_id 0 and in ref_id 1"),
-    (lambda s: s.refs[1]["sentences"][0].update(sent_id=2), r"ref_id 1 has a sent_id more than once"),
-    (lambda s: s.refs[1].update(sentences=[]), r"ref_id 1: no sentences"),
-    (lambda s: s.refs[1].pop("split"), r"ref_id 1: field missing or of a wrong type: KeyError\('split'\)"),
-    (lambda s: s.refs[1]["sentences"][0].update(sent=3), r"ref_id 1: field .*a sentence is int, not text"),
-    (lambda s: s.refs.append(3), r"expected a list of references"),
-    (lambda s: s.instances.update(annotations=3), r"instances.json: expected COCO's instances format"),
-    (lambda s: s.instances["images"][0].pop("width"), r"instances.json: image \{'id': 100.*KeyError\('width'\)"),
-    (lambda s: s.instances["images"][0].update(width=0), r"image 100 is said to have 0x24 pixels"),
-    (lambda s: s.instances["images"].append(s.instances["images"][0]), r"image id 100 occurs more than once"),
-    (lambda s: s.instances["annotations"].append(s.instances["annotations"][0]), r"annotation id 1000 occurs more"),
-    (lambda s: s.instances["annotations"][0].update(id=float("inf")), r"annotation .*OverflowError"),
-]
-
-
-@pytest.mark.parametrize(("bend", "message"), BREAKAGES, ids=[message[:30] for _, message in BREAKAGES])
-def test_contradictions_name_file_and_record(
-    small: SmallSet, tmp_path: Path, bend: Callable[[SmallSet], object], message: str
-) -> None:
-    bend(small)
-    with pytest.raises(DataError, match=message) as caught:
-        read(small, tmp_path)
-    assert str(tmp_path / "refcoco") in str(caught.value)
-
-
-def test_a_bad_annotation_is_named(small: SmallSet, tmp_path: Path) -> None:
-    small.instances["annotations"][0]["segmentation"] = {"size": [1, 1], "counts": [1]}
-    refer = read(small, tmp_path)
-    with pytest.raises(DataError, match=r"instances.json: annotation 1000: RLE of size \[1, 1\]"):
-        refer.target(refer.references[0])
 
 
 def test_what_is_missing_is_said_with_what_is_there(small: SmallSet, tmp_path: Path) -> None:
@@ -198,7 +162,11 @@ def test_a_cut_annotation_file_deviates_from_the_published_counts(small: SmallSe
         "5 references (published: 3811), 2 images (published: 1500), 11 sentences (published: 10834)"
     )
     assert deviation("refcoco", "unc", "a split of one's own", refer.references) == ""
-    totals = {key: sum(counts.references for counts in splits.values()) for key, splits in PUBLISHED.items()}
+    totals = {
+        (folder, split_by): sum(counts.references or 0 for counts in splits.values())
+        for folder, each in known().items()
+        for split_by, splits in each.partitions.items()
+    }
     assert totals["refcoco", "unc"] == totals["refcoco", "google"] == 50000
     assert totals["refcoco+", "unc"] == 49856
     assert totals["refcocog", "umd"] == totals["refcocog", "google"] == 49822
@@ -209,8 +177,8 @@ if "RISLAB_SHARED_DATA" in os.environ:  # a folder of real records, which are no
     def test_genuine_records() -> None:
         root = Path(os.environ["RISLAB_SHARED_DATA"]) / "refcoco-excerpt"
         counts = {}
-        for dataset, split_by in PUBLISHED:
-            if (root / dataset / f"refs({split_by}).p").exists():
+        for dataset in known():
+            for split_by in partitions(root / dataset):
                 refer = Refer(root, dataset, split_by)
                 counts[dataset, split_by] = (
                     len(refer.references),

@@ -162,7 +162,7 @@ def test_everything_the_run_needs_is_looked_at_before_it_starts(small: SmallSet,
         ready(root, train_split="training").setup("fit")
     with pytest.warns(UserWarning, match=r"split val has 6 references \(published: 3811\)"):
         ready(root).setup("validate")
-    ready(root).image_file(112).unlink()  # of testA
+    ready(root).refer.image_file(112).unlink()  # of testA
     ready(root).setup("validate")
     with pytest.raises(DataError, match=r"1 of 2 images not found"):
         ready(root).setup("fit")

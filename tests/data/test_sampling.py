@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rislab.data.refer import Expression, Reference
+from rislab.data.annotations import Expression, Reference
 from rislab.data.sampling import Plan, evaluation_plan, shuffled_sentences, training_plan
 from rislab.errors import DataError
 

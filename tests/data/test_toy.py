@@ -18,6 +18,7 @@ from rislab.data.toy import world as toy_world
 from rislab.data.toy.language import KINDS, sentences
 from rislab.data.toy.scene import COLOURS, PATTERNS, SHAPES, SIZES, Thing, scene
 from rislab.data.toy.world import SETS, ToyWorld
+from rislab.data.toy.writers import GRefCOCO, RefZOM, Writer
 from rislab.errors import DataError
 
 SIZE = 96
@@ -80,7 +81,7 @@ def test_a_world_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(toy_world._Files, "write", full)
+    monkeypatch.setattr(toy_world.RefCOCO, "write", full)
     with pytest.raises(DataError, match="No space left"):
         ToyWorld(20, 48, 0).write(tmp_path / "toy")
     assert list(tmp_path.iterdir()) == []
@@ -101,26 +102,46 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("refs", SETS, ids=lambda refs: refs.name)
-def test_files_are_official(world: Path, refs: object) -> None:
-    folder = world / refs.name
-    records = pickle.loads((folder / f"refs({refs.split_by}).p").read_bytes())
+@pytest.mark.parametrize("kind", SETS, ids=lambda kind: kind.folder)
+def test_files_are_official(world: Path, kind: type[Writer]) -> None:
+    folder = world / kind.folder
+    (path,) = (path for path in folder.iterdir() if path.name != "instances.json")
+    records = json.loads(path.read_text()) if path.suffix == ".json" else pickle.loads(path.read_bytes())
     wanted = {"ref_id", "ann_id", "image_id", "category_id", "file_name", "split", "sent_ids", "sentences"}
+    if kind is RefZOM:
+        wanted = wanted - {"category_id"} | {"source"}
     assert all(record.keys() == wanted for record in records)
-    assert {record["split"] for record in records} == set(refs.splits.values())
+    assert {record["split"] for record in records} == set(kind.splits.values())
     instances = json.loads((folder / "instances.json").read_text())
     images = {image["id"]: image for image in instances["images"]}
     assert all(record["file_name"] != images[record["image_id"]]["file_name"] for record in records)
-    assert len(instances["annotations"]) > len(records), "unreferred objects are annotated, too"
+    assert len(instances["annotations"]) > len(records) / 2, "unreferred objects are annotated, too"
     forms = {type(a["segmentation"]).__name__ for a in instances["annotations"]}
     assert forms == {"list", "dict"}
-    data = Refer(world, refs.name, refs.split_by)  # our reader accepts it whole
+    data = Refer(world, kind.folder, kind.split_by)  # our reader accepts it whole
     by_split: dict[str, set[int]] = {}
     for reference in data.references:
         by_split.setdefault(reference.split, set()).add(reference.image_id)
-        assert masks.area(data.target(reference)) > 30
+        assert not reference.ann_ids or masks.area(data.target(reference)) > 30
     splits = list(by_split.values())
     assert not any(a & b for i, a in enumerate(splits) for b in splits[i + 1 :]), "splits part images"
+
+
+@pytest.mark.parametrize("kind", [RefZOM, GRefCOCO], ids=lambda kind: kind.folder)
+def test_one_several_none(world: Path, kind: type[Writer]) -> None:
+    """Each sentence, read from its words alone, means what its reference says: one thing, several or none."""
+    data = Refer(world, kind.folder, kind.split_by)
+    instances = json.loads(data.instances_file.read_text())
+    kinds = {"one": 0, "several": 0, "none": 0}
+    for reference in data.references:
+        drawn = scene(np.random.default_rng([3, reference.image_id - 1]), SIZE)
+        first = min(a["id"] for a in instances["annotations"] if a["image_id"] == reference.image_id)
+        meant = [ann_id - first for ann_id in reference.ann_ids]
+        (expression,) = reference.expressions
+        found = sorted({i for part in expression.sent.split(" and ") for i in understood(part, drawn.things)})
+        assert found == sorted(meant), expression.sent
+        kinds["none" if not meant else "one" if len(meant) == 1 else "several"] += 1
+    assert min(kinds.values()) > 15, kinds
 
 
 def test_masks_are_what_is_visible(world: Path) -> None:

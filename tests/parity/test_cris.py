@@ -13,8 +13,9 @@ from rislab.data.geometry import Letterbox
 from rislab.losses.text_to_pixel import text_to_pixel
 from rislab.methods.cris.model import CRIS
 from rislab.methods.cris.official import PREFIX, from_official, to_official
-from rislab.metrics.protocols import Protocol
-from rislab.metrics.referring import PRECISION_AT, iou_per_expression, pixel_counts, precision_at
+from rislab.metrics.predictions import enlarged, predictions
+from rislab.metrics.protocols import PRECISIONS, Protocol
+from rislab.metrics.referring import COLUMNS, averages, iou_per_expression, pixel_counts
 from tests.parity.cases import ROOT, Case, cases, close
 
 CASES = cases("cris")
@@ -112,20 +113,22 @@ def test_probabilities_and_scores(case: Case) -> None:
     tolerance = case.tolerance
     logits = evaluated(case)["logits"][:, 0]
     size = tuple(case["image"].shape[-2:])
-    probabilities = CONVENTION.input_probabilities(logits, size)
+    probabilities = enlarged(logits, size, CONVENTION)
     close(probabilities, case["eval/probability_input_size"], "probability", tolerance["atol"], tolerance["rtol"])
-    counts = []
+    rows = []
     for i, probability in enumerate(probabilities.numpy()):
         truth = case[f"raw_mask_{i}"].numpy() > 0
         placement = Letterbox(size).place(*truth.shape)
         official = case[f"pipeline/probability_original_{i}"]
         close(placement.undo(probability), official, "probability_original", 1e-3, tolerance["rtol"])
-        counts.append(pixel_counts(CONVENTION.prediction(probability, placement), truth))
-    table = np.array(counts)
-    iou = iou_per_expression(table[:, 0], table[:, 1], CONVENTION.iou_eps)
+        found = predictions(logits[i : i + 1], [placement], CONVENTION, 0.5)[0]
+        rows.append((i, i, i, *pixel_counts(found, truth), 0))
+    table = dict(zip(COLUMNS, np.array(rows).T, strict=True))
+    iou = iou_per_expression(table, CONVENTION)
     close(iou, case["metric/iou"], "iou", tolerance["metric/iou"]["atol"])
     close(iou.mean(keepdims=True), case["metric/mean_iou"], "mean iou", tolerance["metric/iou"]["atol"])
-    shares = np.array([precision_at(iou, x, CONVENTION.strict_precision) / 100 for x in PRECISION_AT])
+    ours = averages(table, CONVENTION)
+    shares = np.array([ours[name] / 100 for name in PRECISIONS])
     close(shares, case["metric/pr50_60_70_80_90"], "pr@X", 1e-6)
 
 

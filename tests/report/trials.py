@@ -40,6 +40,7 @@ def finish(cell: Planned, gain: float, text: str = "red circle", pictures: bool 
         "union": union,
         "target": union,
         "prediction": union,
+        "no_target": np.zeros(len(iou), np.int64),
         "iou": iou,
     }
     pq.write_table(pa.table(columns), cell.trial.scores_file)

@@ -1,14 +1,17 @@
-"""What can be said of a scene, and what it denotes: every expression written is true of exactly one thing."""
+"""What can be said of a scene, and what it denotes.
+
+Every sentence of `sentences` is true of exactly one thing, of `group` of several, of `nothing_there` of none.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rislab.data.toy.scene import Thing
+from rislab.data.toy.scene import COLOURS, PATTERNS, SHAPES, Thing
 
 MARGIN = 0.16
-"""Least difference, as a share of the scene's side, for "left of" and "leftmost" to be clear: what a stride of 16 resolves at 96."""
+"""Least difference, as a share of the scene's side, for "left of" and "leftmost" to be clear; a cell of stride 16 at 96."""
 
 Things = Sequence[Thing]
 
@@ -160,3 +163,36 @@ def sentences(rng: np.random.Generator, things: Things, target: int, dataset: st
         if meaning is not None:
             found.append(_long(rng, meaning) if dataset == "refcocog" else _short(rng, meaning))
     return list(dict.fromkeys(found))
+
+
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
+
+
+def group(rng: np.random.Generator, things: Things, size: int) -> tuple[str, list[int]] | None:
+    """A sentence that means several things, and which: all that look so, or two that are named one after the other."""
+    for _ in range(12):
+        target = int(rng.integers(len(things)))
+        if rng.random() < 0.6:
+            looks = _looks(rng, things[target])
+            meant = looks.denotes(things)
+            if 2 <= len(meant) < len(things):
+                return f"{rng.choice(('all', f'the {NUMBERS[len(meant)]}'))} {looks.plural()}", meant
+            continue
+        other = int(rng.integers(len(things)))
+        pair = [_unique(rng, things, index, "looks", size) for index in (target, other)]
+        if other != target and pair[0] is not None and pair[1] is not None:
+            return f"{_short(rng, pair[0])} and {_short(rng, pair[1])}", sorted((target, other))
+    return None
+
+
+def nothing_there(rng: np.random.Generator, things: Things) -> str | None:
+    """A description that fits nothing in the scene, although one change would make it fit: of colour, shape or pattern."""
+    for _ in range(12):
+        thing = things[int(rng.integers(len(things)))]
+        looks = Looks(colour=thing.colour, shape=thing.shape, pattern=thing.pattern if rng.random() < 0.3 else None)
+        part = str(rng.choice(("colour", "shape", "pattern") if looks.pattern else ("colour", "shape")))
+        values = {"colour": tuple(COLOURS), "shape": SHAPES, "pattern": PATTERNS}[part]
+        changed = replace(looks, **{part: str(rng.choice(values))})
+        if not changed.denotes(things):
+            return changed.words()
+    return None

@@ -1,0 +1,221 @@
+"""`rislab data check|leaks|show`: what a data folder holds, what a training mixture shares with its tests, samples drawn."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rislab.cli.selecting import add_selection
+from rislab.errors import ConfigError
+from rislab.files import replacing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from rislab.data.annotations import Reference
+    from rislab.data.checking import Check, SetCheck
+    from rislab.data.refer import Refer
+
+
+def add_parsers(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    check = actions.add_parser(
+        "check",
+        help="what a data folder holds, what is missing, what is wrong",
+        description="Count every split of every data set in DIR, compare with the published counts, decode every picture, and "
+        "list the faults of the annotation files. Nothing is changed.",
+        epilog="example: rislab data check DATA --json > check.json",
+    )
+    check.add_argument("folder", type=Path, metavar="DIR", help="data root, or one data set's own folder")
+    check.add_argument("--no-pictures", action="store_true", help="do not decode the pictures, which takes minutes")
+    check.add_argument("--strict", action="store_true", help="exit with 2 when anything is wrong or missing")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    check.set_defaults(run=run_check)
+
+    leaks = actions.add_parser(
+        "leaks",
+        help="images, objects and sentences that training shares with evaluation",
+        description="Compare training splits with evaluation splits, by COCO image, by annotated object, and by sentence about "
+        "the same image. A split is DATASET:PARTITION:SPLIT.",
+        epilog="example: rislab data leaks DATA --train refcoco:unc:train refcocog:umd:train --eval refcoco+:unc:testA",
+    )
+    leaks.add_argument("folder", type=Path, metavar="DIR", help="data root")
+    leaks.add_argument("--train", nargs="+", required=True, metavar="SPLIT")
+    leaks.add_argument("--eval", nargs="+", required=True, metavar="SPLIT")
+    leaks.add_argument("--strict", action="store_true", help="exit with 2 when anything is shared")
+    leaks.add_argument("--json", action="store_true", help="print JSON")
+    leaks.set_defaults(run=run_leaks)
+
+    show = actions.add_parser(
+        "show",
+        help="draw samples with their masks and sentences",
+        description="Draw references, their masks and all their sentences on one sheet. A picture that is not on disk is drawn "
+        "grey.",
+        epilog="example: rislab data show DATA --dataset refcocog --split val --n 12 --out sheet.png",
+    )
+    show.add_argument("folder", type=Path, metavar="DIR", help="data root, or the data set's own folder")
+    add_selection(show)
+    show.add_argument("--split", metavar="NAME", help="(default: the first in the file)")
+    show.add_argument("--n", type=int, default=12, metavar="N", help="samples (default: %(default)s)")
+    show.add_argument("--seed", type=int, default=0, metavar="K", help="which samples (default: %(default)s)")
+    show.add_argument("--out", type=Path, required=True, metavar="PNG")
+    show.set_defaults(run=run_show)
+
+
+def run_check(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from rislab.data.checking import check
+
+    with Progress(transient=True, console=Console(stderr=True)) as bar:
+        task = bar.add_task("pictures", total=None)
+        found = check(
+            options.folder,
+            not options.no_pictures,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if options.json:
+        print(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
+    else:
+        _show_check(found)
+    return 2 if options.strict and not found.is_sound else 0
+
+
+def _show_check(found: "Check") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False)
+    for one in found.data_sets:
+        _show_set(one)
+    for absent in found.absent:
+        console.print(f"\n[dim]{absent['title']} is not there. Needed:[/dim]")
+        for file in absent["files"]:
+            console.print(f"  {escape(file)}", soft_wrap=True)
+        console.print(
+            f"  annotations: {absent['get']['annotations']}; pictures: {absent['get']['pictures']}", soft_wrap=True
+        )
+
+
+def _show_set(one: "SetCheck") -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    names = ("split", "images", "references", "expressions", "no target", "no pixel", "published")
+    table = Table(*names, box=box.SIMPLE_HEAD)
+    for column in table.columns[1:6]:
+        column.justify = "right"
+    for name, split in one.splits.items():
+        published = "[yellow]differs[/yellow]" if split.deviates else "agrees" if split.published else ""
+        numbers = (split.images, split.references, split.expressions, split.zero_target, split.zero_area)
+        table.add_row(name, *map(str, numbers), published)
+    console.print(f"\n[bold]{one.title}[/bold]  {escape(one.references_file)}", soft_wrap=True)
+    console.print(table)
+    for name, split in one.splits.items():
+        if split.deviates:
+            console.print(f"[yellow]{name}: {split.deviates}[/yellow]", soft_wrap=True)
+    if one.missing_splits:
+        console.print(f"[yellow]splits of the release that are missing: {', '.join(one.missing_splits)}[/yellow]")
+    pictures = one.pictures
+    if pictures.missing or pictures.unreadable:
+        unread = f", {pictures.unreadable} unreadable" if pictures.unreadable else ""
+        console.print(f"[yellow]of {pictures.expected} pictures {pictures.missing} are missing{unread}[/yellow]")
+        for example in pictures.examples:
+            console.print(f"  {escape(example)}", soft_wrap=True)
+    else:
+        state = "there and whole" if pictures.unreadable is not None else "there"
+        console.print(f"all {pictures.expected} pictures are {state}")
+    for fault in one.faults:
+        console.print(f"[red]{fault.count} x {fault.kind}[/red]")
+        for example in fault.examples:
+            console.print(f"  {escape(example)}", soft_wrap=True)
+    for note, number in one.notes.items():
+        console.print(f"[dim]{number} {note}[/dim]")
+
+
+def run_leaks(options: argparse.Namespace) -> int:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from rislab.data.leaks import leaks, part
+
+    train, evaluation = ([part(options.folder, name) for name in names] for names in (options.train, options.eval))
+    found = leaks(train, evaluation)
+    shares = any(leak.images or leak.objects or leak.sentences for leak in found)
+    if options.json:
+        print(json.dumps([leak.as_json() for leak in found], indent=1))
+    else:
+        table = Table("training", "evaluation", "images", "objects", "sentences", box=box.SIMPLE_HEAD)
+        for column in table.columns[2:]:
+            column.justify = "right"
+        for leak in found:
+            sizes = (len(leak.images), len(leak.objects), len(leak.sentences))
+            cells = [f"{n} of {whole}" for n, whole in zip(sizes, leak.evaluated, strict=True)]
+            table.add_row(leak.train, leak.evaluation, *cells, style="yellow" if any(sizes) else None)
+        Console(highlight=False).print(table)
+    return 2 if options.strict and shares else 0
+
+
+def run_show(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from rislab.data.locate import locate
+
+    if options.n < 1:
+        raise ConfigError(f"--n is {options.n}, expected 1 or more")
+    refer = locate(options.folder, options.dataset, options.split_by).read()
+    references = refer.split(options.split or refer.splits[0])
+    order = np.random.default_rng(options.seed).permutation(len(references))[: options.n]
+    sheet = _sheet(refer, [references[i] for i in sorted(order.tolist())])
+    with replacing(options.out) as temporary:
+        sheet.save(temporary, format="PNG")
+    print(f"{options.out}: {len(order)} of {len(references)} references")
+    return 0
+
+
+COLUMNS = 4
+GAP = 12
+
+
+def _sheet(refer: "Refer", references: "Sequence[Reference]") -> "Image.Image":
+    """Samples in rows of four, each as wide as the others, a row as high as its highest."""
+    from PIL import Image
+
+    tiles = [_tile(refer, reference) for reference in references]
+    rows = [tiles[start : start + COLUMNS] for start in range(0, len(tiles), COLUMNS)]
+    width = max(sum(tile.width + GAP for tile in row) for row in rows) + GAP
+    sheet = Image.new("RGB", (width, sum(max(tile.height for tile in row) + GAP for row in rows) + GAP), "white")
+    y = GAP
+    for row in rows:
+        x = GAP
+        for tile in row:
+            sheet.paste(tile, (x, y))
+            x += tile.width + GAP
+        y += max(tile.height for tile in row) + GAP
+    return sheet
+
+
+TILE = 400
+
+
+def _tile(refer: "Refer", reference: "Reference") -> "Image.Image":
+    """One picture at a common width, its mask, and all its sentences below."""
+    import cv2
+    import numpy as np
+
+    from rislab.cli.drawing import captioned
+    from rislab.data import masks
+
+    record = refer.images[reference.image_id]
+    size = (TILE, max(1, round(TILE * record.height / record.width)))
+    if refer.store.find(record) is None:
+        picture = np.full((size[1], size[0], 3), 150, np.uint8)
+    else:
+        picture = np.asarray(cv2.resize(refer.image(reference.image_id), size, interpolation=cv2.INTER_AREA), np.uint8)
+    mask = cv2.resize(masks.decode(refer.target(reference)), size, interpolation=cv2.INTER_NEAREST_EXACT).astype(bool)
+    return captioned(picture, mask, [expression.raw for expression in reference.expressions])

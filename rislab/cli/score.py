@@ -1,0 +1,143 @@
+"""`rislab score PREDICTIONS`: masks that anybody made, under every convention."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rislab.cli.selecting import add_selection
+from rislab.metrics.protocols import Protocol
+
+if TYPE_CHECKING:
+    from rislab.data.locate import Place
+    from rislab.scoring.score import Scores
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "score",
+        help="score masks made by anybody, under every convention",
+        description="Score given masks of a split: the chosen protocol, all others beside it, what is missing, and where the "
+        'points are lost. PREDICTIONS is a JSON list of {"sent_id": 1, "segmentation": {"size": [h, w], "counts": "..."}} with '
+        "COCO run lengths at the original image size, or a folder of <sent_id>.png. A sentence without a mask counts as an "
+        "empty mask.",
+        epilog="example: rislab score masks.json --data DATA --dataset refcoco --split testA --protocol cris",
+    )
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="JSON file or folder of PNGs")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="data root, or the data set's own folder"
+    )
+    add_selection(parser)
+    parser.add_argument(
+        "--split", required=True, metavar="NAME", help="as the annotation file calls it: val, testA, ..."
+    )
+    parser.add_argument(
+        "--protocol",
+        choices=list(Protocol.__members__),
+        default=Protocol.native.name,
+        help="the convention of the breakdown, the file and the JSON (default: %(default)s); docs/conventions.md",
+    )
+    parser.add_argument(
+        "--no-target-min-pixels",
+        type=int,
+        default=1,
+        metavar="N",
+        help="a mask of fewer pixels says that there is no referent (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="per-expression scores, parquet (default: PREDICTIONS.scores.parquet)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from rislab.data.locate import locate
+    from rislab.scoring import foreign, score
+
+    answers = foreign.Predictions(options.predictions)
+    place = locate(options.data, options.dataset, options.split_by)
+    refer = place.read()
+    with Progress(transient=True, console=Console(stderr=True)) as bar:
+        task = bar.add_task("scoring", total=None)
+        scores = score.score(
+            refer,
+            options.split,
+            answers,
+            list(Protocol.__members__),
+            options.no_target_min_pixels,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    out = options.out or options.predictions.with_name(f"{options.predictions.name}.scores.parquet")
+    score.write_table(out, scores, options.protocol)
+    if options.json:
+        print(json.dumps(_as_json(options, place, scores), indent=1))
+    else:
+        _show(options, place, scores, out)
+    return 0
+
+
+def _as_json(options: argparse.Namespace, place: "Place", scores: "Scores") -> dict[str, object]:
+    from rislab.scoring.score import breakdown
+
+    return {
+        **scores.averages(options.protocol),
+        "protocol": options.protocol,
+        "data_set": place.title,
+        "split": options.split,
+        "expressions": len(scores.features.sentence),
+        "zero_target": int((scores.features.objects == 0).sum()),
+        "missing": list(scores.missing),
+        "unknown": list(scores.unknown),
+        "of_other_splits": scores.elsewhere,
+        "protocols": {name: scores.averages(name) for name in scores.tables},
+        "breakdown": breakdown(scores, options.protocol),
+    }
+
+
+def _show(options: argparse.Namespace, place: "Place", scores: "Scores", out: Path) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from rislab.scoring.score import breakdown
+
+    console = Console(highlight=False)
+    of = scores.features
+    nothing = int((of.objects == 0).sum())
+    console.print(
+        f"{place.title}, split {options.split}: {len(of.sentence)} expressions"
+        + (f", {nothing} of them without a referent" if nothing else "")
+    )
+    for ids, text in ((scores.missing, "have no mask: counted as empty"), (scores.unknown, "are unknown: left out")):
+        if ids:
+            some = ", ".join(map(str, ids[:8])) + (", ..." if len(ids) > 8 else "")
+            console.print(f"[yellow]{len(ids)} sentence ids {text} ({some})[/yellow]")
+    if scores.elsewhere:
+        console.print(f"{scores.elsewhere} masks belong to other splits and were left alone")
+
+    look: dict[str, Any] = {"title_justify": "left", "box": box.SIMPLE_HEAD}
+    each = {name: scores.averages(name) for name in scores.tables}
+    metrics = list(dict.fromkeys(metric for found in each.values() for metric in found))
+    table = Table("percent", *each, title="under every convention", **look)
+    for column, name in zip(table.columns[1:], each, strict=True):
+        column.justify = "right"
+        column.style = "bold" if name == options.protocol else ""
+    for metric in metrics:
+        table.add_row(metric, *(f"{found[metric]:.2f}" if metric in found else "" for found in each.values()))
+    console.print(table)
+
+    shown = [metric for metric in metrics if metric in each[options.protocol]][:3]
+    parts = Table("", "expressions", *shown, title=f"where the points are lost, {options.protocol}", **look)
+    for column in parts.columns[1:]:
+        column.justify = "right"
+    for by, named in breakdown(scores, options.protocol).items():
+        parts.add_row(f"[bold]{by}[/bold]")
+        for part, found in named.items():
+            values = [f"{found[metric]:.2f}" if metric in found else "" for metric in shown]
+            parts.add_row(f"  {part}", str(found["expressions"]), *values)
+    console.print(parts)
+    console.print(f"per expression: {out}", soft_wrap=True)

@@ -1,0 +1,72 @@
+"""Which data set a folder holds, when a person names only the folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rislab.data.published import data_set
+from rislab.data.refer import Refer, partitions
+from rislab.data.toy.world import RECIPE
+from rislab.errors import DataError, nearest
+
+FIRST = "refcoco"
+"""Taken when a root holds several data sets and nobody says which."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One partition of one data set on disk."""
+
+    root: Path
+    dataset: str
+    split_by: str
+
+    @property
+    def title(self) -> str:
+        """What a report calls it; a generated world is never passed off as the real set."""
+        name = f"{data_set(self.dataset).title} ({self.split_by})"
+        return f"toy world, {name}-like" if (self.root / RECIPE).exists() else name
+
+    def read(self) -> Refer:
+        return Refer(self.root, self.dataset, self.split_by)
+
+
+def places(folder: Path) -> list[Place]:
+    """Every partition of every data set in `folder`, a data root or one data set's own folder. Raises DataError for none."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
+    homes = [folder.resolve()] if (folder / "instances.json").exists() else sorted(folder.iterdir())
+    found = [
+        Place(home.parent, home.name, split_by) for home in homes if home.is_dir() for split_by in partitions(home)
+    ]
+    if not found:
+        raise DataError(
+            f"{folder}: holds no referring data set; expected refcoco/instances.json and refcoco/refs(unc).p in it, or alike"
+        )
+    return sorted(found, key=lambda place: (place.dataset != FIRST, place.dataset, _rank(place)))
+
+
+def _rank(place: Place) -> int:
+    known = list(data_set(place.dataset).partitions)
+    return known.index(place.split_by) if place.split_by in known else len(known)
+
+
+def locate(folder: Path, dataset: str | None = None, split_by: str | None = None) -> Place:
+    """The one that is meant: as named, else RefCOCO or the first there is. Raises DataError with what there is."""
+    there = places(folder)
+    if dataset is not None:
+        names = [place.dataset for place in there]
+        there = [place for place in there if place.dataset == dataset]
+        if not there:
+            raise DataError(
+                f"{folder}: no data set {dataset!r}, found {list(dict.fromkeys(names))}{nearest(dataset, names)}"
+            )
+    first = [place for place in there if place.dataset == there[0].dataset]
+    if split_by is None:
+        return first[0]
+    chosen = [place for place in first if place.split_by == split_by]
+    if not chosen:
+        names = [place.split_by for place in first]
+        raise DataError(
+            f"{folder}: {first[0].dataset} has no partition {split_by!r}, found {names}{nearest(split_by, names)}"
+        )
+    return chosen[0]

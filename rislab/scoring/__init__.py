@@ -1,0 +1,1 @@
+"""Scores of masks that anybody made, under every convention."""
