@@ -14,7 +14,7 @@ OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS))
 PLACE   = $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data $(DATA))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test faults toy clip report clean
+.PHONY: help setup check format test faults full-size toy clip report clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ format: $(VENV)/.ready ## put the code into its form
 
 test: $(VENV)/.ready ## all tests but the long ones
 	@$(VENV)/bin/pytest
+
+full-size: $(VENV)/.ready ## loading and scoring at RefCOCO's real size, with the figures
+	@$(VENV)/bin/pytest -n 0 -s -m slow tests/data/test_full_size.py
 
 faults: $(VENV)/.ready ## the long fault tests: kill -9 of real training, several times
 	@$(VENV)/bin/pytest -n 0 -m slow tests/faults

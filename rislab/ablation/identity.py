@@ -21,6 +21,7 @@ NEUTRAL = (
     "data.init_args.root",
     "data.init_args.num_workers",
     "data.init_args.cache_mb",
+    "data.init_args.packed",
     "data.init_args.eval_images",
 )
 """Dotted keys that cannot change the result: paths, kind of device, workers, memory, logging.

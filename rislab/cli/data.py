@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from rislab.cli import datasets
+from rislab.cli import datasets, packing
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -12,6 +12,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     datasets.add_parsers(actions)
+    packing.add_parser(actions)
 
     toy = actions.add_parser(
         "toy",

@@ -16,7 +16,7 @@ TRAINING = {
 
 
 def parser() -> argparse.ArgumentParser:
-    from rislab.cli import ablate, data, score, segment
+    from rislab.cli import ablate, data, packing, score, segment
 
     root = argparse.ArgumentParser(
         prog="rislab",
@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     segment.add_parser(commands)
     score.add_parser(commands)
     data.add_parser(commands)
+    packing.add_bench(commands)
     ablate.add_parser(commands)
     return root
 

@@ -16,7 +16,7 @@ class Batch:
     images: uint8 [I, 3, H, W], RGB at network resolution, not normalised.
     texts: N sentences.
     image_index: int64 [N], the row of `images` that a query belongs to.
-    masks: float32 [N, H, W] in [0, 1], soft targets at network resolution; None in evaluation.
+    mask_bytes: uint8 [N, H, W], soft targets at network resolution times 255; None in evaluation. See `masks`.
     targets: N masks at the size at which the protocol compares, the original one or its square; None in training.
     placements: I; what undoes the geometry.
     image_ids: I; ref_ids, sent_ids: N; ids of the annotation file.
@@ -27,7 +27,7 @@ class Batch:
     images: Tensor
     texts: list[str]
     image_index: Tensor
-    masks: Tensor | None
+    mask_bytes: Tensor | None
     targets: list[RLE] | None
     placements: list[Placement]
     image_ids: list[int]
@@ -38,13 +38,18 @@ class Batch:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def masks(self) -> Tensor | None:
+        """float32 [N, H, W] in [0, 1], made where the batch is: a quarter of the bytes travels from loader to device."""
+        return None if self.mask_bytes is None else self.mask_bytes.float().div_(255)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Lightning moves anything with a `to`; ids, texts and targets stay on the host."""
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
             image_index=self.image_index.to(device, non_blocking=non_blocking),
-            masks=None if self.masks is None else self.masks.to(device, non_blocking=non_blocking),
+            mask_bytes=None if self.mask_bytes is None else self.mask_bytes.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> "Batch":
@@ -52,5 +57,5 @@ class Batch:
             self,
             images=self.images.pin_memory(),
             image_index=self.image_index.pin_memory(),
-            masks=None if self.masks is None else self.masks.pin_memory(),
+            mask_bytes=None if self.mask_bytes is None else self.mask_bytes.pin_memory(),
         )

@@ -12,10 +12,12 @@ from torch.utils.data import Dataset
 
 from rislab.data import masks
 from rislab.data.annotations import Reference
+from rislab.data.augment import flip_picture, mirrored
 from rislab.data.batch import Batch
 from rislab.data.geometry import Geometry, Placement
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.masks import RLE
+from rislab.data.pack import Pack
 from rislab.data.refer import Refer
 from rislab.data.sampling import Row
 from rislab.metrics.protocols import Convention
@@ -71,6 +73,7 @@ class Queries(Dataset[Batch]):
     convention: which text of an expression is the query, and what an evaluation's target is.
     training: with targets placed as the images are (`masks`), else with those that the convention scores (`targets`).
     room: bytes for decoded images and then masks.
+    pack: where placed images and masks lie ready; images need no room then.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Queries(Dataset[Batch]):
         convention: Convention,
         training: bool,
         room: int,
+        pack: Pack | None = None,
     ) -> None:
         # Only what batches are made of: this object travels to worker processes, the whole annotation file need not.
         self.geometry, self.training = geometry, training
@@ -88,11 +92,15 @@ class Queries(Dataset[Batch]):
         self.references = list(references)
         field = convention.text_field
         self.texts = [[str(getattr(e, field)) for e in reference.expressions] for reference in references]
-        scored = None if training else convention
-        self.targets: list[RLE] = [refer.target(reference, scored) for reference in references]
+        self.pack = pack
+        if training and pack is not None and isinstance(refer, Refer):
+            packed = pack.targets(refer)
+            self.targets: list[RLE] = [packed[reference.ref_id] for reference in references]
+        else:
+            self.targets = [refer.target(reference, None if training else convention) for reference in references]
         self.records = [refer.images[image_id] for image_id in dict.fromkeys(r.image_id for r in references)]
         self.number = {record.image_id: number for number, record in enumerate(self.records)}
-        self.images = Shelf(len(self.records), (3, *geometry.size), room)
+        self.images = Shelf(len(self.records) if pack is None else 0, (3, *geometry.size), room)
         self.masks = Shelf(len(self.references) if training else 0, geometry.size, room - self.images.size)
         self._placements: dict[tuple[int, int], Placement] = {}
 
@@ -109,6 +117,8 @@ class Queries(Dataset[Batch]):
 
     def _image(self, number: int) -> NDArray[np.uint8]:
         record = self.records[number]
+        if self.pack is not None and record.image_id in self.pack:
+            return self.pack.image(record.image_id)
         placement = self._placement(record.height, record.width)
         return self.geometry.image(self.store.read(record), placement).transpose(2, 0, 1)
 
@@ -122,18 +132,27 @@ class Queries(Dataset[Batch]):
         numbers = [self.number[row.image_id] for row in rows]
         for out, number in zip(images, numbers, strict=True):
             self.images.copy_into(out, number, self._image)
+        for out, row in zip(images, rows, strict=True):
+            if row.mirrored:
+                out[...] = flip_picture(out).copy()
         soft = None
         if self.training:
             placed = np.empty((len(asked), *self.geometry.size), np.uint8)
             for out, (_, at, _) in zip(placed, asked, strict=True):
                 self.masks.copy_into(out, at, self._mask)
-            soft = torch.from_numpy(placed).float().div_(255)
+            for out, (line, _, _) in zip(placed, asked, strict=True):
+                if rows[line].mirrored:
+                    out[...] = flip_picture(out).copy()
+            soft = torch.from_numpy(placed)
         records = [self.records[number] for number in numbers]
         return Batch(
             images=torch.from_numpy(images),
-            texts=[self.texts[at][sentence] for _, at, sentence in asked],
+            texts=[
+                mirrored(self.texts[at][sentence]) if rows[line].mirrored else self.texts[at][sentence]
+                for line, at, sentence in asked
+            ],
             image_index=torch.tensor([line for line, _, _ in asked], dtype=torch.int64),
-            masks=soft,
+            mask_bytes=soft,
             targets=None if self.training else [self.targets[at] for _, at, _ in asked],
             placements=[self._placement(record.height, record.width) for record in records],
             image_ids=[row.image_id for row in rows],

@@ -1,7 +1,9 @@
 """One referring data set in memory, from the files of its release: ``ROOT/<dataset>/`` and COCO's pictures."""
 
+import gc
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,19 +40,20 @@ class Refer:
             _refuse_missing(root, dataset, split_by)
         self.refs_file = _refs_file(folder, self.known, split_by)
         self.instances_file = folder / "instances.json"
-        instances = annotations.read_instances(self.instances_file, faults)
-        self.images = instances.images
-        records = annotations.read_refs(self.refs_file)
-        read = (annotations.reference(record, self.refs_file, instances, faults) for record in records)
-        whole = [reference for reference in read if reference is not None]
-        self.references = tuple(annotations.without_duplicates(whole, self.refs_file, faults))
-        self.objects: Counter[tuple[int, int]] = Counter(
-            (a.image_id, a.category_id) for a in instances.annotations.values() if not a.is_crowd
-        )
-        """How many objects of a category an image has, by (image_id, category_id)."""
-        # The file describes every object of its images; keeping only those asked for saves most of the memory.
-        used = {ann_id for reference in self.references for ann_id in reference.ann_ids}
-        self.annotations = {ann_id: instances.annotations[ann_id] for ann_id in sorted(used)}
+        with _no_collection():
+            instances = annotations.read_instances(self.instances_file, faults)
+            self.images = instances.images
+            records = annotations.read_refs(self.refs_file)
+            read = (annotations.reference(record, self.refs_file, instances, faults) for record in records)
+            whole = [reference for reference in read if reference is not None]
+            self.references = tuple(annotations.without_duplicates(whole, self.refs_file, faults))
+            self.objects: Counter[tuple[int, int]] = Counter(
+                (a.image_id, a.category_id) for a in instances.annotations.values() if not a.is_crowd
+            )
+            """How many objects of a category an image has, by (image_id, category_id)."""
+            # The file describes every object of its images; keeping only those asked for saves most of the memory.
+            used = {ann_id for reference in self.references for ann_id in reference.ann_ids}
+            self.annotations = {ann_id: instances.annotations[ann_id] for ann_id in sorted(used)}
         self.store = ImageStore(root)
 
     @property
@@ -106,6 +109,18 @@ class Refer:
     def image(self, image_id: int) -> NDArray[np.uint8]:
         """uint8 RGB [h, w, 3]; see `ImageStore.read`."""
         return self.store.read(self.images[image_id])
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Millions of small objects are made and none is garbage: looking for cycles among them doubles the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _refuse_missing(root: Path, dataset: str, split_by: str) -> None:

@@ -11,9 +11,11 @@ from filelock import FileLock
 
 from rislab.data import masks, sampling
 from rislab.data.annotations import Reference
+from rislab.data.augment import Flip, is_flipped
 from rislab.data.geometry import Geometry
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.loader import PlannedLoader, ResumableLoader
+from rislab.data.pack import Pack, place_of
 from rislab.data.published import data_set, deviation
 from rislab.data.queries import Queries
 from rislab.data.refer import Refer, required_files
@@ -46,12 +48,20 @@ class ReferringData(L.LightningDataModule):
     limit_val_images: validate on the first so many images only; tests are always whole.
     no_target_min_pixels: a mask of fewer pixels says "nothing there", where sentences may have no referent.
     layout: files as released, or the LMDB files that CRIS's tools make, `ROOT/lmdb/<dataset>/<split>.lmdb`.
+    packed: use what `rislab data pack` has made, where it is still of these files; the batches are the same.
+    flip: mirror training pictures at random and exchange left and right in their sentences (`swap`), or mirror only those whose
+        sentences name no side (`refuse`); the official codes do not (`none`).
 
     Empty and overlong sentences are queries like any other. A reference whose annotated mask has no pixel is left out
     of training, with a warning, and scored in evaluation.
     """
 
-    absent_means: ClassVar[dict[str, Any]] = {"no_target_min_pixels": 1, "layout": "refer"}
+    absent_means: ClassVar[dict[str, Any]] = {
+        "no_target_min_pixels": 1,
+        "layout": "refer",
+        "packed": True,
+        "flip": "none",
+    }
 
     def __init__(
         self,
@@ -73,6 +83,8 @@ class ReferringData(L.LightningDataModule):
         limit_val_images: int | None = None,
         no_target_min_pixels: int = 1,
         layout: Literal["refer", "lmdb"] = "refer",
+        packed: bool = True,
+        flip: Flip = Flip.none,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -97,10 +109,11 @@ class ReferringData(L.LightningDataModule):
         self.num_workers, self.seed, self.cache_mb = num_workers, seed, cache_mb
         self.shuffle_sentences, self.limit_val_images = shuffle_sentences, limit_val_images
         self.no_target_min_pixels = no_target_min_pixels
-        self.layout = layout
+        self.layout, self.packed, self.flip = layout, packed, flip
         self._refer: Refer | LmdbRefer | None = None
         self._loaders: list[PlannedLoader] = []
         self._room = cache_mb << 20
+        self._gave_tokens = False
 
     @property
     def _is_toy(self) -> bool:
@@ -197,13 +210,19 @@ class ReferringData(L.LightningDataModule):
         rank, world_size = self._place
 
         def plan(epoch: int) -> sampling.Plan:
-            return sampling.training_plan(
+            batches = sampling.training_plan(
                 usable, self.batch_size, self.references_per_image, self.seed, epoch, rank, world_size
             )
+            return [[self._mirrored(row, usable, epoch) for row in rows] for rows in batches]
 
         loader = ResumableLoader(self._queries(usable, training=True, cached=True), plan, **self._options(cached=True))
         self._loaders.append(loader)
         return loader
+
+    def _mirrored(self, row: sampling.Row, references: Sequence[Reference], epoch: int) -> sampling.Row:
+        field = self.convention.text_field
+        texts = [str(getattr(references[at].expressions[sentence], field)) for at, sentence in row.asked]
+        return replace(row, mirrored=is_flipped(self.flip, texts, self.seed, epoch, row.image_id))
 
     def _evaluation_loader(self, split: str, limit: int | None = None, cached: bool = False) -> PlannedLoader:
         references = self._references(split)
@@ -217,9 +236,31 @@ class ReferringData(L.LightningDataModule):
 
     def _queries(self, references: Sequence[Reference], training: bool, cached: bool) -> Queries:
         room = self._room if cached else 0
-        queries = Queries(self.refer, references, self._geometry, self.convention, training, room)
+        queries = Queries(self.refer, references, self._geometry, self.convention, training, room, self._pack())
         self._room -= queries.size
         return queries
+
+    def _pack(self) -> Pack | None:
+        """The pack of this data and the method's geometry; its token ids go to the method."""
+        if not self.packed or not isinstance(self.refer, Refer):
+            return None
+        found = Pack.open(self.refer, self.dataset, self.split_by, self._geometry)
+        folder = place_of(self.root, self.dataset, self.split_by, self._geometry)
+        if found is None:
+            if folder.exists():
+                warnings.warn(f"{folder} is damaged or of other files: not used (rislab data pack)", stacklevel=2)
+            return None
+        if found.changed:
+            warnings.warn(
+                f"{len(found.changed)} pictures have changed since {folder} was made: read anew", stacklevel=2
+            )
+        method: Any = self.trainer.lightning_module if self.trainer is not None else None
+        if not self._gave_tokens and self.convention.text_field == "sent" and hasattr(method, "take_tokens"):
+            ids = found.tokens()
+            texts = {e.sent: ids[e.sent_id] for ref in self.refer.references for e in ref.expressions}
+            method.take_tokens(found.tokenizer, texts)
+            self._gave_tokens = True
+        return found
 
     def _options(self, cached: bool) -> dict[str, Any]:
         """What is read once needs no workers afterwards."""

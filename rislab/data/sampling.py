@@ -16,10 +16,14 @@ from rislab.errors import DataError
 
 @dataclass(frozen=True)
 class Row:
-    """One image and what is asked of it: pairs of (index of the reference, index of its sentence)."""
+    """One image and what is asked of it: pairs of (index of the reference, index of its sentence).
+
+    mirrored: left and right are exchanged, in the image, its masks and its sentences.
+    """
 
     image_id: int
     asked: tuple[tuple[int, int], ...]
+    mirrored: bool = False
 
 
 Plan = list[list[Row]]

@@ -1,10 +1,12 @@
 """What every method shares: one way to train a step, one way to be asked for masks."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import lightning as L
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rislab.data.batch import Batch
@@ -56,6 +58,9 @@ class TextSegmenter(L.LightningModule):
         index = torch.arange(rows, device=images.device).repeat_interleave(len(names))
         logits = self.segment(images, list(names) * rows, index)
         return logits.view(rows, len(names), *logits.shape[1:])
+
+    def take_tokens(self, tokenizer: str, ids: Mapping[str, NDArray[np.int32]]) -> None:
+        """Token ids that lie ready, by sentence, made by a tokenizer of this kind; a method that has such a one may take them."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         terms = self.losses(batch)

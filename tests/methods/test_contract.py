@@ -29,13 +29,13 @@ def images(method: TextSegmenter, count: int = 2) -> torch.Tensor:
 
 def batch(method: TextSegmenter) -> Batch:
     height, width = method.geometry.size
-    masks = torch.zeros(len(TEXTS), height, width)
-    masks[0, : height // 2] = 1
-    masks[1, :, : width // 2] = 1
-    masks[3] = 0.5  # and masks[4] stays empty
+    masks = torch.zeros(len(TEXTS), height, width, dtype=torch.uint8)
+    masks[0, : height // 2] = 255
+    masks[1, :, : width // 2] = 255
+    masks[3] = 128  # and masks[4] stays empty
     pictures = images(method)
     places = [method.geometry.place(height, width)] * 2
-    return Batch(pictures, TEXTS, INDEX, masks, None, places, [1, 2], list(range(5)), list(range(5)))
+    return Batch(pictures, TEXTS, INDEX, masks, None, places, [1, 2], list(range(5)), list(range(5)), [False] * 5)
 
 
 def test_every_method_is_in_the_suite() -> None:
@@ -114,9 +114,9 @@ def test_overfits_two_samples(name: str) -> None:
     method = METHODS[name]().train()
     height, width = method.geometry.size
     pictures = images(method, 1)
-    masks = torch.zeros(2, height, width)
-    masks[0, :, : width // 2] = 1
-    masks[1, height // 2 :] = 1
+    masks = torch.zeros(2, height, width, dtype=torch.uint8)
+    masks[0, :, : width // 2] = 255
+    masks[1, height // 2 :] = 255
     places = [method.geometry.place(height, width)]
     pair = Batch(
         pictures,
@@ -128,6 +128,7 @@ def test_overfits_two_samples(name: str) -> None:
         [1],
         [1, 2],
         [1, 2],
+        [False, False],
     )
     configured = method.configure_optimizers()
     optimiser = configured["optimizer"] if isinstance(configured, dict) else configured

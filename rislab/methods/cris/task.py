@@ -1,13 +1,15 @@
 """How CRIS is trained: switches, loss, optimiser groups, schedule (section 4.1 of the paper; official config/*.yaml)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import open_clip
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rislab.clip.tokens import Tokenizer
 from rislab.clip.trunk import CLIPSpec, ResNetPyramid, TextEncoder, load
 from rislab.data.batch import Batch
 from rislab.data.geometry import Letterbox
@@ -74,7 +76,7 @@ class CRISTask(TextSegmenter):
             trunk, text, fpn_out, text_to_pixel, decoder_layers, num_head, dim_ffn, dropout, kernel_size
         ).to(memory_format=torch.channels_last)
         text.token_embedding.weight.requires_grad_(not freeze_token_embedding)
-        self.tokenizer = open_clip.get_tokenizer(clip.name)
+        self.tokenizer = Tokenizer(clip.name)
         self.geometry = Letterbox(image_size)
         self.mask_threshold = threshold
         self.word_len = word_len
@@ -84,16 +86,20 @@ class CRISTask(TextSegmenter):
     def forward(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """uint8 images [I, 3, H, W] and N sentences -> mask logits [N, H/4, W/4]."""
         pixels = self.normalise(images).contiguous(memory_format=torch.channels_last)
-        tokens = self.tokenizer(list(texts), context_length=self.word_len).to(images.device)
+        tokens = self.tokenizer(list(texts), self.word_len).to(images.device)
         return self.model(pixels, tokens, image_index)
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         return self(images, texts, image_index)
 
+    def take_tokens(self, tokenizer: str, ids: Mapping[str, NDArray[np.int32]]) -> None:
+        self.tokenizer.take(tokenizer, ids)
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """One term, pixel-wise binary cross-entropy: `text_to_pixel` with the dynamic kernel, `mask` with the fixed one."""
-        assert batch.masks is not None
-        loss = text_to_pixel_loss(self(batch.images, batch.texts, batch.image_index), batch.masks)
+        masks = batch.masks
+        assert masks is not None
+        loss = text_to_pixel_loss(self(batch.images, batch.texts, batch.image_index), masks)
         return {"text_to_pixel" if self.model.projector.head.depends_on_text else "mask": loss}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
