@@ -170,8 +170,10 @@ def missing_data(planned: Iterable[Planned]) -> list[str]:
 def _missing(root: Path, dataset: str | None, split_by: str | None) -> list[str]:
     if dataset is None or split_by is None:  # not of the REFER family: its own reader will say what it wants
         return [] if root.is_dir() else [str(root)]
-    files = [root / dataset / "instances.json", root / dataset / f"refs({split_by}).p"]
-    absent = [str(path) for path in files if not path.exists()]
+    names = [name.format(split_by) for name in signature.constant("rislab.data.published", "REFERENCE_FILES")]
+    absent = [str(path) for path in [root / dataset / "instances.json"] if not path.exists()]
+    if not any((root / dataset / name).exists() for name in names):
+        absent.append(str(root / dataset / names[0]))
     folders = [root / name for name in signature.constant("rislab.data.images", "IMAGE_FOLDERS")]
     if not any(folder.is_dir() and _has_jpeg(folder) for folder in folders):
         absent.append(f"{folders[0]}/COCO_train2014_*.jpg")

@@ -5,6 +5,7 @@
     images.u8      uint8 [n, 3, H, W], memory-mapped; what `Geometry.image` makes of each picture, to the bit
     pictures.npz   image_id, crc32 of the packed picture, bytes and mtime of the file that it was made from: int64 [n]
     masks.npz      ref_id [r], and the compressed run lengths of all targets end to end, with offsets [r + 1]
+    placed.npz     ref_id [r], and what `Geometry.mask_bytes` makes of each target: its box and, deflated, what is in it
     tokens.npz     sent_id [s], and the token ids of all sentences end to end, with offsets [s + 1]; start and end included
     pack.json      what it was made from and with, sha256 of the .npz files; written last
 
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rislab.data import masks
 from rislab.data.geometry import Geometry, Letterbox, Stretch
 from rislab.data.images import ImageRecord
 from rislab.data.masks import RLE
@@ -32,7 +34,8 @@ from rislab.errors import DataError
 from rislab.files import read_json, replacing, write_json
 
 FOLDER = "packed"
-FORMAT = 1
+FORMAT = 2
+PARTS = ("pictures.npz", "masks.npz", "placed.npz", "tokens.npz")
 KEEP_EVERY = 64
 """Pictures between two notes of how far packing has come."""
 
@@ -113,11 +116,13 @@ def write(
             write_json(unfinished / "about.json", about)
         records = [refer.images[image_id] for image_id in dict.fromkeys(r.image_id for r in refer.references)]
         _write_pictures(unfinished, refer, records, geometry, progress)
-        targets = {ref.ref_id: bytes(refer.target(ref)["counts"]) for ref in refer.references}
-        Ragged.of(targets, np.uint8).save(unfinished / "masks.npz")
+        targets = {ref.ref_id: refer.target(ref) for ref in refer.references}
+        Ragged.of({k: bytes(rle["counts"]) for k, rle in targets.items()}, np.uint8).save(unfinished / "masks.npz")
+        placed = {ref_id: _deflated(_placed(rle, geometry)) for ref_id, rle in targets.items()}
+        Ragged.of(placed, np.uint8).save(unfinished / "placed.npz")
         texts = {e.sent_id: encode(e.sent) for ref in refer.references for e in ref.expressions}
         Ragged.of(texts, np.int32).save(unfinished / "tokens.npz")
-        parts = {name: _sha256(unfinished / name) for name in ("pictures.npz", "masks.npz", "tokens.npz")}
+        parts = {name: _sha256(unfinished / name) for name in PARTS}
         write_json(unfinished / "pack.json", about | {"images": len(records), "parts": parts})
         (unfinished / "about.json").unlink()
         (unfinished / "progress.npz").unlink(missing_ok=True)
@@ -126,6 +131,29 @@ def write(
     except OSError as error:
         raise DataError(f"{place}: could not be written: {error}") from error
     return place
+
+
+def _placed(target: RLE, geometry: Geometry) -> NDArray[np.uint8]:
+    mask = masks.decode(target)
+    return geometry.mask_bytes(mask, geometry.place(*mask.shape))
+
+
+def _deflated(placed: NDArray[np.uint8]) -> bytes:
+    """Top, left, height and width of the box that holds all that is not 0, as uint16, and its deflated content."""
+    rows, columns = np.flatnonzero(placed.any(1)), np.flatnonzero(placed.any(0))
+    if not len(rows):
+        return np.zeros(4, np.uint16).tobytes()
+    box = (rows[0], columns[0], rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0])
+    inside = placed[box[0] : box[0] + box[2], box[1] : box[1] + box[3]]
+    return np.array(box, np.uint16).tobytes() + zlib.compress(inside.tobytes(), 1)
+
+
+def _inflate_into(out: NDArray[np.uint8], data: NDArray[np.uint8]) -> None:
+    top, left, height, width = data[:8].view(np.uint16).tolist()
+    out[...] = 0
+    if height:
+        inside = np.frombuffer(zlib.decompress(data[8:].tobytes()), np.uint8).reshape(height, width)
+        out[top : top + height, left : left + width] = inside
 
 
 def _sha256(path: Path) -> str:
@@ -199,6 +227,7 @@ class Pack:
             self._rows = {row[0]: (number, *row[1:]) for number, row in enumerate(rows)}
         self._shape = (len(self._rows), 3, *geometry.size)
         self._images: NDArray[np.uint8] | None = None
+        self._placed: tuple[Ragged, dict[int, int]] | None = None
         self.changed = frozenset(
             image_id for image_id, row in self._rows.items() if self._has_changed(refer, image_id, row)
         )
@@ -241,6 +270,15 @@ class Pack:
     def image(self, image_id: int) -> NDArray[np.uint8]:
         """uint8 [3, H, W], as the geometry places it."""
         return np.asarray(self.images[self._rows[image_id][0]])
+
+    def mask_into(self, out: NDArray[np.uint8], ref_id: int) -> None:
+        """Write the placed target of a reference, uint8 [H, W]."""
+        if self._placed is None:
+            held = Ragged.load(self.folder / "placed.npz")
+            self._placed = (held, {ref_id: number for number, ref_id in enumerate(held.ids.tolist())})
+        held, number_of = self._placed
+        number = number_of[ref_id]
+        _inflate_into(out, held.flat[held.offsets[number] : held.offsets[number + 1]])
 
     def targets(self, refer: Refer) -> dict[int, RLE]:
         """Masks at the original size, by ref_id."""

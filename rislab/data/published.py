@@ -14,6 +14,9 @@ from typing import NamedTuple
 from rislab.data import sets
 from rislab.data.annotations import Reference
 
+REFERENCE_FILES = ("refs({}).p", "Ref-ZOM({}).p", "grefs({}).json", "grefs({}).p")
+"""Every name that a release has; `{}` stands for the partition."""
+
 
 class Counts(NamedTuple):
     """None where no source could be read."""
@@ -56,8 +59,7 @@ def known() -> dict[str, DataSet]:
 
 def data_set(folder: str) -> DataSet:
     """What is known of a folder; for one that nobody described, only its name, and every usual file name."""
-    usual = tuple(dict.fromkeys(name for each in known().values() for name in each.files))
-    return known().get(folder) or DataSet(folder, folder, files=usual)
+    return known().get(folder) or DataSet(folder, folder, files=REFERENCE_FILES)
 
 
 def count(references: Sequence[Reference]) -> Counts:

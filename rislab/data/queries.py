@@ -101,7 +101,8 @@ class Queries(Dataset[Batch]):
         self.records = [refer.images[image_id] for image_id in dict.fromkeys(r.image_id for r in references)]
         self.number = {record.image_id: number for number, record in enumerate(self.records)}
         self.images = Shelf(len(self.records) if pack is None else 0, (3, *geometry.size), room)
-        self.masks = Shelf(len(self.references) if training else 0, geometry.size, room - self.images.size)
+        kept = len(self.references) if training and pack is None else 0
+        self.masks = Shelf(kept, geometry.size, room - self.images.size)
         self._placements: dict[tuple[int, int], Placement] = {}
 
     @property
@@ -139,7 +140,10 @@ class Queries(Dataset[Batch]):
         if self.training:
             placed = np.empty((len(asked), *self.geometry.size), np.uint8)
             for out, (_, at, _) in zip(placed, asked, strict=True):
-                self.masks.copy_into(out, at, self._mask)
+                if self.pack is None:
+                    self.masks.copy_into(out, at, self._mask)
+                else:
+                    self.pack.mask_into(out, self.references[at].ref_id)
             for out, (line, _, _) in zip(placed, asked, strict=True):
                 if rows[line].mirrored:
                     out[...] = flip_picture(out).copy()

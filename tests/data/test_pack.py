@@ -93,7 +93,7 @@ def test_packing_goes_on_where_it_was_stopped(root: Path, monkeypatch: pytest.Mo
     folder = made(root)
     assert len(placed) == 8 - 5
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert whole.keys() == {"images.u8", "pictures.npz", "masks.npz", "tokens.npz", "pack.json"}
+    assert whole.keys() == {"images.u8", "pictures.npz", "masks.npz", "placed.npz", "tokens.npz", "pack.json"}
     placed.clear()
     made(root)
     assert not placed, "what is there is packed again"

@@ -12,7 +12,7 @@ from rislab.data import masks
 from rislab.data.annotations import read_refs
 from rislab.data.images import IMAGE_FOLDERS
 from rislab.data.published import deviation, known
-from rislab.data.refer import Refer, partitions
+from rislab.data.refer import Refer
 from rislab.errors import DataError
 from tests.data.small import SmallSet, square
 
@@ -170,25 +170,3 @@ def test_a_cut_annotation_file_deviates_from_the_published_counts(small: SmallSe
     assert totals["refcoco", "unc"] == totals["refcoco", "google"] == 50000
     assert totals["refcoco+", "unc"] == 49856
     assert totals["refcocog", "umd"] == totals["refcocog", "google"] == 49822
-
-
-if "RISLAB_SHARED_DATA" in os.environ:  # a folder of real records, which are not ours to publish
-
-    def test_genuine_records() -> None:
-        root = Path(os.environ["RISLAB_SHARED_DATA"]) / "refcoco-excerpt"
-        counts = {}
-        for dataset in known():
-            for split_by in partitions(root / dataset):
-                refer = Refer(root, dataset, split_by)
-                counts[dataset, split_by] = (
-                    len(refer.references),
-                    sum(len(ref.expressions) for ref in refer.references),
-                    len({ref.image_id for ref in refer.references}),
-                )
-                assert all(masks.area(refer.target(ref)) > 0 for ref in refer.references)
-        assert counts == {
-            ("refcoco", "unc"): (8, 23, 4),
-            ("refcoco+", "unc"): (8, 25, 4),
-            ("refcocog", "umd"): (6, 12, 3),
-            ("refcocog", "google"): (4, 8, 2),
-        }
