@@ -5,21 +5,29 @@ They are not ours to publish. All that is done with whole files is done with the
 
 import json
 import os
+import pickle
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from rislab.data import masks
+from rislab.data import masks, pack
 from rislab.data.checking import check
+from rislab.data.geometry import Letterbox
 from rislab.data.leaks import leaks, part
 from rislab.data.locate import Place, places
 from rislab.scoring.foreign import Predictions
 from rislab.scoring.score import score
+from tests.data.test_referring import ready
 from tests.worlds import rislab
 
-ROOT = Path(os.environ.get("RISLAB_SHARED_DATA", "../shared/data")) / "refcoco-excerpt"
+HERE = Path(os.environ.get("RISLAB_SHARED_DATA", "../shared/data"))
+ROOT, PANOPTIC = HERE / "refcoco-excerpt", HERE / "coco-panoptic-mini"
 pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="no excerpts: set RISLAB_SHARED_DATA")
 
 
@@ -77,3 +85,62 @@ def test_the_commands(tmp_path: Path) -> None:
         assert sheet.width > 400
     done = rislab("data", "check", str(ROOT.resolve()), "--json")
     assert len(json.loads(done.stdout)["data_sets"]) == 4
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """COCO's panoptic things as a referring set: real photographs of real sizes, real masks as run lengths."""
+    if not PANOPTIC.is_dir():
+        pytest.skip("no photographs")
+    root = tmp_path_factory.mktemp("photographs")
+    (root / "images" / "train2014").mkdir(parents=True)
+    (root / "refcoco").mkdir()
+    instances: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": []}
+    refs: list[dict[str, Any]] = []
+    for split in ("train", "val"):
+        file = json.loads((PANOPTIC / "annotations" / f"panoptic_{split}2017.json").read_text())
+        names = {category["id"]: category["name"] for category in file["categories"]}
+        instances["images"] += file["images"]
+        for image in file["images"]:
+            shutil.copy(PANOPTIC / f"{split}2017" / image["file_name"], root / "images" / "train2014")
+        for annotation in file["annotations"]:
+            with Image.open(PANOPTIC / "annotations" / f"panoptic_{split}2017" / annotation["file_name"]) as png:
+                red, green, blue = (np.asarray(channel, np.int64) for channel in png.convert("RGB").split())
+            for segment in annotation["segments_info"]:
+                mask = red + 256 * green + 65536 * blue == segment["id"]
+                number = len(instances["annotations"])
+                record = {"id": number, "image_id": annotation["image_id"], "category_id": segment["category_id"]}
+                shape = {"iscrowd": segment["iscrowd"], "segmentation": masks.to_json(masks.encode(mask))}
+                instances["annotations"].append({**record, **shape, "bbox": segment["bbox"], "area": segment["area"]})
+                text = names[segment["category_id"]]
+                sentence = {"sent_id": number, "sent": text, "raw": text, "tokens": text.split()}
+                of = {"ref_id": number, "ann_id": number, "image_id": annotation["image_id"], "split": split}
+                refs.append({**of, "sentences": [sentence], "sent_ids": [number]})
+    (root / "refcoco" / "instances.json").write_text(json.dumps(instances))
+    (root / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(refs, protocol=2))
+    return root
+
+
+def test_real_photographs_are_read_drawn_packed_and_scored(photographs: Path, tmp_path: Path) -> None:
+    (place,) = places(photographs)
+    refer = place.read()
+    areas = {a["id"]: a["area"] for a in json.loads(refer.instances_file.read_text())["annotations"]}
+    assert len(refer.images) == 24
+    assert all(masks.area(refer.target(r)) == areas[r.ann_ids[0]] > 0 for r in refer.references), "the file's own areas"
+    found = check(photographs).data_sets[0]
+    assert (found.pictures.missing, found.pictures.unreadable, found.faults) == (0, 0, [])
+    done = rislab("data", "show", str(photographs), "--split", "val", "--n", "8", "--out", str(tmp_path / "sheet.png"))
+    assert done.returncode == 0, done.stderr
+    before = [(b.images, b.masks) for b in ready(photographs, 64, batch_size=4).train_dataloader()]
+    pack.write(refer, "refcoco", "unc", Letterbox(64), "none", lambda text: [len(text)])
+    after = [(b.images, b.masks) for b in ready(photographs, 64, batch_size=4).train_dataloader()]
+    for (images, soft), (packed_images, packed_soft) in zip(before, after, strict=True):
+        assert torch.equal(images, packed_images)
+        assert torch.equal(soft, packed_soft)
+    answers = [{"sent_id": r.ref_id, "segmentation": masks.to_json(refer.target(r))} for r in refer.split("val")]
+    (tmp_path / "masks.json").write_text(json.dumps(answers))
+    scores = score(refer, "val", Predictions(tmp_path / "masks.json"), ["native", "lavt", "rela"])
+    assert scores.averages("native")["oiou"] == scores.averages("lavt")["oiou"] == 100
+    assert scores.averages("rela")["giou"] == pytest.approx(100 * (len(answers) - 1) / len(answers)), (
+        "ReLA leaves the crowd out"
+    )
