@@ -34,12 +34,10 @@ def options_of(class_path: str) -> dict[str, str]:
 
 
 def surface() -> dict[str, Any]:
-    methods = sorted(path.parent.name for path in (ROOT / "rislab" / "methods").glob("*/task.py"))
-    tasks = {name: f"rislab.methods.{name}.task.{name.upper()}Task" for name in methods}
     return {
         "commands": commands(parser()),
         "metrics": list(table.METRICS),
-        "methods": {name: options_of(class_path) for name, class_path in tasks.items()},
+        "methods": {name: options_of(class_path) for name, class_path in signature.methods().items()},
         "data": options_of("rislab.data.referring.ReferringData"),
         "world": options_of("rislab.data.toy.world.ToyWorld"),
         "trial": options_of("rislab.training.cli.TrialOptions"),

@@ -3,6 +3,7 @@
 miou_expr[con+dec4] < miou_expr[con+dec3]
 miou_expr[dec1] < miou_expr[con+dec1] - 1.5 and oiou[base] < oiou[full]
 miou_expr[con+dec1] < miou_expr[con+dec2] < miou_expr[con+dec3]
+patch:miou_expr[ske] > patch:miou_expr[cfe]
 """
 
 import re
@@ -12,7 +13,7 @@ from typing import Literal
 from rislab.errors import ConfigError
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<cell>(?P<metric>[a-z_]+(?:@\d+)?)\[(?P<row>[^\[\]]+)\])|(?P<number>\d+(?:\.\d+)?)|(?P<sign>[+-])"
+    r"\s*(?:(?P<cell>(?P<metric>(?:[a-z_]+:)?[a-z_]+(?:@\d+)?)\[(?P<row>[^\[\]]+)\])|(?P<number>\d+(?:\.\d+)?)|(?P<sign>[+-])"
     r"|(?P<op>[<>])|(?P<and>and\b))"
 )
 

@@ -71,9 +71,16 @@ def _is_absent(known: signature.Signature, name: str, value: Any) -> bool:
     return name in known.absent_means and known.absent_means[name] == value
 
 
-def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The part of a config that is hashed."""
+def identity(config: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
+    """The part of a config that is hashed. parent: hash of the trial whose weights it starts from."""
     full = resolve(config, with_versions=True)
+    model = full.get("model", {})
+    if isinstance(model, dict) and isinstance(model.get("init_args"), dict) and "class_path" in model:
+        known = signature.read(model["class_path"]) if model["class_path"].startswith(signature.PACKAGE) else None
+        for name in known.unused_in.get(model["init_args"].get("stage"), ()) if known is not None else ():
+            model["init_args"].pop(name, None)
+    if parent is not None:
+        full["parent"] = parent
     for key in NEUTRAL:
         *path, last = key.split(".")
         place = full

@@ -17,21 +17,33 @@ from rislab.errors import ConfigError, DataError
 from rislab.files import read_json, write_json, write_text
 
 DATA_ROOT = "data.init_args.root"
+STAGE = "model.init_args.stage"
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One cell of the table: a row with a seed, its config, and the directory of the trial that answers it."""
+    """A row with a seed and, where a method has several, a stage: its config, and the directory of its trial.
+
+    parent: what it starts from. is_last: whether this is the stage that the row's cells show.
+    """
 
     row: Row
     seed: int
     config: dict[str, Any]
     hash: str
     trial: TrialDir
+    stage: str = ""
+    parent: "Planned | None" = None
+    is_last: bool = True
 
     @property
     def name(self) -> str:
-        return f"{self.row.name} s{self.seed}"
+        return f"{self.row.name} s{self.seed}" + (f" {self.stage}" if self.stage else "")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What was hashed."""
+        return identity.identity(self.config, self.parent.hash if self.parent else None)
 
     @property
     def state(self) -> State:
@@ -59,16 +71,16 @@ class Planned:
                 self.trial.identity,
                 {
                     "hash": self.hash,
-                    "config": identity.identity(self.config),
+                    "config": self.identity,
                     "sources": identity.sources(self.config["model"]["class_path"]),
                 },
             )
 
 
-def merged(profile: Profile) -> dict[str, Any]:
-    """The profile's config files, later ones over earlier ones."""
+def merged(profile: Profile, stage: str = "") -> dict[str, Any]:
+    """The profile's config files, later ones over earlier ones, and those of a stage over them."""
     config: dict[str, Any] = {}
-    for path in profile.config:
+    for path in (*profile.config, *profile.stages.get(stage, ())):
         overlay(config, read_yaml(path) or {})
     for part in PARTS:
         if "class_path" not in config.get(part, {}):
@@ -91,30 +103,66 @@ def plan(
     rows: Iterable[str] | None = None,
     data: str | None = None,
 ) -> list[Planned]:
-    """One entry a row and seed, in the table's order. Nothing is written.
+    """One entry a row, seed and stage, in the table's order, stages in theirs. Nothing is written.
 
     rows: names, or None for all. data: where the data set lies, instead of what the config says.
     """
     chosen = [table.row(name) for name in rows] if rows is not None else list(table.rows)
-    base = merged(profile)
-    if data is not None:
-        _put(base, DATA_ROOT, str(Path(data).resolve()))
-    planned = []
+    bases: dict[str, dict[str, Any]] = {"": merged(profile)}
+    planned: list[Planned] = []
+    first: dict[str, Planned] = {}
     for row in chosen:
+        chain = _chain(bases[""], row)
         for seed in seeds:
-            config = deepcopy(base)
-            for key, value in row.switches.items():
-                _put(config, key, value)
-            config["seed_everything"] = seed
-            _put(config, "data.init_args.seed", seed)
-            digest = identity.digest(identity.identity(config))
-            path = runs / table.name / f"{row.name}--s{seed}--{digest[:8]}"
-            _put(config, "trainer.default_root_dir", str(path))
-            # What a run fills in anyway is written out, so that the file says all that was hashed.
-            config["model"] = identity.resolve(config["model"])
-            config["data"] = identity.resolve(config["data"])
-            planned.append(Planned(row, seed, config, digest, TrialDir(path)))
+            parent: Planned | None = None
+            for stage in chain:
+                base = bases.setdefault(stage, merged(profile, stage))
+                cell = _cell(table, row, seed, stage, parent, base, runs, data, is_last=stage == chain[-1])
+                planned.append(cell)
+                # Whoever starts from this stage starts from the directory in which it is trained, be it another row's.
+                parent = first.setdefault(cell.hash, cell)
     return planned
+
+
+def _chain(base: dict[str, Any], row: Row) -> tuple[str, ...]:
+    """The stages of a row: those that the method declares, or the one that the row itself or the config asks for."""
+    known = signature.read(base["model"]["class_path"])
+    given = row.switches.get(STAGE, base["model"].get("init_args", {}).get("stage"))
+    if not known.stages:
+        return ("",)
+    return (str(given),) if given is not None else known.stages
+
+
+def _cell(
+    table: Table,
+    row: Row,
+    seed: int,
+    stage: str,
+    parent: Planned | None,
+    base: dict[str, Any],
+    runs: Path,
+    data: str | None,
+    is_last: bool,
+) -> Planned:
+    config = deepcopy(base)
+    if data is not None:
+        _put(config, DATA_ROOT, str(Path(data).resolve()))
+    for key, value in row.switches.items():
+        _put(config, key, value)
+    if stage:
+        _put(config, STAGE, stage)
+    if parent is not None:
+        _put(config, "trial.start_from", str(parent.trial.checkpoints / "best.ckpt"))
+    config["seed_everything"] = seed
+    _put(config, "data.init_args.seed", seed)
+    digest = identity.digest(identity.identity(config, parent.hash if parent else None))
+    name = f"{row.name}--{stage}" if stage else row.name
+    path = runs / table.name / f"{name}--s{seed}--{digest[:8]}"
+    _put(config, "trainer.default_root_dir", str(path))
+    # What a run fills in anyway is written out, so that the file says all that was hashed.
+    config["model"] = identity.resolve(config["model"])
+    config["data"] = identity.resolve(config["data"])
+    return Planned(row, seed, config, digest, TrialDir(path), stage, parent, is_last)
 
 
 def distinct(planned: Iterable[Planned]) -> list[Planned]:
@@ -146,7 +194,7 @@ def expected_seconds(planned: Sequence[Planned]) -> dict[str, float | None]:
                 measured.setdefault(_unseeded(recorded["config"]), []).append(sum(provenance["seconds"].values()))
     if not measured:
         return {cell.name: None for cell in planned}
-    found = {cell.name: measured.get(_unseeded(identity.identity(cell.config))) for cell in planned}
+    found = {cell.name: measured.get(_unseeded(cell.identity)) for cell in planned}
     return {name: sum(seconds) / len(seconds) if seconds else None for name, seconds in found.items()}
 
 
@@ -154,7 +202,7 @@ def _unseeded(config: dict[str, Any]) -> str:
     """What two trials that differ in their seed alone have in common."""
     options = {key: value for key, value in config["data"]["init_args"].items() if key != "seed"}
     data = config["data"] | {"init_args": options}
-    return identity.digest({**config, "data": data, "seed_everything": None})
+    return identity.digest({**config, "data": data, "seed_everything": None, "parent": None})
 
 
 def missing_data(planned: Iterable[Planned]) -> list[str]:

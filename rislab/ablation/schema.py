@@ -50,11 +50,20 @@ SCHEMA: dict[str, Any] = {
                     "dataset": {"type": "string"},
                     "is_paper_dataset": {"type": "boolean"},
                     "split": {"type": "string"},
+                    "stages": {
+                        "type": "object",
+                        "additionalProperties": {"type": "array", "items": {"type": "string"}},
+                        "description": "config files of single stages, over the others",
+                    },
                 },
             },
         },
         "seeds": {"type": "array", "items": {"type": "integer"}},
-        "metrics": {"type": "array", "items": {"type": "string", "enum": list(METRICS)}},
+        "metrics": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": f"{', '.join(METRICS)}; STAGE:METRIC for one of an earlier stage",
+        },
         "baseline": {"type": "string"},
         "rows": {
             "type": "array",

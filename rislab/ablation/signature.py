@@ -33,17 +33,21 @@ class Option:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a class takes, and two declarations of it that `identity` reads.
+    """What a class takes, and what it declares of its options.
 
     absent_means: values that an option has in configs written before it existed.
     hashed_with: constants by their dotted path that count, each with the options it goes with; none for always. What
         code makes from a recipe changes with the code, and a version number says so.
+    stages: values of the option `stage`, in the order in which they are trained, each from the one before.
+    unused_in: options that change nothing in a stage, by its name: rows that differ in nothing else share it.
     """
 
     class_path: str
     options: dict[str, Option]
     absent_means: dict[str, Any] = field(default_factory=dict)
     hashed_with: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stages: tuple[str, ...] = ()
+    unused_in: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def source_file(module: str) -> Path:
@@ -72,7 +76,14 @@ def read(class_path: str) -> Signature:
     found = _from_init(init, class_path) if init is not None else _from_fields(node, class_path)
     ours = _classes_of_ours(tree, module)
     options = {option.name: replace(option, of=_named(option.annotation, ours)) for option in found}
-    return Signature(class_path, options, _declared(node, "absent_means"), _declared(node, "hashed_with"))
+    return Signature(
+        class_path,
+        options,
+        _declared(node, "absent_means", {}),
+        _declared(node, "hashed_with", {}),
+        _declared(node, "stages", ()),
+        _declared(node, "unused_in", {}),
+    )
 
 
 def _classes_of_ours(tree: ast.Module, module: str) -> dict[str, str]:
@@ -87,6 +98,15 @@ def _classes_of_ours(tree: ast.Module, module: str) -> dict[str, str]:
 def _named(annotation: str, ours: dict[str, str]) -> str | None:
     names = (node.id for node in ast.walk(ast.parse(annotation)) if isinstance(node, ast.Name))
     return next((ours[name] for name in names if name in ours), None)
+
+
+def methods() -> dict[str, str]:
+    """Every method by its folder's name: the class path of its task, the one class that task.py defines last."""
+    found = {}
+    for path in sorted((source_file("rislab.methods").parent).glob("*/task.py")):
+        classes = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+        found[path.parent.name] = f"rislab.methods.{path.parent.name}.task.{classes[-1]}"
+    return found
 
 
 @cache
@@ -145,11 +165,11 @@ def _choices(annotation: ast.expr | None) -> tuple[Any, ...] | None:
     return None
 
 
-def _declared(node: ast.ClassDef, name: str) -> dict[str, Any]:
+def _declared(node: ast.ClassDef, name: str, default: Any) -> Any:
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id == name:
-            return dict(ast.literal_eval(item.value)) if item.value else {}
-    return {}
+            return ast.literal_eval(item.value) if item.value else default
+    return default
 
 
 def check(class_path: str, name: str, value: Any) -> str | None:

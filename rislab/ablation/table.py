@@ -3,8 +3,8 @@
 All mistakes are collected before anything is said, so that one run of the command shows them all.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Profile:
 
     config: config files, later ones over earlier ones. column: the paper's data set that results stand beside.
     dataset: what the results were measured on. split: the split that the table shows.
+    stages: config files of single stages, over the others, by the stage's name.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Profile:
     dataset: str
     is_paper_dataset: bool
     split: str
+    stages: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,15 @@ def _read_profiles(
 def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[Mistake]:
     """Mistakes that a schema cannot see."""
     names = [row["name"] for row in raw["rows"]]
+    stages = _stages(parts)
+    for number, metric in enumerate(raw["metrics"]):
+        wrong = _metric(metric, METRICS, stages)
+        if wrong:
+            yield ("metrics", number), wrong
+    for key, profile in raw["profiles"].items():
+        for stage in profile.get("stages", {}):
+            if stage not in stages:
+                yield ("profiles", key, "stages", stage), f"profile {key!r}: no stage {stage!r}{nearest(stage, stages)}"
     columns = {profile["column"] for profile in raw["profiles"].values()}
     if raw["baseline"] not in names:
         yield ("baseline",), f"baseline {raw['baseline']!r} is no row{nearest(raw['baseline'], names)}"
@@ -193,9 +204,10 @@ def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[
         for column, cells in row.get("paper", {}).items():
             if column not in columns:
                 yield (*place, "paper", column), f"{who}: no profile has column {column!r}{nearest(column, columns)}"
-            for metric in set(cells) - set(METRICS + COUNTED):
-                hint = nearest(metric, METRICS + COUNTED)
-                yield (*place, "paper", column, metric), f"{who}: no metric {metric!r}{hint}"
+            for metric in cells:
+                wrong = _metric(metric, METRICS + COUNTED, stages)
+                if wrong:
+                    yield (*place, "paper", column, metric), f"{who}: {wrong}"
     claimed = [claim["name"] for claim in raw.get("claims", [])]
     for number, claim in enumerate(raw.get("claims", [])):
         place = ("claims", number)
@@ -210,8 +222,24 @@ def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[
         for term in (t for c in comparisons for t in c.terms):
             if term.row not in names:
                 yield (*place, "holds"), f"{who}: no row {term.row!r}{nearest(term.row, names)}"
-            if term.metric not in METRICS:
-                yield (*place, "holds"), f"{who}: no metric {term.metric!r}{nearest(term.metric, METRICS)}"
+            wrong = _metric(term.metric, METRICS, stages)
+            if wrong:
+                yield (*place, "holds"), f"{who}: {wrong}"
+
+
+def _stages(parts: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    class_path = str(parts.get("model", {}).get("class_path", ""))
+    return signature.read(class_path).stages if class_path.startswith(signature.PACKAGE) else ()
+
+
+def _metric(name: str, known: Sequence[str], stages: Sequence[str]) -> str | None:
+    """What is wrong with `metric` or `stage:metric`, or None."""
+    stage, colon, metric = name.rpartition(":")
+    if metric not in known:
+        return f"no metric {metric!r}{nearest(metric, known)}; known: {', '.join(known)}"
+    if colon and stage not in stages:
+        return f"no stage {stage!r}{nearest(stage, stages)}; stages are {', '.join(stages) or 'none'}"
+    return None
 
 
 def _switch(key: str, value: Any, parts: dict[str, dict[str, Any]]) -> str | None:
@@ -262,6 +290,10 @@ def _build(raw: dict[str, Any], path: Path) -> Table:
                 profile["dataset"],
                 profile["is_paper_dataset"],
                 profile["split"],
+                {
+                    stage: tuple(config_path(file, path) for file in files)
+                    for stage, files in profile.get("stages", {}).items()
+                },
             )
             for name, profile in raw["profiles"].items()
         },

@@ -117,6 +117,7 @@ def show_plan(options: argparse.Namespace) -> int:
                         {
                             "row": c.row.name,
                             "seed": c.seed,
+                            "stage": c.stage,
                             "hash": c.hash,
                             "directory": str(c.trial.path),
                             "state": state,
@@ -133,20 +134,24 @@ def show_plan(options: argparse.Namespace) -> int:
         return 0
     console = _console()
     shown = RichTable(title=f"{table.title}\n{profile.dataset}, split {profile.split}", title_justify="left")
-    for column in ("row", "seed", "hash", "state", "minutes", "switches"):
+    staged = any(cell.stage for cell in planned)
+    for column in ("row", "seed", *(["stage"] if staged else []), "hash", "state", "minutes", "switches"):
         shown.add_column(column)
     for cell, answer, state in cells:
         seconds = expected[cell.name]
         shown.add_row(
             cell.row.name,
             str(cell.seed),
+            *([cell.stage] if staged else []),
             cell.hash[:8],
             f"[{COLOURS[state]}]{state}[/]" if answer is cell else f"same as {answer.name}",
             f"{'' if state == 'done' else '~'}{seconds / 60:.1f}" if seconds else "",
             ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.row.switches.items()),
         )
     console.print(shown)
-    console.print(f"{len(plan.distinct(planned))} trials, {len(todo)} to run{_cost([expected[c.name] for c in todo])}")
+    whole = len(plan.distinct(planned))
+    shared = f" for {len(planned)} stages of rows: {len(planned) - whole} are shared" if staged else ""
+    console.print(f"{whole} trials{shared}, {len(todo)} to run{_cost([expected[c.name] for c in todo])}")
     for path in orphans:
         console.print(f"no longer in the table (kept): {path}", style="yellow")
     if absent:
@@ -214,6 +219,7 @@ def run_table(options: argparse.Namespace) -> int:
                 str(cell.trial.path),
                 cell.trial,
                 ("fit", "--config", str(cell.trial.config)),
+                cell.parent.trial if cell.parent is not None else None,
             ),
             expected[cell.name],
         )

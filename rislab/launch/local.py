@@ -34,6 +34,7 @@ class Job:
     target: `module:function`, called as function(argument, threads).
     argv: the command line that does the same by hand. What starts sisters of a process, one for each further GPU, repeats
         `sys.argv`; with the launcher's own it would launch the table again.
+    after: a trial that must be done first.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Job:
     argument: str
     trial: TrialDir | None = None
     argv: tuple[str, ...] = ()
+    after: TrialDir | None = None
 
 
 @dataclass
@@ -156,6 +158,10 @@ class LocalPool:
         for job in list(waiting):
             if len(running) == self.slots:
                 return
+            if job.after is not None and job.after.state() != "done":
+                if not self._may_still_come(job.after, waiting, running):
+                    waiting.remove(job)
+                continue
             if job.trial is not None:
                 if job.trial.holder() is not None:
                     continue
@@ -171,6 +177,12 @@ class LocalPool:
             oom_kills = _oom_kills()
             process.start()
             running.append(_Running(job, process, oom_kills))
+
+    @staticmethod
+    def _may_still_come(trial: TrialDir, waiting: list[Job], running: list[_Running]) -> bool:
+        """Whether somebody, here or elsewhere, is going to finish it; what waits for it is not started otherwise."""
+        ours = [*waiting, *(each.job for each in running)]
+        return any(job.trial is not None and job.trial.path == trial.path for job in ours) or trial.holder() is not None
 
     def _settle(self, ended: _Running) -> str | None:
         """State after a job's process has ended, or None when another launcher has the trial.

@@ -2,6 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
@@ -9,10 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rislab.clip.weights import fingerprint
 from rislab.data.batch import Batch
 from rislab.data.geometry import Geometry
-from rislab.errors import DivergedError
+from rislab.errors import ConfigError, DivergedError
 
+TRUNK = "rislab_trunk"
+"""Key of a checkpoint under which the sha256 of the frozen weights stands."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -23,10 +31,13 @@ class TextSegmenter(L.LightningModule):
     A subclass sets `geometry` and `mask_threshold`, and says `losses` and `segment`.
 
     geometry: how an image gets into the network; the data layer asks for it.
+    frozen: prefixes of state keys that are never trained and come with the trunk. Checkpoints leave them out and hold their
+        sha256 instead; whoever loads one builds the same trunk.
     mask_threshold: a pixel is foreground when its probability is strictly greater; used for masks that people look at.
         Scores follow the benchmark's convention instead.
     """
 
+    frozen: ClassVar[tuple[str, ...]] = ()
     geometry: Geometry
     mask_threshold: float = 0.5
     mean: Tensor
@@ -36,6 +47,56 @@ class TextSegmenter(L.LightningModule):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is anything to train; a method without is scored as it is."""
+        return any(parameter.requires_grad for parameter in self.parameters())
+
+    @property
+    def training_steps(self) -> int:
+        """Optimiser steps of the whole run, for schedules; 1 outside a Trainer."""
+        return max(1, int(self.trainer.estimated_stepping_batches)) if self._trainer is not None else 1
+
+    def _is_frozen(self, key: str) -> bool:
+        return key.startswith(self.frozen) if self.frozen else False
+
+    @cached_property
+    def trunk(self) -> str:
+        """sha256 of the frozen weights."""
+        return fingerprint({key: value for key, value in self.state_dict().items() if self._is_frozen(key)})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.frozen:
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {key: value for key, value in state.items() if not self._is_frozen(key)}
+            checkpoint[TRUNK] = self.trunk
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the own trunk where the checkpoint left it out. Raises ConfigError when it is not the one trained with."""
+        if TRUNK in checkpoint:
+            if checkpoint[TRUNK] != self.trunk:
+                raise ConfigError(
+                    f"the checkpoint was trained on a trunk with sha256 {checkpoint[TRUNK][:12]}, this one has "
+                    f"{self.trunk[:12]}: give the same clip.name and clip.pretrained"
+                )
+            own = {key: value for key, value in self.state_dict().items() if self._is_frozen(key)}
+            checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
+
+    def start_from(self, checkpoint: dict[str, Any]) -> None:
+        """Take the weights of an earlier stage: all that it trained. What is new here keeps its start.
+
+        Raises ConfigError when the stage has something that this method has not, or has with another shape.
+        """
+        self.on_load_checkpoint(checkpoint)
+        own, given = self.state_dict(), checkpoint["state_dict"]
+        for key, value in given.items():
+            if key not in own or own[key].shape != value.shape:
+                here = f"shape {tuple(own[key].shape)}" if key in own else "nothing"
+                raise ConfigError(
+                    f"the earlier stage has {key} of shape {tuple(value.shape)}, this one has {here} there"
+                )
+        self.load_state_dict(given, strict=False)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [I, 3, H, W] -> float32 [I, 3, H, W]."""
@@ -85,3 +146,27 @@ class TextSegmenter(L.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         return self.validation_step(batch, batch_idx, dataloader_idx)
+
+
+class TrainingFree(TextSegmenter):
+    """A method without training: it is scored as it is."""
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Raises ConfigError."""
+        raise ConfigError(f"{type(self).__name__} has nothing to train; `rislab test` scores it")
+
+    def configure_optimizers(self) -> None:
+        return None
+
+
+SHARPNESS = 12.0
+"""Of `contrast_stretched`: the highest and the lowest point of a map get probabilities near 1 and 0."""
+
+
+def contrast_stretched(maps: Tensor, threshold: float) -> Tensor:
+    """Similarity maps [N, h, w] as mask logits: 0 where a map is `threshold` of the way from its minimum to its maximum.
+
+    Raw cosines of CLIP lie in a narrow band far from any fixed threshold, so each map is compared with itself.
+    """
+    low, high = maps.flatten(1).amin(1)[:, None, None], maps.flatten(1).amax(1)[:, None, None]
+    return SHARPNESS * ((maps - low) / (high - low).clamp_min(1e-12) - threshold)

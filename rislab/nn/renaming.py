@@ -1,7 +1,9 @@
 """Renaming the keys of foreign checkpoints by one table, both ways."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import Tensor
 
 from rislab.errors import DataError
 
@@ -32,3 +34,9 @@ def rename(keys: Iterable[str], table: Sequence[tuple[str, str]]) -> dict[str, s
     if len(set(renamed.values())) < len(renamed):
         raise DataError("two keys of the checkpoint would get the same name")
     return renamed
+
+
+def renamed(state: Mapping[str, Tensor], table: Sequence[tuple[str, str]], back: bool = False) -> dict[str, Tensor]:
+    """The tensors of `state` under their new names. back: from right to left. Raises DataError, see `rename`."""
+    rules = [(new, old) for old, new in table] if back else table
+    return {new: state[old] for old, new in rename(state, rules).items()}

@@ -11,7 +11,7 @@ from rislab.files import write_text
 from rislab.report import figures, text
 from rislab.report.results import collect
 from rislab.report.statistics import Verdict
-from rislab.report.view import METRIC_TITLES, View, view
+from rislab.report.view import View, title, view
 
 MARKS: dict[Verdict, str] = {"replicated": "✓", "contradicted": "✗", "inconclusive": "?", "not run": "–"}
 
@@ -51,12 +51,12 @@ def html(seen: View) -> str:
         view=seen,
         table=seen.results.table,
         profile=seen.results.profile,
-        titles=METRIC_TITLES,
+        titles={metric: title(metric) for metric in seen.results.table.metrics},
         marks=MARKS,
         reach=figures.reach(seen.judged),
         interval_chart=figures.interval_chart,
         repeat_one=text.REPEAT_ONE,
-        chart=figures.line_chart(curves, f"validation {METRIC_TITLES[seen.results.table.metrics[0]]}"),
+        chart=figures.line_chart(curves, f"validation {title(seen.results.table.metrics[0])}"),
         legend=figures.legend(curves),
         examples=figures.examples(seen.results),
     )

@@ -37,8 +37,9 @@ def validation_curves(results: Results) -> list[Curve]:
     curves = []
     for row in results.rows:
         at: dict[int, list[float]] = {}
-        for cell in row.cells:
-            for step, value in cell.curve(f"val/{metric}"):
+        for last in row.cells:
+            cell, bare = last.of(metric)
+            for step, value in cell.curve(f"val/{bare}"):
                 at.setdefault(step, []).append(value)
         curves.append(Curve(row.row.label, [(step, sum(v) / len(v)) for step, v in sorted(at.items())]))
     return curves

@@ -1,7 +1,7 @@
 """What the trials of a table have come to, read from their files; half-done tables included."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ class Cell:
     error: str
     kind: str
     stale: tuple[str, ...]
+    earlier: Mapping[str, "Cell"] = field(default_factory=dict)
+    """Cells of the stages before, by name."""
 
     @property
     def seed(self) -> int:
@@ -58,7 +60,15 @@ class Cell:
     def provenance(self) -> dict[str, Any]:
         return dict(read_json(self.planned.trial.provenance_file) or {})
 
+    def of(self, metric: str) -> tuple["Cell", str]:
+        """The cell of the stage that `stage:metric` names, and the bare metric."""
+        stage, _, bare = metric.rpartition(":")
+        return (self.earlier.get(stage, self) if stage else self), bare
+
     def value(self, split: str, metric: str) -> float | None:
+        cell, metric = self.of(metric)
+        if cell is not self:
+            return cell.value(split, metric)
         found = self.metrics.get("splits", {}).get(split, {}).get(metric)
         return None if found is None else float(found)
 
@@ -126,7 +136,14 @@ class Results:
 
     @property
     def cells(self) -> list[Cell]:
-        return [cell for row in self.rows for cell in row.cells]
+        """Every trial behind the table; one of an earlier stage once, however many rows start from it."""
+        found: list[Cell] = []
+        shared: set[Path] = set()
+        for cell in (each for row in self.rows for last in row.cells for each in (*last.earlier.values(), last)):
+            if not cell.planned.stage or cell.planned.trial.path not in shared:
+                found.append(cell)
+            shared.add(cell.planned.trial.path)
+        return found
 
     def common(self, key: str) -> Any:
         """A field of metrics.json on which all done trials agree, or a list of the values they have."""
@@ -142,14 +159,18 @@ def collect(table: Table, profile: Profile, seeds: Sequence[int], planned: Seque
     """Rows in the table's order, cells in the seeds' order."""
     answers = answered_by(planned)
     rows: dict[str, list[Cell]] = {}
+    before: dict[str, Cell] = {}
     for cell in planned:
         answer = answers[cell.name]
         state = answer.state
         status = {} if state == "done" else answer.trial.status()
         stale = tuple(answer.stale()) if state == "done" else ()
-        rows.setdefault(cell.row.name, []).append(
-            Cell(answer, state, str(status.get("error") or ""), str(status.get("kind") or ""), stale)
-        )
+        made = Cell(answer, state, str(status.get("error") or ""), str(status.get("kind") or ""), stale, dict(before))
+        if cell.is_last:
+            rows.setdefault(cell.row.name, []).append(made)
+            before = {}
+        else:
+            before[cell.stage] = made
     by_name = {row.name: row for row in table.rows}
     return Results(
         table, profile, tuple(seeds), tuple(RowResult(by_name[name], tuple(cells)) for name, cells in rows.items())

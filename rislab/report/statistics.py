@@ -226,6 +226,7 @@ class _Evidence:
         return self._tables[cell.planned.name]
 
     def _sums_of(self, cell: Cell, metric: str) -> Sums:
+        cell, metric = cell.of(metric)
         key = (cell.planned.name, metric)
         if key not in self._sums:
             found = sums(self._table(cell), metric)

@@ -4,7 +4,7 @@ import csv
 import io
 
 from rislab.report.statistics import Judged, Tested
-from rislab.report.view import METRIC_TITLES, View
+from rislab.report.view import View, title
 
 UNVERIFIED = "not verified"
 REPEAT_ONE = "rislab fit --config runs/DIRECTORY/config.yaml"
@@ -31,9 +31,9 @@ def markdown(view: View) -> str:
         out += [f"> **These numbers are not the paper's benchmark.** {view.notice}", ""]
     head = ["row", "n"]
     for metric in table.metrics:
-        head += [METRIC_TITLES[metric], "Δ"]
+        head += [title(metric), "Δ"]
     for metric in view.paper_metrics:
-        head += [f"paper: {METRIC_TITLES[metric]}, {view.paper_dataset}", "paper: Δ"]
+        head += [f"paper: {title(metric)}, {view.paper_dataset}", "paper: Δ"]
     head += ["params (M)", "paper: params (M)", "same setup?"]
     out += [_md_row(head), _md_row(["---"] * len(head))]
     for line in view.lines:
@@ -163,8 +163,8 @@ def latex(view: View) -> str:
     table = view.results.table
     ours, paper = len(table.metrics), len(view.paper_metrics)
     columns = "l" + "r" * (2 * ours) + "r" * (2 * paper) + "rr"
-    first = [""] + [rf"\multicolumn{{2}}{{c}}{{{latex_escape(METRIC_TITLES[m])}}}" for m in table.metrics]
-    first += [rf"\multicolumn{{2}}{{c}}{{{latex_escape(METRIC_TITLES[m])}}}" for m in view.paper_metrics]
+    first = [""] + [rf"\multicolumn{{2}}{{c}}{{{latex_escape(title(m))}}}" for m in table.metrics]
+    first += [rf"\multicolumn{{2}}{{c}}{{{latex_escape(title(m))}}}" for m in view.paper_metrics]
     first.append(r"\multicolumn{2}{c}{params (M)}")
     top = [""]
     top.append(rf"\multicolumn{{{2 * ours}}}{{c}}{{ours, {latex_escape(view.results.profile.dataset)}}}")

@@ -18,6 +18,14 @@ METRIC_TITLES = {
     "n_acc": "N-acc",
     "t_acc": "T-acc",
 }
+
+
+def title(metric: str) -> str:
+    """`patch:miou_expr` -> "patch: mIoU (expr)"."""
+    stage, colon, bare = metric.rpartition(":")
+    return f"{stage}{colon}{' ' if colon else ''}{METRIC_TITLES[bare]}"
+
+
 METRIC_MEANING = {
     "miou_expr": "mean over expressions of the IoU of each (what CRIS prints as IoU)",
     "oiou": "sum of intersections over sum of unions, over the split",
@@ -284,7 +292,7 @@ def _conventions(results: Results) -> list[tuple[str, str]]:
     if expressions:
         rows.append(("expressions", ", ".join(map(str, sorted(expressions)))))
     for key, meaning in METRIC_MEANING.items():
-        if any(metric.startswith(key) for metric in shown):
+        if any(metric.rpartition(":")[2].startswith(key) for metric in shown):
             rows.append((METRIC_TITLES.get(key, "Pr@X"), meaning))
     rows.append(("spread", "mean ± sample standard deviation over seeds; n is how many"))
     rows.append(

@@ -29,6 +29,7 @@ class TrialOptions:
     """How a run is kept on disk; nothing here changes its result.
 
     checkpoint_every_n_steps: what a kill can cost at most.
+    start_from: checkpoint of the stage before this one; whose it is counts, where it lies does not.
     predictions: expressions whose masks are kept for the qualitative figure.
     test: score all test splits with the best checkpoint after `fit`.
     """
@@ -36,6 +37,7 @@ class TrialOptions:
     checkpoint_every_n_steps: int = 500
     predictions: int = 8
     test: bool = True
+    start_from: str | None = None
 
 
 class Parser(LightningArgumentParser):
@@ -138,13 +140,19 @@ class RislabCLI(LightningCLI):
             self.trial.update_status(stage="fit")
         if resume is not None:
             self._cut_curves(resume)
-        self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+        elif self.options.start_from is not None:
+            model.start_from(read_checkpoint(Path(self.options.start_from)))
+        if model.is_trained:
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         self.seconds["fit"] = time.monotonic() - began
         if self.options.test and not self.trainer.interrupted:
             began = time.monotonic()
             best = self.best.best_model_path or None
             self.trainer.test(model, datamodule=datamodule, ckpt_path=best, verbose=False, weights_only=True)
             self.seconds["test"] = time.monotonic() - began
+            if not model.is_trained:
+                # The stage after this one starts from a file like any other.
+                self.trainer.save_checkpoint(self.trial.checkpoints / "best.ckpt", weights_only=True)
         if self.trainer.is_global_zero:
             self._write_provenance()
 

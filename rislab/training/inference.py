@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rislab.data import masks
 from rislab.errors import ConfigError, DataError
-from rislab.methods.base import TextSegmenter
+from rislab.methods.base import TRUNK, TextSegmenter
 from rislab.training.checkpoints import RECIPE, read_checkpoint
 
 METHODS = "rislab.methods."
@@ -36,7 +36,8 @@ class Segment:
 def load_method(path: Path) -> TextSegmenter:
     """The method in a checkpoint of ours, in evaluation mode on the CPU.
 
-    Only classes below `rislab.methods` are built, and no pretrained trunk is fetched: the checkpoint holds all weights.
+    Only classes below `rislab.methods` are built. No pretrained trunk is fetched where the checkpoint holds all weights; one
+    that leaves a frozen trunk out needs it.
     Raises DataError for an unreadable file, ConfigError for one that is not ours.
     """
     checkpoint = read_checkpoint(path)
@@ -46,7 +47,8 @@ def load_method(path: Path) -> TextSegmenter:
             f"{path}: no rislab checkpoint (it names no method). `best.ckpt` of a trial is one; for an official "
             "release give its config, too: --config experiments/cris/refcoco_r50.yaml --official"
         )
-    model = build(_without_pretraining(recipe))
+    model = build(recipe if TRUNK in checkpoint else _without_pretraining(recipe))
+    model.on_load_checkpoint(checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
 

@@ -9,10 +9,13 @@ import torch
 
 import rislab.methods
 from rislab.data.batch import Batch
+from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
 from tests.methods.tiny import METHODS
 
 ALL = pytest.mark.parametrize("name", sorted(METHODS))
+LEARNING = pytest.mark.parametrize("name", sorted(name for name, make in METHODS.items() if make().is_trained))
+FIXED = pytest.mark.parametrize("name", sorted(name for name, make in METHODS.items() if not make().is_trained))
 TEXTS = ["red circle", "the blue square left of it", "red circle", "", "ünïcödé 🙂 שלום"]
 INDEX = torch.tensor([0, 0, 1, 1, 1])
 
@@ -43,7 +46,7 @@ def test_every_method_is_in_the_suite() -> None:
     assert {path.parent.name for path in folder.glob("*/task.py")} == set(METHODS)
 
 
-@ALL
+@LEARNING
 def test_step_is_finite_and_no_parameter_is_dead(name: str) -> None:
     method = METHODS[name]().train()
     with torch.no_grad():  # a gain that starts at zero shuts its whole branch off
@@ -80,12 +83,66 @@ def test_segment_answers_each_query_alike_in_any_company(name: str) -> None:
 @ALL
 def test_vocabulary_asks_every_name_of_every_image(name: str) -> None:
     method = METHODS[name]().eval()
-    pictures = images(method)
+    pictures, names = images(method), ["dog", "cat", "sky"]
     with torch.no_grad():
-        logits = method.segment_vocabulary(pictures, ["dog", "cat", "sky"])
+        logits = method.segment_vocabulary(pictures, names)
+        backwards = method.segment_vocabulary(pictures, names[::-1])
+        second = method.segment_vocabulary(pictures[1:], names)
         one = method.segment(pictures, ["cat", "cat"], torch.tensor([0, 1]))
     assert logits.shape[:2] == (2, 3)
-    torch.testing.assert_close(logits[:, 1], one, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(backwards.flip(1), logits, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(second[0], logits[1], atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(logits[:, 0], logits[:, 1])
+    if type(method).segment_vocabulary is TextSegmenter.segment_vocabulary:
+        torch.testing.assert_close(logits[:, 1], one, atol=1e-4, rtol=1e-3)
+
+
+@FIXED
+def test_what_has_nothing_to_train_says_so(name: str) -> None:
+    method = METHODS[name]()
+    assert method.configure_optimizers() is None
+    with pytest.raises(ConfigError, match="has nothing to train; `rislab test` scores it"):
+        method.losses(batch(method))
+
+
+@LEARNING
+def test_frozen_weights_have_no_gradient_and_do_not_move_by_a_bit(name: str) -> None:
+    method = METHODS[name]().train()
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    configured = method.configure_optimizers()
+    optimiser = configured["optimizer"] if isinstance(configured, dict) else configured
+    for _ in range(2):
+        torch.stack(list(method.losses(batch(method)).values())).sum().backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=False)
+    fixed = {key for key, parameter in method.named_parameters() if not parameter.requires_grad}
+    assert all(parameter.grad is None for key, parameter in method.named_parameters() if key in fixed)
+    after = method.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in fixed)
+    assert all(torch.equal(after[key], before[key]) for key in after if method._is_frozen(key))
+    in_optimiser = {id(p) for group in optimiser.param_groups for p in group["params"]}
+    assert in_optimiser == {id(p) for p in method.parameters() if p.requires_grad}
+
+
+@ALL
+def test_checkpoints_leave_a_frozen_trunk_out_and_want_it_back(name: str) -> None:
+    method, other = METHODS[name]().eval(), METHODS[name]().eval()
+    checkpoint = {"state_dict": method.state_dict()}
+    method.on_save_checkpoint(checkpoint)
+    assert not any(method._is_frozen(key) for key in checkpoint["state_dict"])
+    if not method.frozen:
+        return
+    with pytest.raises(ConfigError, match="was trained on a trunk with sha256"):
+        other.on_load_checkpoint(dict(checkpoint))  # random weights of its own
+    for key, value in other.state_dict().items():
+        if other._is_frozen(key):
+            value.copy_(method.state_dict()[key])
+    del other.trunk
+    other.on_load_checkpoint(checkpoint)
+    other.load_state_dict(checkpoint["state_dict"])
+    pictures = images(method)
+    with torch.no_grad():
+        assert torch.equal(method.segment(pictures, TEXTS, INDEX), other.segment(pictures, TEXTS, INDEX))
 
 
 @ALL
@@ -100,7 +157,7 @@ def test_save_and_load_gives_the_same_answers(name: str) -> None:
         assert torch.equal(method.segment(pictures, TEXTS, INDEX), other.segment(pictures, TEXTS, INDEX))
 
 
-@ALL
+@LEARNING
 def test_bfloat16_autocast_trains(name: str) -> None:
     method = METHODS[name]().train()
     with torch.autocast("cpu", torch.bfloat16):
@@ -109,7 +166,7 @@ def test_bfloat16_autocast_trains(name: str) -> None:
     assert torch.isfinite(total)
 
 
-@ALL
+@LEARNING
 def test_overfits_two_samples(name: str) -> None:
     method = METHODS[name]().train()
     height, width = method.geometry.size

@@ -4,7 +4,10 @@ from collections.abc import Callable
 
 from rislab.clip.trunk import CLIPSpec
 from rislab.methods.base import TextSegmenter
+from rislab.methods.clip.task import CLIPTask
 from rislab.methods.cris.task import CRISTask
+from rislab.methods.maskclip.task import MaskCLIPTask
+from rislab.methods.risclip.task import RISCLIPTask
 
 METHODS: dict[str, Callable[[], TextSegmenter]] = {
     "cris": lambda: CRISTask(
@@ -18,5 +21,19 @@ METHODS: dict[str, Callable[[], TextSegmenter]] = {
         dropout=0.0,
         base_lr=3e-3,
         lr_multi=1.0,
+    ),
+    "clip": lambda: CLIPTask(CLIPSpec("rislab-tiny-ViT"), image_size=64),
+    "maskclip": lambda: MaskCLIPTask(CLIPSpec("rislab-tiny-ViT"), image_size=64, templates="photo"),
+    "risclip": lambda: RISCLIPTask(
+        CLIPSpec("rislab-tiny-ViT"),
+        image_size=64,
+        word_len=12,
+        stage="joint",
+        ske_layers=1,
+        ske_mlp=32,
+        heads=4,
+        decoder_levels=(1, 2),
+        decoder_width=(16, 8),
+        base_lr=3e-3,
     ),
 }

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rislab.errors import DataError
-from rislab.nn.renaming import rename
+from rislab.nn.renaming import renamed
 
 PREFIX = "model."
 """Of our keys in a CRISTask."""
@@ -53,13 +53,13 @@ def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """An official state dict, with or without `module.`, under the names of a CRISTask. Raises DataError on leftovers."""
     bare = {key.removeprefix("module."): value for key, value in state.items()}
     kept = {key: value for key, value in bare.items() if key not in UNUSED}
-    return {PREFIX + ours: kept[theirs] for theirs, ours in rename(kept, [(b, a) for a, b in NAMES]).items()}
+    return {PREFIX + ours: value for ours, value in renamed(kept, NAMES, back=True).items()}
 
 
 def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The inverse, without `module.`; the unused temperature is put back."""
     kept = {key.removeprefix(PREFIX): value for key, value in state.items()}
-    return {theirs: kept[ours] for ours, theirs in rename(kept, list(NAMES)).items()} | UNUSED
+    return renamed(kept, NAMES) | UNUSED
 
 
 def load_official(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,48 @@
+"""CLIP as a method: nothing is trained."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rislab.clip.dense import TEMPLATES, Prompts, TemplateName, dense
+from rislab.clip.tokens import Tokenizer
+from rislab.clip.trunk import CLIPSpec, load
+from rislab.data.geometry import Stretch
+from rislab.methods.base import TrainingFree, contrast_stretched
+from rislab.methods.clip.model import DenseCLIP
+
+
+class CLIPTask(TrainingFree):
+    """Plain CLIP, read densely: the first row of MaskCLIP's, TCL's and RISCLIP's tables.
+
+    clip: any CLIP with a ViT or one of CLIP's ResNets. image_size: side of the square that pictures are stretched to.
+    templates: prompts that a name is put into; sentences of referring data are taken as they are.
+    map_threshold: where between the lowest and the highest cosine of a sentence's map foreground begins.
+    """
+
+    frozen: ClassVar[tuple[str, ...]] = ("model.", "prompts.")
+
+    def __init__(
+        self, clip: CLIPSpec, image_size: int = 480, templates: TemplateName = "imagenet80", map_threshold: float = 0.5
+    ) -> None:
+        super().__init__()
+        towers = load(clip)
+        self.model = DenseCLIP(dense(towers.visual))
+        del towers.visual  # it lives in the model
+        self.prompts = Prompts(towers, Tokenizer(clip.name))
+        self.templates = TEMPLATES[templates]
+        self.geometry = Stretch(image_size)
+        self.map_threshold = map_threshold
+        self.freeze()
+
+    def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
+        """Cosine maps [N, h, w], stretched between their own extremes: one sentence has no other class to be compared with."""
+        features = self.model.features(self.normalise(images))
+        cosines = torch.einsum("ndhw,nd->nhw", features[image_index], self.prompts(texts))
+        return contrast_stretched(cosines, self.map_threshold)
+
+    def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:
+        """100 cosine, [I, C, h, w]; the class is the largest."""
+        return 100.0 * self.model(self.normalise(images), self.prompts(names, self.templates))
