@@ -16,7 +16,7 @@ TRAINING = {
 
 
 def parser() -> argparse.ArgumentParser:
-    from rislab.cli import ablate, data, packing, score, segment
+    from rislab.cli import ablate, data, methods, packing, score, segment
 
     root = argparse.ArgumentParser(
         prog="rislab",
@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     score.add_parser(commands)
     data.add_parser(commands)
     packing.add_bench(commands)
+    methods.add_parser(commands)
     ablate.add_parser(commands)
     return root
 

@@ -45,6 +45,7 @@ def load(spec: CLIPSpec) -> "open_clip.CLIP":
             spec.name,
             pretrained=pretrained,
             precision="fp32",
+            device=torch.get_default_device(),  # `meta`, where only shapes are asked for
             force_quick_gelu=True,
             load_weights=pretrained is not None,
         )

@@ -47,7 +47,7 @@ def load_method(path: Path) -> TextSegmenter:
             f"{path}: no rislab checkpoint (it names no method). `best.ckpt` of a trial is one; for an official "
             "release give its config, too: --config experiments/cris/refcoco_r50.yaml --official"
         )
-    model = build(recipe if TRUNK in checkpoint else _without_pretraining(recipe))
+    model = build(recipe if TRUNK in checkpoint else without_pretraining(recipe))
     model.on_load_checkpoint(checkpoint)
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
@@ -67,16 +67,16 @@ def load_official(path: Path, recipe: dict[str, Any]) -> TextSegmenter:
     package = str(recipe["class_path"]).rpartition(".")[0].rpartition(".")[0]
     if not package.startswith(METHODS):
         raise ConfigError(f"model.class_path {recipe['class_path']!r} is no method of rislab")
-    model = build(_without_pretraining(recipe))
+    model = build(without_pretraining(recipe))
     state = importlib.import_module(f"{package}.official").load_official(path)
     model.load_state_dict(state)
     return model.eval()
 
 
-def _without_pretraining(recipe: Any) -> Any:
+def without_pretraining(recipe: Any) -> Any:
     """The same recipe with every trunk's `pretrained` set to None: its weights are about to be overwritten."""
     if isinstance(recipe, dict):
-        return {k: None if k == "pretrained" else _without_pretraining(v) for k, v in recipe.items()}
+        return {k: None if k == "pretrained" else without_pretraining(v) for k, v in recipe.items()}
     return recipe
 
 

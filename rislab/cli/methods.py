@@ -1,0 +1,147 @@
+"""`rislab methods [NAME]`: what can be trained and scored here, with which switches, and how large it is."""
+
+import argparse
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+from rislab.errors import ConfigError, nearest
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "methods",
+        help="list methods, or one method's switches, tables and sizes",
+        description="Without NAME: every method, the tables that it can run and its stages. With NAME: every option with type, "
+        "default and the tables that switch it, and the parameters of its recipes, all and trained.",
+        epilog="example: rislab methods risclip",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    from rislab.ablation import signature
+
+    known = signature.methods()
+    if options.name is None:
+        found: Any = [_summary(name, class_path) for name, class_path in known.items()]
+        print(json.dumps(found, indent=1)) if options.json else _show_all(found)
+        return 0
+    if options.name not in known:
+        raise ConfigError(f"no method {options.name!r}{nearest(options.name, known)}; methods are {', '.join(known)}")
+    found = _summary(options.name, known[options.name]) | _details(options.name, known[options.name])
+    print(json.dumps(found, indent=1)) if options.json else _show_one(found)
+    return 0
+
+
+def _summary(name: str, class_path: str) -> dict[str, Any]:
+    from rislab.ablation import signature
+
+    model = signature.source_file(f"rislab.methods.{name}.model").read_text()
+    head = (ast.get_docstring(ast.parse(model)) or "").split("\n\n")[0]
+    return {
+        "name": name,
+        "class_path": class_path,
+        "about": " ".join(head.split()),
+        "stages": list(signature.read(class_path).stages),
+        "tables": sorted({path.stem for path, _, _ in _switched(class_path)}),
+        "experiments": [str(path) for path in sorted(Path("experiments").glob(f"{name}/*.yaml"))],
+    }
+
+
+def _switched(class_path: str) -> list[tuple[Path, str, str]]:
+    """(table, row, option) of every table whose first profile runs this method."""
+    from rislab.ablation import plan, table
+
+    found = []
+    for path in sorted(Path("ablations").glob("*.yaml")):
+        loaded = table.load(path)
+        first = next(iter(loaded.profiles.values()))
+        if plan.merged(first)["model"]["class_path"] == class_path:
+            found += [
+                (path, row.name, key.removeprefix("model.init_args."))
+                for row in loaded.rows
+                for key in row.switches
+                if key.startswith("model.init_args.")
+            ]
+    return found
+
+
+def _details(name: str, class_path: str) -> dict[str, Any]:
+    from rislab.ablation import signature
+
+    switched = _switched(class_path)
+    options = [
+        {
+            "name": option.name,
+            "type": option.annotation,
+            "default": None if option.default is signature.REQUIRED else option.default,
+            "required": option.default is signature.REQUIRED,
+            "tables": sorted({path.stem for path, _, key in switched if key == option.name}),
+        }
+        for option in signature.read(class_path).options.values()
+    ]
+    module, _, short = class_path.rpartition(".")
+    tree = ast.parse(signature.source_file(module).read_text())
+    node = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == short)
+    return {"options": options, "documentation": ast.get_docstring(node) or "", "parameters": _sizes(name, class_path)}
+
+
+def _sizes(name: str, class_path: str) -> dict[str, dict[str, int]]:
+    """Parameters of each recipe and stage, all and trained; nothing is downloaded and no memory taken: shapes alone."""
+    import torch
+    import yaml
+
+    from rislab.ablation import signature
+    from rislab.training.cli import quiet
+    from rislab.training.inference import build, without_pretraining
+
+    quiet()
+    found = {}
+    for path in sorted(Path("experiments").glob(f"{name}/*.yaml")):
+        recipe = (yaml.safe_load(path.read_text()) or {}).get("model")
+        if not recipe:
+            continue  # what a second stage puts over a recipe
+        for stage in signature.read(class_path).stages or ("",):
+            options = recipe["init_args"] | ({"stage": stage} if stage else {})
+            with torch.device("meta"):
+                model = build(without_pretraining({**recipe, "init_args": options}))
+            sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+            total, trained = sum(n for n, _ in sizes), sum(n for n, on in sizes if on)
+            found[f"{path.stem} {stage}".strip()] = {"total": total, "trained": trained}
+    return found
+
+
+def _show_all(found: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("method", "paper", "stages", "tables", box=box.SIMPLE_HEAD)
+    for one in found:
+        table.add_row(one["name"], one["about"], " -> ".join(one["stages"]), ", ".join(one["tables"]))
+    Console(highlight=False).print(table)
+
+
+def _show_one(found: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{found['name']}[/bold]  {found['about']}", soft_wrap=True)
+    console.print(f"\n{found['documentation']}\n", markup=False, soft_wrap=True)
+    table = Table("option", "type", "default", "switched in", box=box.SIMPLE_HEAD)
+    for option in found["options"]:
+        default = "required" if option["required"] else str(option["default"])
+        table.add_row(option["name"], option["type"].replace("[", r"\["), default, ", ".join(option["tables"]))
+    console.print(table)
+    sizes = Table("recipe", "parameters, millions", "trained", box=box.SIMPLE_HEAD)
+    for column in sizes.columns[1:]:
+        column.justify = "right"
+    for recipe, size in found["parameters"].items():
+        sizes.add_row(recipe, f"{size['total'] / 1e6:.2f}", f"{size['trained'] / 1e6:.2f}")
+    console.print(sizes)
