@@ -1,0 +1,118 @@
+"""What a training step of a recipe takes, with its trunk frozen as it is and with all of it trained: time, memory, work."""
+
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from rislab.data.batch import Batch
+from rislab.methods.base import TextSegmenter
+from rislab.training.inference import build, without_pretraining
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Mean seconds of a step after warm-up; memory_mb: peak of the process (CPU) or of the device; teraflops: of one step."""
+
+    trained_millions: float
+    seconds: float
+    samples_a_second: float
+    memory_mb: float
+    teraflops: float
+
+    @property
+    def teraflops_a_second(self) -> float:
+        return self.teraflops / self.seconds
+
+    def as_json(self) -> dict[str, float]:
+        return asdict(self) | {"teraflops_a_second": self.teraflops_a_second}
+
+
+def synthetic_batch(method: TextSegmenter, images: int, queries: int) -> Batch:
+    """Pictures of noise and boxes as targets: what a step costs does not depend on what it sees."""
+    rng = np.random.default_rng(0)
+    height, width = method.geometry.size
+    index = np.arange(images).repeat(queries)
+    masks = np.zeros((len(index), height, width), np.uint8)
+    masks[:, height // 4 : height // 2, width // 4 : width // 2] = 255
+    pictures = rng.integers(0, 256, (images, 3, height, width), np.uint8)
+    ids = list(range(len(index)))
+    return Batch(
+        torch.from_numpy(pictures),
+        [f"the second red thing left of number {n}" for n in ids],
+        torch.from_numpy(index),
+        torch.from_numpy(masks),
+        None,
+        [method.geometry.place(height, width)] * images,
+        list(range(images)),
+        ids,
+        ids,
+        [False] * len(ids),
+    )
+
+
+def measure(
+    recipe: dict[str, Any], images: int, queries: int, steps: int, all_trained: bool, precision: str, compiled: bool
+) -> StepCost:
+    """In this process, on the GPU if there is one. precision: `float32` or `bfloat16` (autocast)."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    method = build(without_pretraining(recipe)).train().to(device)
+    if all_trained:
+        for parameter in method.parameters():
+            parameter.requires_grad_(True)
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=1e-6)
+    batch = synthetic_batch(method, images, queries).to(device)
+    losses = torch.compile(method.losses) if compiled else method.losses
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            total = torch.stack(list(losses(batch).values())).sum()
+        total.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(steps):
+        step()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = (time.perf_counter() - began) / steps
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    return StepCost(
+        sum(parameter.numel() for parameter in trained) / 1e6,
+        seconds,
+        images * queries / seconds,
+        peak,
+        counter.get_total_flops() / 1e12,
+    )
+
+
+def in_a_process_of_its_own(**options: Any) -> StepCost:
+    """`measure` in a fresh process, so that one run's peak memory is not another's."""
+    import json
+
+    code = (
+        "import json, sys; from rislab.training.cli import quiet; quiet(); from rislab.training.step_bench import measure; "
+        "print(json.dumps(vars(measure(**json.loads(sys.argv[1])))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(options)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the measurement died")
+    return StepCost(**json.loads(done.stdout.strip().splitlines()[-1]))
