@@ -1,0 +1,50 @@
+"""`rislab methods` and `rislab bench`, as typed."""
+
+import json
+
+from rislab.ablation import signature
+from tests.worlds import rislab
+
+
+def test_methods_are_listed_without_torch() -> None:
+    done = rislab("methods", "--json")
+    assert done.returncode == 0, done.stderr
+    found = {one["name"]: one for one in json.loads(done.stdout)}
+    assert found.keys() == signature.methods().keys()
+    assert found["risclip"]["stages"] == ["patch", "pixel"]
+    assert found["cris"]["tables"] == ["cris"]
+    assert all(one["about"] and one["experiments"] for one in found.values())
+
+
+def test_one_method_with_its_switches_and_sizes() -> None:
+    done = rislab("methods", "cris", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    options = {option["name"]: option for option in found["options"]}
+    assert options["decoder_layers"]["tables"] == ["cris"]
+    assert options["decoder_layers"]["default"] == 3
+    assert options["clip"]["required"]
+    assert all(f"{name}:" in found["documentation"] or f"{name}," in found["documentation"] for name in options)
+    # The paper's table counts 146.85 M for the full model on R50; CLIP's temperature is in its count.
+    assert abs(found["parameters"]["refcoco_r50"]["total"] / 1e6 - 146.85) < 0.01
+    wrong = rislab("methods", "risklip")
+    assert wrong.returncode == 2
+    assert "did you mean 'risclip'" in wrong.stderr
+
+
+def test_bench_data_prints_a_ratio() -> None:
+    done = rislab("bench", "data", "--images", "16", "--size", "64", "--epochs", "1", "--workers", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    assert found["ratio"] > 1
+    assert 100 < found["kilobytes"] < 220
+
+
+def test_bench_step_compares_frozen_with_trained() -> None:
+    done = rislab(
+        "bench", "step", "--config", "experiments/risclip/toy.yaml", "--images", "1", "--steps", "1", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["all trained"]["trained_millions"] > 3 * found["as it is"]["trained_millions"]
+    assert found["all trained"]["teraflops"] > found["as it is"]["teraflops"] > 0
