@@ -20,7 +20,7 @@ def planned(folder: Path, rows: str, runs: Path | None = None, **changes: Any) -
 ROWS = """
 clip: {adapters: false, cfe: false, ske: false}
 full: {ske: true}
-levels: {decoder_levels: [2, 3]}
+levels: {decoder_levels: [2, 3, 4]}
 no-decoder: {stage: patch}
 joint: {stage: joint}
 """
@@ -72,7 +72,7 @@ def test_options_that_a_stage_does_not_read_do_not_count_there(tmp_path: Path) -
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     one = planned(tmp_path / "a", "full: {ske: true}")
-    other = planned(tmp_path / "b", "full: {ske: true}", model__init_args__decoder_width=[4, 4])
+    other = planned(tmp_path / "b", "full: {ske: true}", model__init_args__decoder_width=[4, 4, 4])
     assert one[0].hash == other[0].hash
     assert one[1].hash != other[1].hash
 

@@ -11,7 +11,7 @@ from tests.worlds import rislab, tiny_chain
 ROWS = """
 clip: {adapters: false, cfe: false, ske: false}
 full: {ske: true}
-levels: {decoder_levels: [3, 4], decoder_width: [8, 8]}
+levels: {decoder_levels: [2, 3, 4]}
 """
 
 

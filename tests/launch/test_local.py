@@ -168,7 +168,7 @@ def test_asked_once_trials_end_properly(tmp_path: Path) -> None:
     process = launcher(tmp_path, "polite", 3)
     wait_until(lambda: [TrialDir(tmp_path / n).state() for n in "01"] == ["running"] * 2)
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert [TrialDir(tmp_path / n).state() for n in "012"] == ["interrupted", "interrupted", "pending"]
 
 
@@ -179,7 +179,7 @@ def test_asked_twice_trials_are_killed(tmp_path: Path) -> None:
     time.sleep(0.7)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert TrialDir(tmp_path / "0").state() == "interrupted"
 
 
