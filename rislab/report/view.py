@@ -122,11 +122,11 @@ class View:
 
     @property
     def paper_dataset(self) -> str:
-        """Called as the table's own profile on that data calls it."""
+        """Data set and split as the table's own profile on that data calls them."""
         mine = self.results.profile
         profiles = self.results.table.profiles.values()
-        titles = [p.dataset for p in profiles if p.is_paper_dataset and p.column == mine.column]
-        return f"{titles[0] if titles else mine.column}, {mine.split}"
+        theirs = next((p for p in profiles if p.is_paper_dataset and p.column == mine.column), None)
+        return f"{theirs.dataset}, {theirs.split}" if theirs is not None else f"{mine.column}, {mine.split}"
 
     @property
     def same_setup(self) -> str:
