@@ -185,6 +185,11 @@ def imitate_mmseg(visual: nn.Module) -> None:
                 setattr(module, name, nn.GELU())
 
 
+def averaged(each: Tensor, unit_first: bool) -> Tensor:
+    """Embeddings of T prompts a name, [K, T, D] -> unit embeddings [K, D] of the names."""
+    return F.normalize((F.normalize(each, dim=-1) if unit_first else each).mean(1), dim=-1)
+
+
 class Prompts(nn.Module):
     """Text embeddings of sentences and class names by a frozen text tower, each made once.
 
@@ -199,11 +204,25 @@ class Prompts(nn.Module):
         self._made: dict[tuple[tuple[str, ...], str], Tensor] = {}
 
     @torch.no_grad()
-    def forward(self, texts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Tensor:
+    def raw(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings float32 [N, D] of sentences that will not come back, as the tower gives them; nothing is kept.
+
+        Positions behind the longest text are left out: attention is causal, so they change nothing.
+        """
+        tokens = self.tokenizer(texts, self.context_length).to(self.clip.text_projection.device)
+        length = int(tokens.ne(0).sum(1).max())
+        x = self.clip.token_embedding(tokens[:, :length]) + self.clip.positional_embedding[:length]
+        x = self.clip.ln_final(self.clip.transformer(x, attn_mask=self.clip.attn_mask[:length, :length]))
+        at_end = x[torch.arange(len(x), device=x.device), tokens.argmax(-1)]
+        return (at_end @ self.clip.text_projection).float()
+
+    @torch.no_grad()
+    def forward(self, texts: Sequence[str], templates: Sequence[str] = ("{}",), unit_first: bool = True) -> Tensor:
         """Unit embeddings float32 [K, D]. A vocabulary is encoded once, not once an image.
 
-        templates: with ``{}`` for the name; several are averaged, each at unit length before, and the mean after (MaskCLIP; TCL
-            and GroupViT average raw embeddings).
+        templates: with ``{}`` for the name; several are averaged, and the mean has unit length.
+        unit_first: each has unit length before, too (MaskCLIP); TCL and GroupViT average raw embeddings. One object is asked
+            in one of the two ways.
         """
         forms = tuple(templates)
         new = [text for text in dict.fromkeys(texts) if (forms, text) not in self._made]
@@ -212,8 +231,8 @@ class Prompts(nn.Module):
             some = new[start : start + 64]
             filled = [form.format(text) if len(forms) > 1 or form != "{}" else text for text in some for form in forms]
             tokens = self.tokenizer(filled, self.context_length).to(device)
-            each = F.normalize(self.clip.encode_text(tokens).float(), dim=-1)
-            mean = F.normalize(each.view(len(some), len(forms), -1).mean(1), dim=-1)
+            each = self.clip.encode_text(tokens).float().view(len(some), len(forms), -1)
+            mean = averaged(each, unit_first)
             self._made |= {(forms, text): one for text, one in zip(some, mean, strict=True)}
         if not texts:
             return torch.zeros(0, int(self.clip.text_projection.shape[1]), device=device)
@@ -257,10 +276,26 @@ SCENE_85 = (
 )
 """MaskCLIP's and ViLD's: with five for scenes."""
 
+SUBSET_7 = (
+    "itap of a {}.",
+    "a bad photo of a {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+"""Seven of the eighty that do best on ImageNet together, by OpenAI's notebook."""
+
+TCL_9 = (*SUBSET_7, "a photo of many {}.", "a photo of {}s.")
+"""TCL's `custom` set."""
+
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "sentence": SENTENCE,
     "photo": PHOTO,
     "imagenet80": IMAGENET_80,
     "scene85": SCENE_85,
+    "subset7": SUBSET_7,
+    "tcl9": TCL_9,
 }
-TemplateName = Literal["sentence", "photo", "imagenet80", "scene85"]
+TemplateName = Literal["sentence", "photo", "imagenet80", "scene85", "subset7", "tcl9"]

@@ -14,7 +14,7 @@ from rislab.errors import DataError
 
 
 def read_clip(path: Path) -> dict[str, Tensor]:
-    """The state dict in an open_clip file, safetensors or pickled. Raises DataError: missing, unreadable, holding code.
+    """The state dict in a file of weights, safetensors or pickled, bare or wrapped. Raises DataError: missing, unreadable, holding code.
 
     OpenAI's own archives are TorchScript, which runs code when loaded, and are refused: `pretrained: openai` fetches the same
     weights.
@@ -27,7 +27,9 @@ def read_clip(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, SafetensorError) as error:
         raise DataError(f"{path}: not a checkpoint that can be loaded safely ({error})") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    # open_clip's own files say `state_dict`, those of segmentation codes often `model`.
+    wrapped = next((key for key in ("state_dict", "model") if isinstance(content, dict) and key in content), None)
+    state = content if wrapped is None else content[wrapped]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"{path}: expected a state dict, found {type(content).__name__}")
     return {key.removeprefix("module."): value for key, value in state.items()}

@@ -1,0 +1,63 @@
+"""Pixel-adaptive mask refinement: masks pulled towards the edges of their picture.
+
+Source: Araslanov and Roth, CVPR 2020, section 4 (visinf/1-stage-wseg), in the form that TCL's release carries.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+DILATIONS = (1, 2, 4, 8, 12, 24)
+EPS = 1e-8
+
+
+def neighbours(x: Tensor, dilations: Sequence[int], centre: bool = False) -> Iterator[Tensor]:
+    """Views of [..., h, w], shifted: for each dilation its 8 neighbours row by row; beyond the border lies the border.
+
+    centre: with the pixel itself among them, 9 a dilation.
+    """
+    height, width = x.shape[-2:]
+    flat = x.reshape(-1, 1, height, width)
+    for d in dilations:
+        padded = F.pad(flat, (d, d, d, d), mode="replicate").view(*x.shape[:-2], height + 2 * d, width + 2 * d)
+        for dy in (0, d, 2 * d):
+            for dx in (0, d, 2 * d):
+                if centre or (dy, dx) != (d, d):
+                    yield padded[..., dy : dy + height, dx : dx + width]
+
+
+def deviation(image: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
+    """Unbiased standard deviation over the 9 pixels of all dilations together, the centre in each: [B, K, h, w] as given."""
+    count = 9 * len(dilations)
+    mean = torch.stack([sample / count for sample in neighbours(image, dilations, centre=True)]).sum(0)
+    squares = torch.zeros_like(image)
+    for sample in neighbours(image, dilations, centre=True):
+        squares += (sample - mean) ** 2
+    return (squares / (count - 1)).sqrt()
+
+
+def affinity(image: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
+    """How much a pixel takes from each neighbour: [B, K, h, w] -> [B, 8 len(dilations), h, w], summing up to 1.
+
+    softmax over the neighbours of mean over channels of -|I - I'| / (1e-8 + 0.1 sigma).
+    """
+    width = EPS + 0.1 * deviation(image, dilations)
+    return torch.stack([(-(image - other).abs() / width).mean(1) for other in neighbours(image, dilations)], 1).softmax(1)
+
+
+@torch.no_grad()
+def pamr(image: Tensor, masks: Tensor, iterations: int = 10, dilations: Sequence[int] = DILATIONS) -> Tensor:
+    """Masks [B, C, h, w], refined towards the edges of a picture [B, K, h, w] of the same size.
+
+    Classes do not see one another. Neighbours are added up one after the other, so memory is that of two masks and one affinity,
+    not of 48 masks.
+    """
+    weights = affinity(image, dilations)
+    for _ in range(iterations):
+        refined = torch.zeros_like(masks)
+        for k, other in enumerate(neighbours(masks, dilations)):
+            refined.addcmul_(weights[:, k : k + 1], other)
+        masks = refined
+    return masks
