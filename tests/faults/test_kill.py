@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.worlds import ROOT, rislab, tiny_table
+from tests.worlds import ROOT, rislab, tiny_chain, tiny_table
 
 ROWS = "base: {text_to_pixel: false, decoder_layers: 0}\nfull: {text_to_pixel: true, decoder_layers: 1, dropout: 0.1}"
 RESULTS = ("metrics.json", "scores.parquet", "log/metrics.csv", "predictions/predictions.json")
@@ -75,6 +75,30 @@ def test_killed_twice_equals_undisturbed(undisturbed: tuple[Path, dict[str, str]
     table, expected, seconds = undisturbed
     disturb(table, tmp_path / "runs", [seconds * 0.6, seconds * 0.45])
     assert fingerprint(tmp_path / "runs") == expected
+
+
+def test_killed_between_stages_equals_undisturbed(tmp_path: Path) -> None:
+    table = tiny_chain(tmp_path, "full: {ske_layers: 1}\nlevels: {ske_layers: 1, decoder_levels: [2, 3, 4]}")
+    assert rislab(*command(table, tmp_path / "undisturbed")).returncode == 0
+    runs = tmp_path / "runs"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rislab.cli.main", *command(table, runs)],
+        cwd=ROOT,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + 120
+    while not list(runs.glob("*/*--patch--*/metrics.json")):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    kill_session(process)
+    assert not list(runs.glob("*/*--pixel--*/metrics.json")), "the second stage is not done"
+    first = {path: path.stat().st_mtime_ns for path in runs.glob("*/*--patch--*/checkpoints/best.ckpt")}
+    assert rislab(*command(table, runs)).returncode == 0
+    assert fingerprint(runs) == fingerprint(tmp_path / "undisturbed")
+    assert all(path.stat().st_mtime_ns == then for path, then in first.items()), "the first stage is not trained again"
 
 
 @pytest.mark.slow
