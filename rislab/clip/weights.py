@@ -14,7 +14,8 @@ from rislab.errors import DataError
 
 
 def read_clip(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file of weights, safetensors or pickled, bare or wrapped. Raises DataError: missing, unreadable, holding code.
+    """The state dict in a file of weights, safetensors or pickled, bare or wrapped. Raises DataError: missing,
+    unreadable, holding code.
 
     OpenAI's own archives are TorchScript, which runs code when loaded, and are refused: `pretrained: openai` fetches the same
     weights.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rislab.nn.ranks import gathered, world
+from rislab.ranks import gathered, world
 
 TextSide = Literal["official", "exact"]
 

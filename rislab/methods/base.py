@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import lightning as L
 import numpy as np
@@ -33,11 +33,15 @@ class TextSegmenter(L.LightningModule):
     geometry: how an image gets into the network; the data layer asks for it.
     frozen: prefixes of state keys that are never trained and come with the trunk. Checkpoints leave them out and hold their
         sha256 instead; whoever loads one builds the same trunk.
+    any_size: pictures of any height and width are taken as they are, not only those of the geometry's frame.
+    supervision: what training needs beside pictures: masks of texts, or texts alone.
     mask_threshold: a pixel is foreground when its probability is strictly greater; used for masks that people look at.
         Scores follow the benchmark's convention instead.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ()
+    any_size: ClassVar[bool] = False
+    supervision: ClassVar[Literal["masks", "texts"]] = "masks"
     geometry: Geometry
     mask_threshold: float = 0.5
     mean: Tensor

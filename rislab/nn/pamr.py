@@ -44,7 +44,9 @@ def affinity(image: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
     softmax over the neighbours of mean over channels of -|I - I'| / (1e-8 + 0.1 sigma).
     """
     width = EPS + 0.1 * deviation(image, dilations)
-    return torch.stack([(-(image - other).abs() / width).mean(1) for other in neighbours(image, dilations)], 1).softmax(1)
+    return torch.stack([(-(image - other).abs() / width).mean(1) for other in neighbours(image, dilations)], 1).softmax(
+        1
+    )
 
 
 @torch.no_grad()

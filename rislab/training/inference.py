@@ -67,8 +67,12 @@ def load_official(path: Path, recipe: dict[str, Any]) -> TextSegmenter:
     package = str(recipe["class_path"]).rpartition(".")[0].rpartition(".")[0]
     if not package.startswith(METHODS):
         raise ConfigError(f"model.class_path {recipe['class_path']!r} is no method of rislab")
-    model = build(without_pretraining(recipe))
     state = importlib.import_module(f"{package}.official").load_official(path)
+    model = build(without_pretraining(recipe))
+    missing = model.state_dict().keys() - state.keys()
+    if missing and all(key.startswith(model.frozen) for key in missing):
+        model = build(recipe)  # a release of what was trained: the trunk comes from where the recipe says
+        state = {key: model.state_dict()[key] for key in missing} | state
     model.load_state_dict(state)
     return model.eval()
 

@@ -169,6 +169,9 @@ def test_bfloat16_autocast_trains(name: str) -> None:
 @LEARNING
 def test_overfits_two_samples(name: str) -> None:
     method = METHODS[name]().train()
+    if method.supervision == "texts":
+        overfit_pairs(method)
+        return
     height, width = method.geometry.size
     pictures = images(method, 1)
     masks = torch.zeros(2, height, width, dtype=torch.uint8)
@@ -199,3 +202,23 @@ def test_overfits_two_samples(name: str) -> None:
         first = first or last
         assert np.isfinite(last), step
     assert last < 0.1 * first
+
+
+def overfit_pairs(method: TextSegmenter) -> None:
+    """Without masks, the regions of two pictures must come to tell their two texts apart."""
+    height, width = method.geometry.size
+    places = [method.geometry.place(height, width)] * 2
+    texts = ["left half", "lower part"]
+    pair = Batch(images(method), texts, torch.arange(2), None, None, places, [1, 2], [1, 2], [1, 2], [False] * 2)
+    configured = method.configure_optimizers()
+    optimiser = configured["optimizer"] if isinstance(configured, dict) else configured
+    seen = []
+    for _ in range(60):
+        terms = method.losses(pair)
+        optimiser.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimiser.step()
+        seen.append({name: float(value.detach()) for name, value in terms.items()})
+    assert all(np.isfinite(value) for terms in seen for value in terms.values())
+    assert sum(seen[-1].values()) < 0.8 * sum(seen[0].values())
+    assert min(seen[-1][name] / seen[0][name] for name in seen[0] if "tcl" in name) < 0.1, (seen[0], seen[-1])

@@ -8,6 +8,7 @@ from rislab.methods.clip.task import CLIPTask
 from rislab.methods.cris.task import CRISTask
 from rislab.methods.maskclip.task import MaskCLIPTask
 from rislab.methods.risclip.task import RISCLIPTask
+from rislab.methods.tcl.task import TCLTask
 
 METHODS: dict[str, Callable[[], TextSegmenter]] = {
     "cris": lambda: CRISTask(
@@ -35,5 +36,14 @@ METHODS: dict[str, Callable[[], TextSegmenter]] = {
         decoder_levels=(1, 2),
         decoder_width=(16, 8),
         base_lr=3e-3,
+    ),
+    "tcl": lambda: TCLTask(
+        CLIPSpec("rislab-tiny-ViT"),
+        image_size=48,
+        binarise="soft",  # deterministic, and with a gradient: what the suite asks for
+        warmup_steps=0,
+        ust_steps=0,
+        base_lr=3e-3,
+        pamr_iter=2,
     ),
 }

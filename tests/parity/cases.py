@@ -20,10 +20,9 @@ class Case:
     def __post_init__(self) -> None:
         self.about: dict[str, Any] = json.loads((self.path / "case.json").read_text())
         # Some cases store what was float16 before the run in float16; the run itself was float32.
-        self.weights = {
-            k: v.float() if v.is_floating_point() else v
-            for k, v in load_file(self.path / "weights.safetensors").items()
-        }
+        weights = self.path / "weights.safetensors"  # absent where there is nothing to learn
+        stored = load_file(weights) if weights.exists() else {}
+        self.weights = {k: v.float() if v.is_floating_point() else v for k, v in stored.items()}
         self.inputs = load_file(self.path / "inputs.safetensors")
         self.outputs = load_file(self.path / "outputs.safetensors")
 

@@ -11,6 +11,7 @@ The body of the paper could not be read, so we follow the code throughout. Where
 """
 
 import copy
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -32,8 +33,17 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-NORMS = {"layer": ChannelNorm, "batch": nn.BatchNorm2d, "group": lambda width: nn.GroupNorm(32, width), "none": nn.Identity}
-ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "leaky": lambda: nn.LeakyReLU(0.2)}
+NORMS: dict[Norm, Callable[[int], nn.Module]] = {
+    "layer": ChannelNorm,
+    "batch": nn.BatchNorm2d,
+    "group": lambda width: nn.GroupNorm(32, width),
+    "none": lambda width: nn.Identity(),
+}
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+    "leaky": lambda: nn.LeakyReLU(0.2),
+}
 
 
 class GatedConv(nn.Module):
@@ -41,8 +51,8 @@ class GatedConv(nn.Module):
 
     def __init__(self, width: int, kernel_size: int, norm: Norm, act: Activation, gated: bool) -> None:
         super().__init__()
-        self.norm: nn.Module = NORMS[norm](width)
-        self.act: nn.Module = ACTIVATIONS[act]()
+        self.norm = NORMS[norm](width)
+        self.act = ACTIVATIONS[act]()
         self.conv = nn.Conv2d(width, width, kernel_size, padding=kernel_size // 2)
         self.gate = nn.Parameter(torch.zeros(())) if gated else None
 
@@ -52,7 +62,7 @@ class GatedConv(nn.Module):
 
 
 class GroundingDecoder(nn.Module):
-    """Stages of: twice the size by the nearest pixel, then one or two gated convolutions. [B, C, h, w] -> [B, C, 2^n h, 2^n w]."""
+    """Stages of: twice the size by the nearest pixel, then one or two convolutions: [B, C, h, w] -> [B, C, 2^n h, 2^n w]."""
 
     def __init__(
         self, width: int, n_layers: int, double: bool, kernel_size: int, norm: Norm, act: Activation, gated: bool

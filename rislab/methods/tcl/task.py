@@ -20,10 +20,19 @@ from rislab.losses.contrastive import TextSide, image_text, region_text
 from rislab.losses.masks import area, total_variation
 from rislab.methods.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, TextSegmenter
 from rislab.methods.tcl.model import (
-    TCL, Activation, Binarise, Grounder, GroundingDecoder, Norm, ToMask, binarise, cosines, pooled,
+    TCL,
+    Activation,
+    Binarise,
+    Grounder,
+    GroundingDecoder,
+    Norm,
+    ToMask,
+    binarise,
+    cosines,
+    pooled,
 )  # fmt: skip
 from rislab.nn.pamr import DILATIONS, pamr
-from rislab.nn.ranks import gathered, world
+from rislab.ranks import gathered, world
 
 KEPT_CLIP = (10.0, -2.5)
 """Scale and shift of CLIP's own map where it is mixed in: sigmoid(10 (cosine - 0.25))."""
@@ -138,7 +147,7 @@ class TCLTask(TextSegmenter):
         return self
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """`tcl_v`, `tcl_f`, `area_pos`, `area_neg`, `tv_mask`, `tv_img`, weighted; and, unweighted and not summed, none."""
+        """`tcl_v`, `tcl_f`, `area_pos`, `area_neg`, `tv_mask`, `tv_img`: those whose weight is not 0."""
         pixels = self.normalise(batch.images)[batch.image_index]
         return self.losses_of(pixels, self.prompts.raw(batch.texts))
 
@@ -176,6 +185,8 @@ class TCLTask(TextSegmenter):
         regions, shares = (torch.cat([part[i] for part in found], dim=1) for i in (0, 1))
         is_own = torch.zeros_like(shares, dtype=torch.bool)
         is_own[:, world()[0] * len(shares) :].fill_diagonal_(True)
+        if self._trainer is not None:  # no loss: what tells a collapse
+            self.log("train/mask_area", shares[is_own].mean().detach(), batch_size=len(shares))
         terms = {}
         if self.tcl_f_w:
             contrast = region_text(regions, texts, _scale(self.region_scale), self.tclf_text_side)
