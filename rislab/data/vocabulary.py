@@ -1,0 +1,188 @@
+"""Benchmarks of open-vocabulary segmentation: pictures, label maps and class names from their official trees.
+
+A benchmark is a module of `rislab/data/benchmarks`; class names are files of `rislab/data/names`, because changing a name changes
+a score by several points: mmsegmentation's strings, which TCL takes as they are, and the renames that others publish with.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from rislab.data import benchmarks
+from rislab.errors import ConfigError, DataError, nearest
+
+IGNORE = 255
+NAMES = Path(__file__).parent / "names"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """title: as reports print it. folders: below the data root; the first that is there is taken.
+
+    images, labels: files below the folder; `{split}` is the split's folder, `{}` the picture's name.
+    list_file: names of a split, one a line; None: whatever pictures there are, sorted.
+    names: file of `rislab/data/names`, by label. has_background: label 0 is background, the named classes follow from 1.
+    reduce_zero_label: label 0 is ignored, the others count from 0.
+    raw, raw_labels: label files of the release before the usual conversion, and what each value means; used where `labels` is absent.
+    split_folders: what a split's folder is called, if not by the split. counts: published numbers of pictures.
+    """
+
+    title: str
+    folders: tuple[str, ...]
+    images: str
+    labels: str
+    names: str
+    list_file: str | None = None
+    has_background: bool = False
+    reduce_zero_label: bool = False
+    raw: str | None = None
+    raw_labels: Mapping[int, int] = field(default_factory=dict)
+    split_folders: Mapping[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def benchmark(name: str) -> Benchmark:
+    """Raises ConfigError naming the nearest one."""
+    known = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
+    if name not in known:
+        raise ConfigError(f"no benchmark {name!r}; there are {', '.join(known)}{nearest(name, known)}")
+    found = importlib.import_module(f"{benchmarks.__name__}.{name}").BENCHMARK
+    assert isinstance(found, Benchmark)
+    return found
+
+
+@cache
+def class_names(file: str, name_set: str) -> tuple[str, ...]:
+    """Names by label, background not among them. Raises ConfigError for a set that is not there."""
+    content: dict[str, Any] = yaml.safe_load((NAMES / f"{file}.yaml").read_text())
+    renames: dict[str, dict[str, str]] = {"mmseg": {}} | content["renames"]
+    if name_set not in renames:
+        raise ConfigError(
+            f"{file} has no names {name_set!r}; there are {', '.join(renames)}{nearest(name_set, renames)}"
+        )
+    changed = renames[name_set]
+    return tuple(changed.get(name, name) for name in content["mmseg"])
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture and its label map on disk; is_raw: in the values of the release."""
+
+    name: str
+    image: Path
+    label: Path
+    is_raw: bool
+
+
+class Tree:
+    """A benchmark's files below a data root.
+
+    root: folder that holds the benchmark's folder, or that folder itself. Raises DataError where neither is there.
+    """
+
+    def __init__(self, root: Path, of: Benchmark) -> None:
+        self.of = of
+        candidates = [root / folder for folder in of.folders]
+        self.folder = next((path for path in candidates if path.is_dir()), root)
+        if not (self.folder / self._top).is_dir():
+            wanted = ", ".join(str(path / self._top) for path in candidates)
+            raise DataError(f"{root}: no {of.title} here; looked for {wanted} and {root / self._top}")
+
+    @property
+    def _top(self) -> str:
+        return self.of.images.split("/")[0]
+
+    def _path(self, pattern: str, split: str, name: str) -> Path:
+        return self.folder / pattern.format(name, split=self.of.split_folders.get(split, split))
+
+    def items(self, split: str) -> list[Item]:
+        """Raises DataError: no such split, pictures or label maps that are not there (the first of them, and how many)."""
+        names = self._names(split)
+        found, missing = [], []
+        for name in names:
+            image, label = self._path(self.of.images, split, name), self._path(self.of.labels, split, name)
+            raw = None if self.of.raw is None else self._path(self.of.raw, split, name)
+            is_raw = not label.is_file() and raw is not None and raw.is_file()
+            item = Item(name, image, raw if is_raw and raw is not None else label, is_raw)
+            missing += [path for path in (item.image, item.label) if not path.is_file()]
+            found.append(item)
+        if missing:
+            raise DataError(f"{self.of.title}, {split}: {len(missing)} files are missing, the first is {missing[0]}")
+        return found
+
+    def _names(self, split: str) -> Sequence[str]:
+        if self.of.list_file is not None:
+            path = self._path(self.of.list_file, split, "")
+            if not path.is_file():
+                raise DataError(f"{self.of.title}: no list of split {split!r}, expected at {path}")
+            return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        before, after = self.of.images.format("\0", split=self.of.split_folders.get(split, split)).split("\0")
+        folder = self.folder / before
+        names = sorted(str(path.relative_to(folder))[: -len(after)] for path in folder.rglob(f"*{after}"))
+        if not names:
+            raise DataError(f"{self.of.title}: no pictures of split {split!r} below {folder}")
+        return names
+
+    def label(self, item: Item, classes: int) -> NDArray[np.uint8]:
+        """uint8 [h, w]: 0 .. classes - 1, and 255 where nothing is scored. Raises DataError for a value that means nothing."""
+        values = read_labels(item.label)
+        table, valid = self._table(item.is_raw, classes)
+        seen = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+        wrong = [int(value) for value in seen if not valid[value]]
+        if wrong:
+            raise DataError(f"{item.label}: value {wrong[0]} is no label of {self.of.title} ({classes} classes)")
+        return table[values]
+
+    def _table(self, is_raw: bool, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """What each stored value means, looked up at once: a map applied value by value would map what it has mapped."""
+        table, valid = np.full(256, IGNORE, np.uint8), np.zeros(256, bool)
+        if is_raw:
+            meant = dict(self.of.raw_labels)
+        elif self.of.reduce_zero_label:
+            meant = {0: IGNORE, IGNORE: IGNORE} | {label + 1: label for label in range(classes)}
+        else:
+            meant = {IGNORE: IGNORE} | {label: label for label in range(classes)}
+        for value, label in meant.items():
+            table[value], valid[value] = label, True
+        return table, valid
+
+
+def read_labels(path: Path) -> NDArray[np.uint8]:
+    """Stored values of a PNG, uint8 [h, w]; of a palette picture its indices. Raises DataError."""
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in ("P", "L"):
+                raise DataError(f"{path}: a label map has one byte a pixel, this one is {picture.mode}")
+            return np.array(picture)
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"{path}: not a readable label map ({error})") from error
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """uint8 RGB [h, w, 3], whatever the file's mode; EXIF rotation is not applied. Raises DataError."""
+    try:
+        with Image.open(path) as picture:
+            return np.array(picture.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise DataError(f"{path}: not a readable picture ({error})") from error
+
+
+def fitted(image: NDArray[np.uint8], short: int, long: int) -> NDArray[np.uint8]:
+    """Scaled, ratio kept, to the largest size whose short side is at most `short` and long side at most `long`; bilinear.
+
+    Source: mmcv.imrescale with a tuple, as mmsegmentation 0.x resizes for testing: sides are int(side * scale + 0.5).
+    """
+    height, width = image.shape[:2]
+    scale = min(long / max(height, width), short / min(height, width))
+    size = int(width * scale + 0.5), int(height * scale + 0.5)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))

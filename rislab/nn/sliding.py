@@ -1,0 +1,76 @@
+"""Label maps from a network that sees one window at a time.
+
+Source: mmsegmentation 0.x, `slide_inference`, as TCL and GroupViT are scored: windows start at multiples of the stride, the last one
+is shifted back to end at the border; scores are summed and divided by how many windows saw a pixel, brought to the original size,
+and the largest wins.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Box = tuple[int, int, int, int]
+"""y1, y2, x1, x2."""
+
+
+def starts(size: int, window: int, stride: int) -> list[int]:
+    """Where windows begin along a side."""
+    count = max(size - window + stride - 1, 0) // stride + 1
+    return [min(i * stride, max(size - window, 0)) for i in range(count)]
+
+
+def boxes(height: int, width: int, window: int, stride: int) -> list[Box]:
+    return [
+        (y, min(y + window, height), x, min(x + window, width))
+        for y in starts(height, window, stride)
+        for x in starts(width, window, stride)
+    ]
+
+
+def mean_of_windows(maps: Sequence[Tensor], where: Sequence[Box], size: tuple[int, int]) -> Tensor:
+    """Maps [C, h, w] of windows, each at the network's own stride -> [C, H, W]."""
+    total = maps[0].new_zeros(len(maps[0]), *size)
+    seen = maps[0].new_zeros(1, *size)
+    for found, (y1, y2, x1, x2) in zip(maps, where, strict=True):
+        total[:, y1:y2, x1:x2] += F.interpolate(found[None], (y2 - y1, x2 - x1), mode="bilinear", align_corners=False)[
+            0
+        ]
+        seen[:, y1:y2, x1:x2] += 1
+    return total / seen
+
+
+def label_map(
+    ask: Callable[[Tensor], Tensor],
+    image: Tensor,
+    original_size: tuple[int, int],
+    window: int,
+    stride: int,
+    classes_at_once: int = 8,
+) -> Tensor:
+    """The class of each pixel, int64 [h0, w0].
+
+    ask: a window [1, 3, h, w] -> scores [1, C, h', w'] at the network's own stride. image: [3, H, W].
+
+    Scores of all classes exist at the network's stride only (for a stride of 4: a sixteenth of the pixels); at full size there are
+    those of `classes_at_once`, beside the best score so far.
+    """
+    where = boxes(image.shape[-2], image.shape[-1], window, stride)
+    maps = [ask(image[None, :, y1:y2, x1:x2])[0] for y1, y2, x1, x2 in where]
+    best = torch.full(original_size, -torch.inf, device=image.device)
+    label = torch.zeros(original_size, dtype=torch.int64, device=image.device)
+    for first, scores in _at_full_size(maps, where, (image.shape[-2], image.shape[-1]), classes_at_once):
+        large = F.interpolate(scores[None], original_size, mode="bilinear", align_corners=False)[0]
+        value, index = large.max(0)
+        better = value > best  # a tie goes to the first class
+        best = torch.where(better, value, best)
+        label = torch.where(better, index + first, label)
+    return label
+
+
+def _at_full_size(
+    maps: Sequence[Tensor], where: Sequence[Box], size: tuple[int, int], at_once: int
+) -> Iterator[tuple[int, Tensor]]:
+    for first in range(0, len(maps[0]), at_once):
+        yield first, mean_of_windows([found[first : first + at_once].float() for found in maps], where, size)
