@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import lightning as L
 from filelock import FileLock
 
 from rislab.data import masks, sampling
 from rislab.data.annotations import Reference
 from rislab.data.augment import Flip, is_flipped
-from rislab.data.geometry import Geometry
+from rislab.data.evaluated import EvaluatedData
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.loader import PlannedLoader, ResumableLoader
 from rislab.data.pack import Pack, place_of
@@ -27,7 +26,7 @@ from rislab.metrics.protocols import Convention, Protocol
 ORDER = ("val", "testA", "testB", "test")  # as papers print them
 
 
-class ReferringData(L.LightningDataModule):
+class ReferringData(EvaluatedData):
     """A referring data set in the layout of its release: RefCOCO, RefCOCO+, RefCOCOg, Ref-ZOM, gRefCOCO, or one alike.
 
     root: folder that holds the data set's folder and the images. With `generate`, a relative root lies in the user's
@@ -126,6 +125,17 @@ class ReferringData(L.LightningDataModule):
         return f"toy world, {name}-like" if self._is_toy else name
 
     @property
+    def protocol_name(self) -> str:
+        return self.protocol.name
+
+    @property
+    def averages(self) -> tuple[str, ...]:
+        return self.convention.averages
+
+    def facts(self) -> dict[str, Any]:
+        return {"no_target_min_pixels": self.no_target_min_pixels}
+
+    @property
     def convention(self) -> Convention:
         """The protocol, with this data's own choice where it leaves one."""
         return replace(self.protocol.convention, no_target_min_pixels=self.no_target_min_pixels)
@@ -182,20 +192,6 @@ class ReferringData(L.LightningDataModule):
         self._loaders = []
         self._room = self.cache_mb << 20
 
-    @property
-    def _place(self) -> tuple[int, int]:
-        """(rank, world size)."""
-        trainer = self.trainer
-        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-
-    @property
-    def _geometry(self) -> Geometry:
-        """How the method wants its images; it is asked, nobody guesses."""
-        assert self.trainer is not None, "loaders are made for a Trainer and its method"
-        geometry = self.trainer.lightning_module.geometry
-        assert isinstance(geometry, Geometry), "a method has a geometry"
-        return geometry
-
     def _references(self, split: str) -> list[Reference]:
         references = self.refer.split(split)
         return sampling.shuffled_sentences(references, self.seed) if self.shuffle_sentences else references
@@ -207,7 +203,7 @@ class ReferringData(L.LightningDataModule):
         if len(usable) < len(references):
             empty = len(references) - len(usable)
             warnings.warn(f"{empty} of {len(references)} training references have empty masks: left out", stacklevel=2)
-        rank, world_size = self._place
+        rank, world_size = self.place
 
         def plan(epoch: int) -> sampling.Plan:
             batches = sampling.training_plan(
@@ -229,14 +225,14 @@ class ReferringData(L.LightningDataModule):
         if limit is not None:
             kept = set(list(dict.fromkeys(ref.image_id for ref in references))[:limit])
             references = [ref for ref in references if ref.image_id in kept]
-        plan = sampling.evaluation_plan(references, self.eval_images, *self._place)
+        plan = sampling.evaluation_plan(references, self.eval_images, *self.place)
         loader = PlannedLoader(self._queries(references, False, cached), plan, **self._options(cached))
         self._loaders.append(loader)
         return loader
 
     def _queries(self, references: Sequence[Reference], training: bool, cached: bool) -> Queries:
         room = self._room if cached else 0
-        queries = Queries(self.refer, references, self._geometry, self.convention, training, room, self._pack())
+        queries = Queries(self.refer, references, self.geometry, self.convention, training, room, self._pack())
         self._room -= queries.size
         return queries
 
@@ -244,8 +240,8 @@ class ReferringData(L.LightningDataModule):
         """The pack of this data and the method's geometry; its token ids go to the method."""
         if not self.packed or not isinstance(self.refer, Refer):
             return None
-        found = Pack.open(self.refer, self.dataset, self.split_by, self._geometry)
-        folder = place_of(self.root, self.dataset, self.split_by, self._geometry)
+        found = Pack.open(self.refer, self.dataset, self.split_by, self.geometry)
+        folder = place_of(self.root, self.dataset, self.split_by, self.geometry)
         if found is None:
             if folder.exists():
                 warnings.warn(f"{folder} is damaged or of other files: not used (rislab data pack)", stacklevel=2)

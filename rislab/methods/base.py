@@ -1,5 +1,6 @@
 """What every method shares: one way to train a step, one way to be asked for masks."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -8,13 +9,16 @@ from typing import Any, ClassVar, Literal
 import lightning as L
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rislab.clip.weights import fingerprint
 from rislab.data.batch import Batch
 from rislab.data.geometry import Geometry
+from rislab.data.semantic import LabelBatch
 from rislab.errors import ConfigError, DivergedError
+from rislab.nn.sliding import label_map
 
 TRUNK = "rislab_trunk"
 """Key of a checkpoint under which the sha256 of the frozen weights stands."""
@@ -124,6 +128,27 @@ class TextSegmenter(L.LightningModule):
         logits = self.segment(images, list(names) * rows, index)
         return logits.view(rows, len(names), *logits.shape[1:])
 
+    def with_background(self, scores: Tensor) -> Tensor:
+        """Scores of names [I, C, h, w] -> [I, 1 + C, h, w] with the background's first: here, where no mask would be drawn."""
+        level = math.log(self.mask_threshold / (1 - self.mask_threshold))
+        return torch.cat([torch.full_like(scores[:, :1], level), scores], dim=1)
+
+    def label(self, batch: LabelBatch) -> list[Tensor]:
+        """The class of each pixel, int64 [h, w] at the original size, of each picture: the benchmark's windows and names."""
+
+        def ask(window: Tensor) -> Tensor:
+            if not self.any_size:
+                frame = F.interpolate(window.float(), self.geometry.size, mode="bilinear", antialias=True)
+                window = frame.round().clamp(0, 255).to(torch.uint8)
+            scores = self.segment_vocabulary(window, batch.names)
+            return self.with_background(scores) if batch.has_background else scores
+
+        viewing = batch.viewing
+        return [
+            label_map(ask, image, (label.shape[0], label.shape[1]), viewing.window, viewing.stride)
+            for image, label in zip(batch.images, batch.labels, strict=True)
+        ]
+
     def take_tokens(self, tokenizer: str, ids: Mapping[str, NDArray[np.int32]]) -> None:
         """Token ids that lie ready, by sentence, made by a tokenizer of this kind; a method that has such a one may take them."""
 
@@ -140,15 +165,23 @@ class TextSegmenter(L.LightningModule):
         self.log_dict(logged, batch_size=len(batch))
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def validation_step(
+        self, batch: Batch | LabelBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor | list[Tensor]]:
         # In float32 whatever training used: autocast moves pixels that lie near the threshold.
         with torch.autocast(self.device.type, enabled=False):
+            if isinstance(batch, LabelBatch):
+                return {"labels": self.label(batch)}
             return {"logits": self.segment(batch.images, batch.texts, batch.image_index)}
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def test_step(
+        self, batch: Batch | LabelBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor | list[Tensor]]:
         return self.validation_step(batch, batch_idx, dataloader_idx)
 
-    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def predict_step(
+        self, batch: Batch | LabelBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor | list[Tensor]]:
         return self.validation_step(batch, batch_idx, dataloader_idx)
 
 

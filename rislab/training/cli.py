@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rislab.ablation.trial import TrialDir
-from rislab.data.referring import ReferringData
+from rislab.data.evaluated import EvaluatedData
 from rislab.errors import ConfigError, nearest
 from rislab.files import read_json, write_json
 from rislab.methods.base import TextSegmenter
@@ -21,7 +21,7 @@ from rislab.training import provenance
 from rislab.training.callbacks import StepSeed, TrialStatus
 from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
 from rislab.training.curves import CurveLogger
-from rislab.training.scoring import Scorer
+from rislab.training.scorers import scorer
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class RislabCLI(LightningCLI):
         kwargs = {"allow_abbrev": False}
         super().__init__(
             model_class=TextSegmenter,
-            datamodule_class=ReferringData,
+            datamodule_class=EvaluatedData,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,
@@ -113,7 +113,7 @@ class RislabCLI(LightningCLI):
         self.best = ModelCheckpoint(
             dirpath=folder / "checkpoints",
             filename="best",
-            monitor=f"val/{self.datamodule.convention.averages[0]}",
+            monitor=f"val/{self.datamodule.averages[0]}",
             mode="max",
             save_weights_only=True,
             enable_version_counter=False,
@@ -122,7 +122,7 @@ class RislabCLI(LightningCLI):
             callbacks=[
                 StepSeed(),
                 self.status,
-                Scorer(folder, self.options.predictions, self._export),
+                scorer(self.datamodule, folder, self.options.predictions, self._export),
                 LastCheckpoint(self.options.checkpoint_every_n_steps),
                 self.best,
             ],
@@ -132,7 +132,7 @@ class RislabCLI(LightningCLI):
         trainer.loggers = [*trainer.loggers, self.curves]
         return trainer
 
-    def fit(self, model: TextSegmenter, datamodule: ReferringData, ckpt_path: str | None = None, **_: Any) -> None:
+    def fit(self, model: TextSegmenter, datamodule: EvaluatedData, ckpt_path: str | None = None, **_: Any) -> None:
         """Train from the given checkpoint, or from where this directory stands; then score the test splits."""
         resume = Path(ckpt_path) if ckpt_path not in (None, "last") else resume_point(self.trial.checkpoints)
         began = time.monotonic()

@@ -153,10 +153,7 @@ class Scorer(L.Callback):
                     "protocol": data.protocol.name,
                     "no_target_min_pixels": data.no_target_min_pixels,
                     "splits": {s: {k: v for k, v in row.items() if k != "table"} for s, row in scores.items()},
-                    "parameters": {
-                        "total": sum(p.numel() for p in pl_module.parameters()),
-                        "trainable": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
-                    },
+                    "parameters": parameter_counts(pl_module),
                     "step": trainer.global_step,
                 },
             )
@@ -208,6 +205,13 @@ class Scorer(L.Callback):
                 }
             )
         write_json(folder / "predictions.json", entries)
+
+
+def parameter_counts(module: L.LightningModule) -> dict[str, int]:
+    return {
+        "total": sum(p.numel() for p in module.parameters()),
+        "trainable": sum(p.numel() for p in module.parameters() if p.requires_grad),
+    }
 
 
 def write_scores(path: Path, scores: dict[str, dict[str, Any]], convention: Convention) -> None:

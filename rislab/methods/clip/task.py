@@ -1,7 +1,7 @@
 """CLIP as a method: nothing is trained."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,12 +20,20 @@ class CLIPTask(TrainingFree):
     clip: any CLIP with a ViT or one of CLIP's ResNets. image_size: side of the square that pictures are stretched to.
     templates: prompts that a name is put into; sentences of referring data are taken as they are.
     map_threshold: where between the lowest and the highest cosine of a sentence's map foreground begins.
+    bg_thresh: probability among the class names below which a pixel is background, where a benchmark has one.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ("model.", "prompts.")
+    any_size: ClassVar[bool] = True
+    absent_means: ClassVar[dict[str, Any]] = {"bg_thresh": 0.5}
 
     def __init__(
-        self, clip: CLIPSpec, image_size: int = 480, templates: TemplateName = "imagenet80", map_threshold: float = 0.5
+        self,
+        clip: CLIPSpec,
+        image_size: int = 480,
+        templates: TemplateName = "imagenet80",
+        map_threshold: float = 0.5,
+        bg_thresh: float = 0.5,
     ) -> None:
         super().__init__()
         towers = load(clip)
@@ -34,7 +42,7 @@ class CLIPTask(TrainingFree):
         self.prompts = Prompts(towers, Tokenizer(clip.name))
         self.templates = TEMPLATES[templates]
         self.geometry = Stretch(image_size)
-        self.map_threshold = map_threshold
+        self.map_threshold, self.bg_thresh = map_threshold, bg_thresh
         self.freeze()
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
@@ -46,3 +54,8 @@ class CLIPTask(TrainingFree):
     def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """100 cosine, [I, C, h, w]; the class is the largest."""
         return 100.0 * self.model(self.normalise(images), self.prompts(names, self.templates))
+
+    def with_background(self, scores: Tensor) -> Tensor:
+        """Probabilities over the names, and the background's threshold before them."""
+        found = scores.softmax(1)
+        return torch.cat([torch.full_like(found[:, :1], self.bg_thresh), found], dim=1)

@@ -1,7 +1,7 @@
 """MaskCLIP as a method: nothing is trained; texts, arithmetic and the two refinements are switches."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -27,9 +27,12 @@ class MaskCLIPTask(TrainingFree):
     pd_thresh: prompt denoising, 0 off; official runs with it: 0.5. ks_thresh: key smoothing, 0 off; official runs: 1.0.
     ks_norm: how keys are normalised for it. Both need several classes: they refine `segment_vocabulary` only.
     map_threshold: where between the lowest and the highest cosine of a sentence's map foreground begins.
+    bg_thresh: probability among the class names below which a pixel is background, where a benchmark has one.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ("model.", "prompts.")
+    any_size: ClassVar[bool] = True
+    absent_means: ClassVar[dict[str, Any]] = {"bg_thresh": 0.5}
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class MaskCLIPTask(TrainingFree):
         ks_thresh: float = 0.0,
         ks_norm: KeyNorm = "positions",
         map_threshold: float = 0.5,
+        bg_thresh: float = 0.5,
     ) -> None:
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if normalisation == "imagenet" else (CLIP_MEAN, CLIP_STD)
         super().__init__(mean, std)
@@ -57,7 +61,7 @@ class MaskCLIPTask(TrainingFree):
         self.templates = TEMPLATES[templates]
         self.geometry = Stretch(image_size)
         self.pd_thresh, self.ks_thresh, self.ks_norm = pd_thresh, ks_thresh, ks_norm
-        self.map_threshold = map_threshold
+        self.map_threshold, self.bg_thresh = map_threshold, bg_thresh
         self.freeze()
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
@@ -71,3 +75,8 @@ class MaskCLIPTask(TrainingFree):
         texts = self.prompts(names, self.templates)
         scores = self.model(self.normalise(images), texts, self.pd_thresh, self.ks_thresh, self.ks_norm)
         return scores if self.ks_thresh > 0 else 100.0 * scores
+
+    def with_background(self, scores: Tensor) -> Tensor:
+        """Probabilities over the names, and the background's threshold before them; the official code has no background."""
+        found = scores if self.ks_thresh > 0 else scores.softmax(1)
+        return torch.cat([torch.full_like(found[:, :1], self.bg_thresh), found], dim=1)

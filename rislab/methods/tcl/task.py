@@ -245,6 +245,9 @@ class TCLTask(TextSegmenter):
         """Masks [I, C, h, w] of class names in [0, 1]."""
         return self.masks(self.normalise(images), self.prompts(names, self.templates, unit_first=False))
 
+    def with_background(self, scores: Tensor) -> Tensor:
+        return torch.cat([torch.full_like(scores[:, :1], self.bg_thresh), scores], dim=1)
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """First stage: the copied blocks stay. Their gradients are made, and averaged by DDP, which expects one of every
         parameter in every step, and dropped here, before they are clipped."""

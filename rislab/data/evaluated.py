@@ -1,0 +1,56 @@
+"""What the rest of the house asks of any data module, whatever it holds."""
+
+from typing import Any
+
+import lightning as L
+
+from rislab.data.geometry import Geometry
+
+
+class EvaluatedData(L.LightningDataModule):
+    """Data that a method is scored on, and maybe trained on.
+
+    A subclass says `benchmark` (what a report calls it), `protocol_name`, `averages` (scores by name, the first decides which
+    checkpoint is best), `val_split` and `test_splits` (in the order of `test_dataloader`).
+    """
+
+    val_split: str
+
+    @property
+    def benchmark(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def protocol_name(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def averages(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    @property
+    def test_splits(self) -> list[str]:
+        raise NotImplementedError
+
+    @property
+    def evaluated(self) -> "EvaluatedData":
+        """The data that is scored; another one where training has data of its own."""
+        return self
+
+    def facts(self) -> dict[str, Any]:
+        """What belongs beside the scores of this data in a result file."""
+        return {}
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(rank, world size)."""
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
+    @property
+    def geometry(self) -> Geometry:
+        """How the method wants its images; it is asked, nobody guesses."""
+        assert self.trainer is not None, "loaders are made for a Trainer and its method"
+        geometry = self.trainer.lightning_module.geometry
+        assert isinstance(geometry, Geometry), "a method has a geometry"
+        return geometry

@@ -1,0 +1,174 @@
+"""Open-vocabulary segmentation as a LightningDataModule: evaluation only, one picture at a time."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from rislab.data.evaluated import EvaluatedData
+from rislab.data.toy.vocabulary import ToyVocabulary
+from rislab.data.vocabulary import Item, Tree, benchmark, class_names, fitted, read_picture
+from rislab.errors import ConfigError, RislabError
+from rislab.files import cache_dir
+from rislab.metrics.confusion import AVERAGES
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """How pictures are shown to a network: fitted into (short, long), by windows of a side and stride, names of a set."""
+
+    short: int
+    long: int
+    window: int
+    stride: int
+    names: str
+
+
+class SemanticProtocol(Enum):
+    """How a benchmark is scored. Sources: kakaobrain/tcl and NVlabs/GroupViT, segmentation/configs; MaskCLIP's VOC config.
+
+    tcl and groupvit differ in class names only. maskclip: the whole picture at once. toy: as tcl, at the toy world's size.
+    """
+
+    tcl = Viewing(448, 2048, 448, 224, "mmseg")
+    groupvit = Viewing(448, 2048, 448, 224, "groupvit")
+    maskclip = Viewing(512, 2048, 2048, 2048, "maskclip")
+    toy = Viewing(96, 432, 96, 48, "mmseg")
+
+
+@dataclass(frozen=True)
+class LabelBatch:
+    """Pictures to be labelled, each with its own size.
+
+    images: uint8 [3, H, W] each, as the protocol shows them. labels: uint8 [h, w] each, at the original size, 255 where nothing is
+    scored. names: the vocabulary, background not among them; with `has_background`, label 0 is background and `names` follow.
+    ids: numbers of the pictures within the split.
+    """
+
+    images: list[Tensor]
+    labels: list[NDArray[np.uint8]]
+    names: tuple[str, ...]
+    has_background: bool
+    viewing: Viewing
+    ids: list[int]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "LabelBatch":
+        return replace(self, images=[image.to(device, non_blocking=non_blocking) for image in self.images])
+
+    def pin_memory(self) -> "LabelBatch":
+        return replace(self, images=[image.pin_memory() for image in self.images])
+
+
+class SemanticData(EvaluatedData):
+    """A benchmark of open-vocabulary segmentation in its official tree.
+
+    root: folder that holds the benchmark's folder. With `generate`, a relative root lies in the user's cache folder.
+    name: voc21, voc20, context60, context59, coco_object, coco_stuff, cityscapes, ade20k, or toy_voc.
+    protocol: size, windows and class names. generate: a world to write into `root` when it is not there.
+    val_split: scored; limit_val_images: the first so many of them while a method is trained.
+    num_workers: loader processes.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        name: str = "voc21",
+        protocol: SemanticProtocol = SemanticProtocol.tcl,
+        generate: ToyVocabulary | None = None,
+        val_split: str = "val",
+        limit_val_images: int | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if limit_val_images is not None and limit_val_images < 1:
+            raise ConfigError(f"data.init_args.limit_val_images is {limit_val_images}, expected 1 or more")
+        self.root = cache_dir() / root if generate is not None else Path(root)
+        self.of = benchmark(name)
+        self.protocol, self.generate = protocol, generate
+        self.val_split, self.limit_val_images, self.num_workers = val_split, limit_val_images, num_workers
+        self.names = class_names(self.of.names, protocol.value.names)
+
+    @property
+    def benchmark(self) -> str:
+        return f"toy world, {self.of.title}" if self.generate is not None else self.of.title
+
+    @property
+    def protocol_name(self) -> str:
+        return self.protocol.name
+
+    @property
+    def averages(self) -> tuple[str, ...]:
+        return AVERAGES
+
+    @property
+    def test_splits(self) -> list[str]:
+        return [self.val_split]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """By label."""
+        return ("background", *self.names) if self.of.has_background else self.names
+
+    def facts(self) -> dict[str, Any]:
+        return {"names": self.protocol.value.names, "classes": len(self.classes)}
+
+    def prepare_data(self) -> None:
+        if self.generate is not None:
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root.with_name(f"{self.root.name}.lock")):
+                self.generate.write(self.root)
+
+    def items(self) -> list[Item]:
+        """Raises DataError for whatever is missing, before anything is computed."""
+        return Tree(self.root, self.of).items(self.val_split)
+
+    def setup(self, stage: str) -> None:
+        found, published = len(self.items()), self.of.counts.get(self.val_split)
+        if published is not None and found != published and self.generate is None:
+            warnings.warn(f"{self.benchmark}, {self.val_split}: {found} pictures, published: {published}", stacklevel=2)
+
+    def _loader(self, limit: int | None) -> "DataLoader[LabelBatch]":
+        items = self.items()[:limit]
+        rank, world = self.place
+        mine = range(rank, len(items), world)  # every picture once: no process gets one twice
+        return DataLoader(
+            _Labelled(self, items, mine), batch_size=None, num_workers=self.num_workers, generator=torch.Generator()
+        )
+
+    def val_dataloader(self) -> "DataLoader[LabelBatch]":
+        return self._loader(self.limit_val_images)
+
+    def test_dataloader(self) -> "list[DataLoader[LabelBatch]]":
+        return [self._loader(None)]
+
+
+class _Labelled(Dataset[LabelBatch | RislabError]):
+    def __init__(self, data: SemanticData, items: Sequence[Item], mine: Sequence[int]) -> None:
+        self.tree, self.items, self.mine = Tree(data.root, data.of), items, mine
+        self.names, self.has_background, self.classes = data.names, data.of.has_background, len(data.classes)
+        self.viewing = data.protocol.value
+
+    def __len__(self) -> int:
+        return len(self.mine)
+
+    def __getitem__(self, at: int) -> LabelBatch:
+        if at >= len(self):
+            raise IndexError(at)
+        number = self.mine[at]
+        item = self.items[number]
+        image = fitted(read_picture(item.image), self.viewing.short, self.viewing.long)
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        label = self.tree.label(item, self.classes)
+        return LabelBatch([pixels], [label], self.names, self.has_background, self.viewing, [number])

@@ -1,0 +1,127 @@
+"""The toy world as a VOC tree with class names, and as shards of captioned pictures: masks for test, none for training."""
+
+import io
+import json
+import shutil
+import tarfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rislab.data.toy import captions
+from rislab.data.toy.scene import COLOURS, SHAPES, Scene, scene
+from rislab.errors import DataError
+from rislab.files import read_json, write_json
+
+VERSION = 1
+"""Raise it when the same recipe would give other bytes."""
+
+RECIPE = "vocabulary.json"
+KINDS = [(shape, colour) for colour in COLOURS for shape in SHAPES]
+"""By label, from 1; the class after the last one never occurs."""
+BORDER = 1  # pixels around a thing that are void, as in VOC
+SHARD = 1000  # pairs a shard
+
+
+@dataclass(frozen=True)
+class ToyVocabulary:
+    """The recipe. scenes: labelled pictures, a fifth of them `train`; pairs: captioned ones; size: their side; seed: of everything."""
+
+    hashed_with: ClassVar[dict[str, dict[str, str]]] = {"rislab.data.toy.vocabulary.VERSION": {}}
+
+    scenes: int = 300
+    pairs: int = 6000
+    size: int = 96
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("scenes", self.scenes, 5), ("pairs", self.pairs, 1), ("size", self.size, 48)):
+            if value < least:
+                raise DataError(f"{name} of a toy vocabulary is {value}, expected {least} or more")
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return asdict(self) | {"version": VERSION}
+
+    def write(self, root: Path) -> None:
+        """Write it to `root`, all or nothing; do nothing when it is there. DataError when something else is."""
+        held = read_json(root / RECIPE)
+        if held == self.recipe:
+            return
+        is_ours = isinstance(held, dict) and held.get("version", VERSION) < VERSION
+        if root.exists() and any(root.iterdir()) and not is_ours:
+            raise DataError(f"{root} holds {held or 'other files'}; choose another folder or remove it")
+        unfinished = root.with_name(f".{root.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            self._write_voc(unfinished / "VOCdevkit" / "VOC2012")
+            self._write_shards(unfinished / "shards")
+            write_json(unfinished / RECIPE, self.recipe)
+            shutil.rmtree(root, ignore_errors=True)
+            unfinished.rename(root)
+        except OSError as error:
+            raise DataError(f"{root}: the toy vocabulary could not be written: {error}") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _write_voc(self, folder: Path) -> None:
+        for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+            (folder / name).mkdir(parents=True)
+        splits: dict[str, list[str]] = {"train": [], "val": []}
+        for number in range(self.scenes):
+            drawn = scene(np.random.default_rng([self.seed, 11, number]), self.size)
+            name = f"2026_{number:06d}"
+            (folder / "JPEGImages" / f"{name}.jpg").write_bytes(jpeg(drawn.image))
+            _palette(labels(drawn)).save(folder / "SegmentationClass" / f"{name}.png")
+            splits["train" if number % 5 == 0 else "val"].append(name)
+        for split, names in splits.items():
+            (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{n}\n" for n in names))
+
+    def _write_shards(self, folder: Path) -> None:
+        folder.mkdir()
+        images, texts = captions.pairs(self.pairs, self.size, self.seed + 100)
+        for start in range(0, self.pairs, SHARD):
+            with tarfile.open(folder / f"toy-train-{start // SHARD:06d}.tar", "w") as tar:
+                for number in range(start, min(start + SHARD, self.pairs)):
+                    key = f"{number:09d}"
+                    add(tar, f"{key}.jpg", jpeg(images[number]))
+                    add(tar, f"{key}.txt", texts[number].encode())
+                    add(tar, f"{key}.json", json.dumps({"key": key, "caption": texts[number]}).encode())
+
+
+def labels(drawn: Scene) -> NDArray[np.uint8]:
+    """uint8 [S, S]: 0 for the ground, 1 .. 16 for things, 255 along their edges."""
+    found = np.zeros(drawn.image.shape[:2], np.uint8)
+    for thing, mask in zip(drawn.things, drawn.masks, strict=True):
+        found[mask] = KINDS.index((thing.shape, thing.colour)) + 1
+    edges = np.zeros_like(found)
+    for mask in drawn.masks:
+        outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(edges, outline, -1, 1, BORDER)
+    found[edges == 1] = 255
+    return found
+
+
+def _palette(values: NDArray[np.uint8]) -> Image.Image:
+    """A PNG of indices with colours, as VOC's: whoever reads it as RGB loses the labels."""
+    picture = Image.fromarray(values, mode="P")
+    picture.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
+    return picture
+
+
+def jpeg(image: NDArray[np.uint8]) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=92)
+    return out.getvalue()
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """A member with nothing in its header that changes from run to run."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))

@@ -1,0 +1,151 @@
+"""Which callback scores which data, and the scoring of label maps."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from numpy.typing import NDArray
+
+from rislab.data.evaluated import EvaluatedData
+from rislab.data.semantic import LabelBatch, SemanticData
+from rislab.errors import ConfigError
+from rislab.files import replacing, write_json
+from rislab.metrics.confusion import ClassScores, confusion, iou_per_class
+from rislab.training.scoring import Scorer, parameter_counts
+
+COLUMNS = ("image_id", "class", "intersection", "prediction", "target")
+"""Of scores.parquet: pixels of one class in one picture, for classes that are in its label or its prediction."""
+
+
+def scorer(data: EvaluatedData, folder: Path, predictions: int, export: Path | None) -> L.Callback:
+    """The callback that writes a run's results."""
+    return ClassScorer(folder) if isinstance(data.evaluated, SemanticData) else Scorer(folder, predictions, export)
+
+
+class ClassScorer(L.Callback):
+    """Keeps one confusion matrix a split; logs validation scores, writes test scores.
+
+    folder: where `scores.parquet` and, last of all, `metrics.json` go after a test.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.scores: list[ClassScores] = []
+        self.rows: list[list[NDArray[np.int64]]] = []
+
+    @staticmethod
+    def _data(trainer: L.Trainer) -> SemanticData:
+        data = trainer.datamodule.evaluated  # type: ignore[attr-defined]  # set by Trainer, unknown to its annotations
+        assert isinstance(data, SemanticData), f"cannot score {type(data).__name__} by classes"
+        return data
+
+    def _start(self, trainer: L.Trainer, splits: int) -> None:
+        classes = len(self._data(trainer).classes)
+        self.scores = [ClassScores(classes).to(trainer.strategy.root_device) for _ in range(splits)]
+        self.rows = [[] for _ in range(splits)]
+
+    def _update(self, outputs: STEP_OUTPUT, batch: LabelBatch, split: int, keep: bool) -> None:
+        assert isinstance(outputs, dict)
+        for number, found, label in zip(batch.ids, outputs["labels"], batch.labels, strict=True):
+            prediction = found.cpu().numpy()
+            self.scores[split].update(prediction, label)
+            if keep:
+                self.rows[split].append(counts(prediction, label, self.scores[split].classes, number))
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start(trainer, 1)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: LabelBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._update(outputs, batch, 0, keep=False)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.log_dict({f"val/{name}": value for name, value in self.scores[0].compute().items()})
+
+    def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start(trainer, len(self._data(trainer).test_splits))
+
+    def on_test_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: LabelBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._update(outputs, batch, dataloader_idx, keep=True)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        data = self._data(trainer)
+        splits: dict[str, dict[str, Any]] = {}
+        tables = []
+        for split, metric, rows in zip(data.test_splits, self.scores, self.rows, strict=True):
+            averages = metric.compute()
+            # Inside one process's `compute` the matrix is the sum; outside it is its own again.
+            iou = iou_per_class(gathered_matrix(metric))
+            each = {name: None if np.isnan(v) else 100 * float(v) for name, v in zip(data.classes, iou, strict=True)}
+            everything = gathered_rows(trainer, rows)
+            splits[split] = averages | {"images": len(np.unique(everything[:, 0])), "classes": each}
+            tables.append(table(everything, split))
+            pl_module.log_dict({f"test/{split}/{name}": value for name, value in averages.items()})
+        if not trainer.is_global_zero:
+            return
+        with replacing(self.folder / "scores.parquet") as temporary:
+            pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
+        write_json(
+            self.folder / "metrics.json",
+            {
+                "benchmark": data.benchmark,
+                "protocol": data.protocol_name,
+                **data.facts(),
+                "splits": splits,
+                "parameters": parameter_counts(pl_module),
+                "step": trainer.global_step,
+            },
+        )
+
+    def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        raise ConfigError("predict writes masks of sentences; label maps of a vocabulary: rislab segment --classes")
+
+
+def counts(prediction: NDArray[Any], label: NDArray[Any], classes: int, image: int) -> NDArray[np.int64]:
+    """One row a class that is there, in the order of `COLUMNS`: [K, 5]."""
+    matrix = confusion(prediction, label, classes)
+    predicted, labelled = matrix.sum(0), matrix.sum(1)
+    there = np.flatnonzero(predicted + labelled)
+    columns = (np.full(len(there), image), there, matrix.diagonal()[there], predicted[there], labelled[there])
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+def gathered_matrix(metric: ClassScores) -> NDArray[np.int64]:
+    """The sum over all processes."""
+    with metric.sync_context(should_sync=metric._to_sync):
+        return np.asarray(metric.matrix.cpu().numpy())
+
+
+def gathered_rows(trainer: L.Trainer, rows: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Rows of all processes, in the order of pictures."""
+    own = np.concatenate(rows) if rows else np.zeros((0, len(COLUMNS)), np.int64)
+    if trainer.world_size > 1:
+        import torch.distributed
+
+        parts: list[NDArray[np.int64]] = [own] * trainer.world_size
+        torch.distributed.all_gather_object(parts, own)
+        own = np.concatenate(parts)
+    return own[np.lexsort((own[:, 1], own[:, 0]))]
+
+
+def table(rows: NDArray[np.int64], split: str) -> pa.Table:
+    return pa.table({"split": [split] * len(rows), **{name: rows[:, i] for i, name in enumerate(COLUMNS)}})
