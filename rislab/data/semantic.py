@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from rislab.data.evaluated import EvaluatedData
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.data.vocabulary import Item, Tree, benchmark, class_names, fitted, read_picture
-from rislab.errors import ConfigError, RislabError
+from rislab.errors import ConfigError
 from rislab.files import cache_dir
 from rislab.metrics.confusion import AVERAGES
 
@@ -49,9 +49,9 @@ class SemanticProtocol(Enum):
 class LabelBatch:
     """Pictures to be labelled, each with its own size.
 
-    images: uint8 [3, H, W] each, as the protocol shows them. labels: uint8 [h, w] each, at the original size, 255 where nothing is
-    scored. names: the vocabulary, background not among them; with `has_background`, label 0 is background and `names` follow.
-    ids: numbers of the pictures within the split.
+    images: uint8 [3, H, W] each, as the protocol shows them. labels: uint8 [h, w] each, at the original size, 255 where
+    nothing is scored. names: the vocabulary, background not among them; with `has_background`, label 0 is
+    background and `names` follow. ids: numbers of the pictures within the split.
     """
 
     images: list[Tensor]
@@ -154,7 +154,7 @@ class SemanticData(EvaluatedData):
         return [self._loader(None)]
 
 
-class _Labelled(Dataset[LabelBatch | RislabError]):
+class _Labelled(Dataset[LabelBatch]):
     def __init__(self, data: SemanticData, items: Sequence[Item], mine: Sequence[int]) -> None:
         self.tree, self.items, self.mine = Tree(data.root, data.of), items, mine
         self.names, self.has_background, self.classes = data.names, data.of.has_background, len(data.classes)

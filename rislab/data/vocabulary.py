@@ -33,7 +33,8 @@ class Benchmark:
     list_file: names of a split, one a line; None: whatever pictures there are, sorted.
     names: file of `rislab/data/names`, by label. has_background: label 0 is background, the named classes follow from 1.
     reduce_zero_label: label 0 is ignored, the others count from 0.
-    raw, raw_labels: label files of the release before the usual conversion, and what each value means; used where `labels` is absent.
+    raw, raw_labels: label files of the release before the usual conversion, and what each value means; used where `labels`
+        is absent.
     split_folders: what a split's folder is called, if not by the split. counts: published numbers of pictures.
     """
 

@@ -1,8 +1,8 @@
 """Semantic segmentation scored over a whole data set: one confusion matrix, exact under DDP.
 
-`miou_class`: mean over classes of I / (A_pred + A_label - I), each summed over all pictures; classes that occur neither in a label
-nor in a prediction are left out. `macc_class`: mean of I / A_label over classes that occur in a label. `aacc`: share of right
-pixels. Ignored pixels count nowhere. All in percent. Source: mmsegmentation 0.x, core/evaluation/metrics.py.
+`miou_class`: mean over classes of I / (A_pred + A_label - I), each summed over all pictures; classes that occur neither in a
+label nor in a prediction are left out. `macc_class`: mean of I / A_label over classes that occur in a label. `aacc`: share of
+right pixels. Ignored pixels count nowhere. All in percent. Source: mmsegmentation 0.x, core/evaluation/metrics.py.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """Label maps from a network that sees one window at a time.
 
-Source: mmsegmentation 0.x, `slide_inference`, as TCL and GroupViT are scored: windows start at multiples of the stride, the last one
-is shifted back to end at the border; scores are summed and divided by how many windows saw a pixel, brought to the original size,
-and the largest wins.
+Source: mmsegmentation 0.x, `slide_inference`, as TCL and GroupViT are scored: windows start at multiples of the stride, the last
+one is shifted back to end at the border; scores are summed and divided by how many windows saw a pixel, brought to the original
+size, and the largest wins.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -53,8 +53,8 @@ def label_map(
 
     ask: a window [1, 3, h, w] -> scores [1, C, h', w'] at the network's own stride. image: [3, H, W].
 
-    Scores of all classes exist at the network's stride only (for a stride of 4: a sixteenth of the pixels); at full size there are
-    those of `classes_at_once`, beside the best score so far.
+    Scores of all classes exist at the network's stride only (for a stride of 4: a sixteenth of the pixels); at full size there
+    are those of `classes_at_once`, beside the best score so far.
     """
     where = boxes(image.shape[-2], image.shape[-1], window, stride)
     maps = [ask(image[None, :, y1:y2, x1:x2])[0] for y1, y2, x1, x2 in where]

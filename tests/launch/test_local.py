@@ -91,6 +91,7 @@ def test_state_needs_nothing_but_the_files(tmp_path: Path) -> None:
 
 
 LAUNCHER = """
+import signal
 import sys
 from pathlib import Path
 from rislab.launch.local import Job, LocalPool
@@ -98,6 +99,8 @@ from rislab.ablation.trial import TrialDir
 folder, kind, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 jobs = [Job(str(n), f"tests.launch.jobs:{kind}", str(folder / str(n)), TrialDir(folder / str(n))) for n in range(count)]
 if __name__ == "__main__":
+    # Tests that a script started with `&` inherit that Ctrl-C is ignored, and a pool respects that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print(LocalPool(2, 1, ["tests.launch.jobs"]).run(jobs, lambda: None).states)
 """
 

@@ -18,6 +18,7 @@ from rislab.methods.tcl.official import NAMES, from_official, to_official
 from rislab.methods.tcl.task import TCLTask, _own_cosines, _scale
 from rislab.nn.pamr import affinity, deviation, pamr
 from rislab.nn.renaming import rename
+from rislab.nn.sliding import boxes, label_map, mean_of_windows
 from tests.parity.cases import ROOT, Case, cases, close
 
 CASES = cases("tcl")
@@ -196,6 +197,29 @@ def test_inference(case: Case) -> None:
     within(case, soft, "soft_mask_lowres")
     guide = F.interpolate(case["padded_image"], soft.shape[-2:], mode="bilinear", align_corners=True)
     within(case, pamr(guide, soft), "pamr/lowres_mask_refined")
+
+
+@those("slide/bg/logits")
+@torch.no_grad()
+def test_sliding_window_with_and_without_background(case: Case) -> None:
+    at, model, image = case.about["model"], model_of(case), case["slide_image"]
+    model.kp_w = at["kp_w"]
+    each = state_of(model, case["class_ids"].flatten(0, 1)).unflatten(0, case["class_ids"].shape[:2])
+    texts = averaged(each, unit_first=False)
+    where = boxes(*at["slide_hw"], at["slide_crop"], at["slide_stride"])
+    assert [list(box) for box in where] == case.about["info"]["slide_windows_y1y2x1x2"]
+    for name, background in (("bg", True), ("nobg", False)):
+
+        def ask(window: Tensor, background: bool = background) -> Tensor:
+            found = model.masks(window, texts)
+            return model.with_background(found) if background else found
+
+        maps = [ask(image[..., y1:y2, x1:x2])[0] for y1, y2, x1, x2 in where]
+        within(case, mean_of_windows(maps, where, tuple(at["slide_hw"]))[None], f"slide/{name}/logits")
+        for at_once in (1, 3, 100):
+            found = label_map(ask, image[0], tuple(at["ori_hw"]), at["slide_crop"], at["slide_stride"], at_once)
+            differing = (found != case[f"slide/{name}/pred"][0]).float().mean()
+            assert differing <= case.tolerance["pred"]["max_mismatch"]
 
 
 @those("pamr/iter1")

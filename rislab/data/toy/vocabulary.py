@@ -30,7 +30,10 @@ SHARD = 1000  # pairs a shard
 
 @dataclass(frozen=True)
 class ToyVocabulary:
-    """The recipe. scenes: labelled pictures, a fifth of them `train`; pairs: captioned ones; size: their side; seed: of everything."""
+    """The recipe.
+
+    scenes: labelled pictures, a fifth of them `train`; pairs: captioned ones; size: their side; seed: of everything.
+    """
 
     hashed_with: ClassVar[dict[str, dict[str, str]]] = {"rislab.data.toy.vocabulary.VERSION": {}}
 
