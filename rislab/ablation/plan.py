@@ -210,6 +210,7 @@ def missing_data(planned: Iterable[Planned]) -> list[str]:
     wanted: dict[tuple[str, str | None, str | None], None] = {}
     for cell in planned:
         options = cell.config["data"]["init_args"]
+        options = options.get("benchmark_data", {}).get("init_args", options)  # training has data of its own
         if options.get("generate") is None:
             wanted[options["root"], options.get("dataset"), options.get("split_by")] = None
     return sorted({path for root, dataset, split_by in wanted for path in _missing(Path(root), dataset, split_by)})

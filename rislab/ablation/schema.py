@@ -9,7 +9,23 @@ from typing import Any, cast
 from rislab.ablation.yamlfile import Mistake, Place
 from rislab.errors import nearest
 
-METRICS = ("miou_expr", "oiou", "pr@50", "pr@60", "pr@70", "pr@80", "pr@90", "acc", "giou", "ciou", "n_acc", "t_acc")
+METRICS = (
+    "miou_expr",
+    "oiou",
+    "pr@50",
+    "pr@60",
+    "pr@70",
+    "pr@80",
+    "pr@90",
+    "acc",
+    "giou",
+    "ciou",
+    "n_acc",
+    "t_acc",
+    "miou_class",
+    "macc_class",
+    "aacc",
+)
 """Per-expression metrics that a table may show and a claim may compare."""
 
 COUNTED = ("params_m",)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.transforms_factory import create_transform
 from timm.data.random_erasing import RandomErasing
+from timm.data.transforms_factory import create_transform
 from torchvision.transforms.functional import pil_to_tensor
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)

@@ -19,7 +19,7 @@ from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.data.vocabulary import Item, Tree, benchmark, class_names, fitted, read_picture
 from rislab.errors import ConfigError
 from rislab.files import cache_dir
-from rislab.metrics.confusion import AVERAGES
+from rislab.metrics.classes import AVERAGES
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,4 @@
-"""Semantic segmentation scored over a whole data set: one confusion matrix, exact under DDP.
-
-`miou_class`: mean over classes of I / (A_pred + A_label - I), each summed over all pictures; classes that occur neither in a
-label nor in a prediction are left out. `macc_class`: mean of I / A_label over classes that occur in a label. `aacc`: share of
-right pixels. Ignored pixels count nowhere. All in percent. Source: mmsegmentation 0.x, core/evaluation/metrics.py.
-"""
+"""The stateful shell around `rislab.metrics.classes`: one matrix, summed over processes."""
 
 import numpy as np
 import torch
@@ -11,41 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-IGNORE = 255
-AVERAGES = ("miou_class", "macc_class", "aacc")
-
-
-def confusion(prediction: NDArray[np.integer], label: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
-    """int64 [C, C], rows are labels: pixels of two maps [h, w] of one size. Raises ValueError for sizes that differ."""
-    if prediction.shape != label.shape:
-        raise ValueError(f"prediction is {prediction.shape}, label is {label.shape}")
-    kept = label != IGNORE
-    pairs = label[kept].astype(np.int32) * classes + prediction[kept]
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-
-
-def iou_per_class(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64 [C] in [0, 1]; NaN for a class that occurs nowhere."""
-    hits = matrix.diagonal().astype(np.float64)
-    union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
-    return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
-
-
-def class_averages(matrix: NDArray[np.int64]) -> dict[str, float]:
-    """The averages by name, in percent; 0 where there is nothing to average over."""
-    hits, labelled = matrix.diagonal().astype(np.float64), matrix.sum(1)
-    recall = np.divide(hits, labelled, out=np.full(len(hits), np.nan), where=labelled > 0)
-    total = matrix.sum()
-    return {
-        "miou_class": _mean(iou_per_class(matrix)),
-        "macc_class": _mean(recall),
-        "aacc": 100.0 * float(hits.sum() / total) if total else 0.0,
-    }
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    there = values[~np.isnan(values)]
-    return 100.0 * float(there.mean()) if len(there) else 0.0
+from rislab.metrics.classes import class_averages, confusion
 
 
 class ClassScores(Metric):

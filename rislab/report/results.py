@@ -15,7 +15,7 @@ from rislab.ablation.plan import Planned, answered_by
 from rislab.ablation.table import Profile, Row, Table
 from rislab.ablation.trial import State
 from rislab.files import read_json
-from rislab.metrics import referring
+from rislab.metrics import classes, referring
 from rislab.metrics.protocols import Convention, Protocol
 
 
@@ -27,12 +27,34 @@ class PerExpression:
     convention: Convention
 
     @property
-    def sent_id(self) -> NDArray[np.int64]:
+    def units(self) -> NDArray[np.int64]:
+        """What was scored: rows can be compared when theirs are the same."""
         return self.table["sent_id"]
 
+    def parts(self, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Numerators and denominators, float64 [images, 1], in order of image id."""
+        _, image = np.unique(self.table["image_id"], return_inverse=True)
+        parts = referring.PARTS[metric](self.table, self.convention)
+        top, bottom = (np.bincount(image, weights=part).astype(np.float64)[:, None] for part in parts)
+        return top, bottom
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """Counts of each class in each picture, of one trial and split."""
+
+    counts: classes.Counts
+
     @property
-    def image_id(self) -> NDArray[np.int64]:
-        return self.table["image_id"]
+    def units(self) -> NDArray[np.int64]:
+        return np.unique(self.counts["image_id"])
+
+    def parts(self, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Numerators and denominators, float64 [images, classes], in order of image id."""
+        return classes.class_parts(self.counts, metric)
+
+
+CLASS_COLUMNS = ("image_id", "class", "intersection", "prediction", "target")
 
 
 @dataclass(frozen=True)
@@ -72,8 +94,21 @@ class Cell:
         found = self.metrics.get("splits", {}).get(split, {}).get(metric)
         return None if found is None else float(found)
 
-    def per_expression(self, split: str) -> PerExpression | None:
-        """None unless done, and when the file is missing or damaged."""
+    def evidence(self, split: str) -> PerExpression | PerClass | None:
+        """Scores of single expressions, or of classes in single pictures; None unless done, and when the file is damaged."""
+        return self._per_class(split) if "classes" in self.metrics else self._per_expression(split)
+
+    def _per_class(self, split: str) -> PerClass | None:
+        try:
+            table = pq.read_table(self.planned.trial.scores_file, columns=[*CLASS_COLUMNS, "split"])
+        except (OSError, pa.ArrowException):
+            return None
+        if set(table.column_names) != {*CLASS_COLUMNS, "split"}:
+            return None
+        chosen = table.column("split").to_numpy(zero_copy_only=False) == split
+        return PerClass({name: table.column(name).to_numpy()[chosen] for name in CLASS_COLUMNS})
+
+    def _per_expression(self, split: str) -> PerExpression | None:
         protocol = str(self.metrics.get("protocol"))
         if protocol not in Protocol.__members__:
             return None

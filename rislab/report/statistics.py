@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 
 from rislab.ablation.claims import Comparison
 from rislab.ablation.table import Claim
-from rislab.metrics.referring import PARTS
-from rislab.report.results import Cell, PerExpression, Results
+from rislab.report.results import Cell, PerClass, PerExpression, Results
 
 Verdict = Literal["replicated", "contradicted", "inconclusive", "not run"]
 DRAWS = 2000
@@ -91,21 +90,26 @@ class Judged:
 
 @dataclass(frozen=True)
 class Sums:
-    """A metric's numerator and denominator for every image, float64 [images], in order of image id."""
+    """A metric's numerators and denominators for every image, float64 [images, K], in order of image id.
+
+    The metric is the mean over the K columns of sum / sum, in percent, without columns whose denominator is 0: one column for
+    averages over expressions, one a class for those over classes.
+    """
 
     top: NDArray[np.float64]
     bottom: NDArray[np.float64]
 
     @property
     def percent(self) -> float:
-        return float(100 * self.top.sum() / max(self.bottom.sum(), 1e-12))
+        return float(_mean_ratio(self.top.sum(0), self.bottom.sum(0)))
 
 
-def sums(scores: PerExpression, metric: str) -> Sums:
-    _, image = np.unique(scores.image_id, return_inverse=True)
-    parts = PARTS[metric](scores.table, scores.convention)
-    top, bottom = (np.bincount(image, weights=part).astype(np.float64) for part in parts)
-    return Sums(top, bottom)
+def _mean_ratio(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[..., K] and [..., K] -> percent [...]."""
+    there = bottom > 1e-12
+    ratio = np.divide(top, bottom, out=np.zeros_like(top), where=there)
+    mean: NDArray[np.float64] = 100 * ratio.sum(-1) / np.maximum(there.sum(-1), 1)
+    return mean
 
 
 class Bootstrap:
@@ -118,9 +122,8 @@ class Bootstrap:
 
     def percent(self, each: Sequence[Sums]) -> NDArray[np.float64]:
         """A metric on every draw of images, meaned over the seeds in `each`: [draws]."""
-        top = self.weights @ np.stack([s.top for s in each], axis=1)
-        bottom = self.weights @ np.stack([s.bottom for s in each], axis=1)
-        mean: NDArray[np.float64] = (100 * top / np.maximum(bottom, 1e-12)).mean(axis=1)
+        drawn = [_mean_ratio(self.weights @ s.top, self.weights @ s.bottom) for s in each]
+        mean: NDArray[np.float64] = np.mean(drawn, axis=0)
         return mean
 
     def seed_errors(self, freedom: int) -> NDArray[np.float64]:
@@ -163,7 +166,7 @@ class _Evidence:
         self.family = sum(len(claim.comparisons) for claim in results.table.claims)
         # Holm multiplies the smallest p that can be seen, 2 / draws, by the family: more claims need more draws.
         self.draws = max(DRAWS, 200 * self.family)
-        self._tables: dict[str, PerExpression] = {}
+        self._tables: dict[str, PerExpression | PerClass] = {}
         self._sums: dict[tuple[str, str], Sums] = {}
         self._boots: dict[int, Bootstrap] = {}
 
@@ -213,14 +216,14 @@ class _Evidence:
             raise NoEvidenceError("the rows have no seed in common")
         paired = {name: [cells[seed] for seed in seeds] for name, cells in done.items()}
         tables = [self._table(cell) for cells in paired.values() for cell in cells]
-        if any(not np.array_equal(table.sent_id, tables[0].sent_id) for table in tables):
-            raise NoEvidenceError("the rows were scored on different expressions")
+        if any(not np.array_equal(table.units, tables[0].units) for table in tables):
+            raise NoEvidenceError("the rows were scored on different expressions or pictures")
         return paired
 
-    def _table(self, cell: Cell) -> PerExpression:
+    def _table(self, cell: Cell) -> PerExpression | PerClass:
         if cell.planned.name not in self._tables:
-            table = cell.per_expression(self.split)
-            if table is None or not len(table.sent_id):
+            table = cell.evidence(self.split)
+            if table is None or not len(table.units):
                 raise NoEvidenceError(f"{cell.planned.name}: no readable scores of split {self.split!r}")
             self._tables[cell.planned.name] = table
         return self._tables[cell.planned.name]
@@ -229,7 +232,7 @@ class _Evidence:
         cell, metric = cell.of(metric)
         key = (cell.planned.name, metric)
         if key not in self._sums:
-            found = sums(self._table(cell), metric)
+            found = Sums(*self._table(cell).parts(metric))
             reported = cell.value(self.split, metric)
             if reported is not None and abs(found.percent - reported) > 0.005:
                 raise NoEvidenceError(

@@ -17,6 +17,9 @@ METRIC_TITLES = {
     "ciou": "cIoU",
     "n_acc": "N-acc",
     "t_acc": "T-acc",
+    "miou_class": "mIoU (class)",
+    "macc_class": "mAcc (class)",
+    "aacc": "aAcc",
 }
 
 
@@ -34,6 +37,9 @@ METRIC_MEANING = {
     "ciou": "sum of intersections over sum of unions; zero targets add what was wrongly predicted to the unions",
     "n_acc": "share of sentences without a referent that were recognised as such",
     "t_acc": "share of sentences with a referent that were answered with a mask",
+    "miou_class": "mean over classes, background included, of the IoU of each over all pictures of the split together",
+    "macc_class": "mean over classes of the share of its pixels that were recognised",
+    "aacc": "share of pixels that were recognised",
     "pr@": "share of expressions whose IoU exceeds X percent",
 }
 
@@ -284,13 +290,14 @@ def _conventions(results: Results) -> list[tuple[str, str]]:
     protocol = results.common("protocol")
     if protocol is not None:
         rows.append(("protocol", f"{protocol} (docs/conventions.md)"))
-    expressions = {
-        cell.metrics["splits"][results.profile.split]["expressions"]
-        for cell in results.cells
-        if results.profile.split in cell.metrics.get("splits", {})
-    }
-    if expressions:
-        rows.append(("expressions", ", ".join(map(str, sorted(expressions)))))
+    for unit in ("expressions", "images"):
+        counted = {
+            cell.metrics["splits"][results.profile.split].get(unit)
+            for cell in results.cells
+            if results.profile.split in cell.metrics.get("splits", {})
+        } - {None}
+        if counted:
+            rows.append((unit, ", ".join(map(str, sorted(counted)))))
     for key, meaning in METRIC_MEANING.items():
         if any(metric.rpartition(":")[2].startswith(key) for metric in shown):
             rows.append((METRIC_TITLES.get(key, "Pr@X"), meaning))

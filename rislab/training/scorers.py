@@ -14,7 +14,8 @@ from rislab.data.evaluated import EvaluatedData
 from rislab.data.semantic import LabelBatch, SemanticData
 from rislab.errors import ConfigError
 from rislab.files import replacing, write_json
-from rislab.metrics.confusion import ClassScores, confusion, iou_per_class
+from rislab.metrics.classes import confusion, iou_per_class
+from rislab.metrics.confusion import ClassScores
 from rislab.training.scoring import Scorer, parameter_counts
 
 COLUMNS = ("image_id", "class", "intersection", "prediction", "target")

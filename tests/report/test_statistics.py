@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rislab.metrics.protocols import Protocol
 from rislab.report.results import PerExpression
-from rislab.report.statistics import Bootstrap, SeedSpread, Sums, holm, pooled, seeds_needed, sums
+from rislab.report.statistics import Bootstrap, SeedSpread, Sums, holm, pooled, seeds_needed
 
 
 def table_of(rng: np.random.Generator, images: int) -> PerExpression:
@@ -30,7 +30,7 @@ def test_sums_give_the_metrics_of_the_definition() -> None:
         ("oiou", column(table, "intersection").sum() / column(table, "union").sum()),
         ("pr@70", (column(table, "iou") > 0.7).mean()),
     ):
-        assert sums(table, metric).percent == pytest.approx(100 * wanted)
+        assert Sums(*table.parts(metric)).percent == pytest.approx(100 * wanted)
 
 
 @pytest.mark.parametrize("metric", ["miou_expr", "oiou", "pr@50"])
@@ -38,7 +38,7 @@ def test_bootstrap_is_that_of_images_drawn_one_by_one(metric: str) -> None:
     """The matrix form against a loop that draws images and gathers their expressions."""
     table = table_of(np.random.default_rng(1), 25)
     groups = [np.flatnonzero(table.image_id == i) for i in np.unique(table.image_id)]
-    fast = Bootstrap(len(groups)).percent([sums(table, metric)])
+    fast = Bootstrap(len(groups)).percent([Sums(*table.parts(metric))])
     rng = np.random.default_rng(5)
     slow = []
     for _ in range(2000):
