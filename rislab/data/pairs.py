@@ -1,5 +1,7 @@
 """Training on image-text pairs, scored on a benchmark of label maps."""
 
+import signal
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -110,22 +112,34 @@ class PairsLoader(ResumableLoader):
 
     def __iter__(self) -> Iterator[Batch]:
         lost = 0
+        before = signal.getsignal(signal.SIGCHLD)
         while True:
             try:
                 for batch in super().__iter__():
                     lost = 0
+                    self._poll_only(before)
                     assert isinstance(batch, PairBatch)
                     self._count(batch.skipped)
                     yield batch
                 return
-            except RuntimeError as error:
+            except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+                # A lost process is noticed by torch, or by whoever fetches a tensor that it still held; its own errors
+                # come "Caught ... in DataLoader worker process" and are no loss.
+                is_loss = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
                 lost += 1
-                if "DataLoader worker" not in str(error) or lost > self.RESTARTS:
+                if not is_loss or str(error).startswith("Caught") or lost > self.RESTARTS:
                     raise
                 self.close()
                 self._count({"loader process lost": 1})
                 if self.given >= len(self):
                     return
+
+    @staticmethod
+    def _poll_only(before: Any) -> None:
+        """Take back torch's handler, which raises wherever a step happens to be; a loss is seen when the next batch is due."""
+        is_torchs = getattr(signal.getsignal(signal.SIGCHLD), "__module__", "").startswith("torch.utils.data")
+        if is_torchs and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before if before is not None else signal.SIG_DFL)
 
     def _count(self, skipped: dict[str, int]) -> None:
         for reason in skipped:

@@ -67,11 +67,11 @@ def scan(path: Path) -> Index:
                 if not member.isfile() or not kind:
                     continue
                 if member.offset_data + member.size > size:
-                    skipped["truncated"] += 1
+                    skipped["truncated shard"] = 1
                     continue
                 members.setdefault(f"{folder}/{stem}", {}).setdefault(kind, (member.offset_data, member.size))
     except (tarfile.TarError, EOFError, OSError):
-        skipped["truncated"] += 1
+        skipped["truncated shard"] = 1
     places = []
     for parts in members.values():
         if len(parts) < 2:

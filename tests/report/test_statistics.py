@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rislab.metrics.protocols import Protocol
-from rislab.report.results import PerExpression
+from rislab.report.results import PerClass, PerExpression
 from rislab.report.statistics import Bootstrap, SeedSpread, Sums, holm, pooled, seeds_needed
 
 
@@ -37,7 +37,7 @@ def test_sums_give_the_metrics_of_the_definition() -> None:
 def test_bootstrap_is_that_of_images_drawn_one_by_one(metric: str) -> None:
     """The matrix form against a loop that draws images and gathers their expressions."""
     table = table_of(np.random.default_rng(1), 25)
-    groups = [np.flatnonzero(table.image_id == i) for i in np.unique(table.image_id)]
+    groups = [np.flatnonzero(table.table["image_id"] == i) for i in np.unique(table.table["image_id"])]
     fast = Bootstrap(len(groups)).percent([Sums(*table.parts(metric))])
     rng = np.random.default_rng(5)
     slow = []
@@ -58,7 +58,7 @@ def test_intervals_over_images_cover_the_truth_about_as_often_as_they_say() -> N
     boot = Bootstrap(80, 400)
     covered = 0
     for _ in range(300):
-        drawn = boot.percent([Sums(rng.normal(1.0, 6.0, 80) / 100, np.ones(80))])
+        drawn = boot.percent([Sums(rng.normal(1.0, 6.0, (80, 1)) / 100, np.ones((80, 1)))])
         low, high = np.quantile(drawn, [0.025, 0.975])
         covered += low <= 1.0 <= high
     assert 0.91 <= covered / 300 <= 0.98
@@ -73,7 +73,9 @@ def test_three_seeds_promise_what_they_keep() -> None:
         images = rng.normal(0, 8, 60)  # what one row finds easier, and the other does not
         values = rng.normal(0, 2, (5, 3))  # the seeds of five rows
         pairs = values[0] - values[1]
-        drawn = boot.percent([Sums((images + p + rng.normal(0, 5, 60)) / 100, np.ones(60)) for p in pairs])
+        drawn = boot.percent(
+            [Sums((images + p + rng.normal(0, 5, 60))[:, None] / 100, np.ones((60, 1))) for p in pairs]
+        )
         spread = pooled(values)
         assert spread is not None
         assert spread.freedom == 10
@@ -116,3 +118,22 @@ def test_holm() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([]) == []
+
+
+def test_classes_are_averaged_on_every_draw() -> None:
+    """Mean IoU over classes against a loop over drawn pictures; a class that no drawn picture has is left out."""
+    rng = np.random.default_rng(7)
+    rows = [(i, c, *rng.integers(1, 9, 3)) for i in range(20) for c in range(4) if rng.random() < 0.6 or c == 0]
+    image, c, hits, more, missed = np.array(rows).T
+    counts = {"image_id": image, "class": c, "intersection": hits, "prediction": hits + more, "target": hits + missed}
+    sums = Sums(*PerClass(counts).parts("miou_class"))
+    iou = [hits[c == k].sum() / (hits + more + missed)[c == k].sum() for k in range(4)]
+    assert sums.percent == pytest.approx(100 * np.mean(iou))
+    fast = Bootstrap(20).percent([sums])
+    slow = []
+    for _ in range(2000):
+        drawn = np.concatenate([np.flatnonzero(image == i) for i in rng.integers(0, 20, 20)])
+        each = [drawn[c[drawn] == k] for k in range(4)]
+        slow.append(100 * np.mean([hits[at].sum() / (hits + more + missed)[at].sum() for at in each if len(at)]))
+    assert np.mean(fast) == pytest.approx(np.mean(slow), abs=0.4)
+    assert np.std(fast) == pytest.approx(np.std(slow), rel=0.1)
