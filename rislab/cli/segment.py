@@ -18,10 +18,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "segment",
         help="segment what sentences name in a picture",
         description="Segment what each sentence names in a picture; draw the masks and write them as PNG and COCO RLE.",
-        epilog='example: rislab segment photo.jpg "red cup" chair --checkpoint best.ckpt --out masks.png --json -',
+        epilog='example: rislab segment photo.jpg "red cup" chair --checkpoint best.ckpt --out masks.png --json -, or '
+        'rislab segment photo.jpg --classes "dog, cat, sky" --checkpoint best.ckpt --out labels.png',
     )
     parser.add_argument("image", type=Path, metavar="IMAGE", help="JPEG or PNG")
-    parser.add_argument("texts", nargs="+", metavar="TEXT", help="a sentence in quotes; several are answered together")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a sentence in quotes; several are answered together")
+    parser.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help='instead of sentences: class names, "dog, cat, sky"; each pixel gets one of them',
+    )
+    parser.add_argument("--background", action="store_true", help="with --classes: a pixel may be none of them")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="a trial's best.ckpt")
     parser.add_argument("--out", type=Path, metavar="PNG", help="picture with the masks drawn over it")
     parser.add_argument(
@@ -42,6 +49,11 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("nothing to write: give --out PNG, --masks DIR or --json FILE")
     if not options.image.exists():
         raise DataError(f"{options.image}: no such image")
+    names = [name.strip() for name in (options.classes or "").split(",") if name.strip()]
+    if bool(names) == bool(options.texts):
+        raise ConfigError('give sentences, or --classes "dog, cat, sky"')
+    if options.background and not names:
+        raise ConfigError("--background belongs to --classes")
     if options.official != (options.config is not None):
         raise ConfigError("--official and --config belong together")
 
@@ -57,7 +69,11 @@ def run(options: argparse.Namespace) -> int:
     else:
         model = inference.load_method(options.checkpoint)
     image = inference.read_image(options.image)
-    segments = inference.segment(model, image, options.texts)
+    segments = (
+        inference.segment_classes(model, image, names, options.background)
+        if names
+        else inference.segment(model, image, options.texts)
+    )
 
     if options.out:
         from rislab.cli.drawing import overlay

@@ -14,6 +14,8 @@ from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
 from rislab.data import masks
+from rislab.data.semantic import LabelBatch, Viewing
+from rislab.data.vocabulary import fitted
 from rislab.errors import ConfigError, DataError
 from rislab.methods.base import TRUNK, TextSegmenter
 from rislab.training.checkpoints import RECIPE, read_checkpoint
@@ -92,6 +94,23 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     if image is None:
         raise DataError(f"{path}: not a readable image")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+
+
+@torch.inference_mode()
+def segment_classes(
+    model: TextSegmenter, image: NDArray[np.uint8], names: Sequence[str], has_background: bool
+) -> list[Segment]:
+    """The pixels of each class name in one picture, uint8 RGB [h, w, 3]: each pixel has one, or none with a background.
+
+    Shown as TCL's protocol does: short side 448, windows of 448; smaller where the method's own frame is smaller.
+    """
+    side = min(448, *model.geometry.size)
+    viewing = Viewing(side, 2048 * side // 448, side, side // 2, "given")
+    pixels = torch.from_numpy(fitted(image, viewing.short, viewing.long).transpose(2, 0, 1).copy())
+    nothing = np.zeros(image.shape[:2], np.uint8)
+    (label,) = model.label(LabelBatch([pixels], [nothing], tuple(names), has_background, viewing, [0]))
+    found = label.cpu().numpy() - has_background
+    return [Segment(name, found == number) for number, name in enumerate(names)]
 
 
 @torch.inference_mode()
