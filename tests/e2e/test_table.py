@@ -94,6 +94,27 @@ def test_segment_draws_and_writes_masks(campaign: tuple[Path, list[str]], tmp_pa
     assert cv2.imread(str(tmp_path / "o.png")) is not None
 
 
+def test_class_names_share_the_pixels(campaign: tuple[Path, list[str]], tmp_path: Path) -> None:
+    (trial,) = (campaign[0] / "runs" / "tiny").glob("base--*")
+    image = tmp_path / "photo.png"
+    cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 255, (50, 120, 3), np.uint8))
+    checkpoint = [
+        "--checkpoint",
+        str(trial / "checkpoints" / "best.ckpt"),
+        "--json",
+        "-",
+        "--out",
+        str(tmp_path / "o.png"),
+    ]
+    for background in ([], ["--background"]):
+        done = rislab("segment", str(image), "--classes", "dog, cat,sky", *background, *checkpoint)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert [entry["text"] for entry in found] == ["dog", "cat", "sky"]
+        pixels = sum(entry["pixels"] for entry in found)
+        assert pixels == 50 * 120 if not background else pixels <= 50 * 120
+
+
 def test_predict_writes_every_mask(campaign: tuple[Path, list[str]], tmp_path: Path) -> None:
     (trial,) = (campaign[0] / "runs" / "tiny").glob("base--*")
     best = str(trial / "checkpoints" / "best.ckpt")
@@ -112,6 +133,8 @@ def test_predict_writes_every_mask(campaign: tuple[Path, list[str]], tmp_path: P
     [
         (["segment", "none.jpg", "x", "--checkpoint", "c", "--out", "o.png"], "none.jpg: no such image"),
         (["segment", __file__, "x", "--checkpoint", "c"], "nothing to write"),
+        (["segment", __file__, "--checkpoint", "c", "--out", "o.png"], 'give sentences, or --classes "dog, cat, sky"'),
+        (["segment", __file__, "x", "--background", "--checkpoint", "c", "--out", "o.png"], "--background belongs to"),
         (["segment", __file__, "x", "--checkpoint", __file__, "--out", "o.png"], "not a readable checkpoint"),
         (["ablate", "plan", "criss"], "did you mean 'cris'"),
         (["ablate", "run", "cris", "--rows", "bas"], "did you mean 'base'"),

@@ -9,6 +9,7 @@ import torch
 
 import rislab.methods
 from rislab.data.batch import Batch
+from rislab.data.semantic import LabelBatch, Viewing
 from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
 from tests.methods.tiny import METHODS
@@ -95,6 +96,23 @@ def test_vocabulary_asks_every_name_of_every_image(name: str) -> None:
     assert not torch.allclose(logits[:, 0], logits[:, 1])
     if type(method).segment_vocabulary is TextSegmenter.segment_vocabulary:
         torch.testing.assert_close(logits[:, 1], one, atol=1e-4, rtol=1e-3)
+
+
+@ALL
+@pytest.mark.parametrize("background", [True, False])
+def test_labels_pictures_of_any_size_by_windows(name: str, background: bool) -> None:
+    method = METHODS[name]().eval()
+    sizes, original = [(48, 48), (48, 100), (70, 48)], [(30, 31), (61, 150), (80, 55)]
+    pictures = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes]
+    labels = [np.zeros(size, np.uint8) for size in original]
+    names = ("dog", "cat", "sky")
+    pack = LabelBatch(pictures, labels, names, background, Viewing(48, 200, 48, 24, "mmseg"), [0, 1, 2])
+    with torch.no_grad():
+        found = method.label(pack)
+        again = method.label(pack)
+    assert [tuple(label.shape) for label in found] == original
+    assert all(int(label.max()) < len(names) + background for label in found)
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
 
 @FIXED
