@@ -257,7 +257,9 @@ def _on_cpu(cells: "list[Planned]") -> bool:
 
 def _inputs(config: dict[str, Any]) -> Any:
     """What a trial needs made before it starts."""
-    return [config["data"]["init_args"].get("generate"), config["model"]["init_args"].get("clip")]
+    data = config["data"]["init_args"]
+    data = data.get("benchmark_data", {}).get("init_args", data)
+    return [data.get("generate"), config["model"]["init_args"].get("clip")]
 
 
 def _to_run(cell: "Planned", stale: bool, retry: bool) -> bool:

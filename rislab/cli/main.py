@@ -16,7 +16,7 @@ TRAINING = {
 
 
 def parser() -> argparse.ArgumentParser:
-    from rislab.cli import ablate, data, methods, packing, score, segment
+    from rislab.cli import ablate, data, matrix, methods, packing, score, segment
 
     root = argparse.ArgumentParser(
         prog="rislab",
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     packing.add_bench(commands)
     methods.add_parser(commands)
     ablate.add_parser(commands)
+    matrix.add_parser(commands)
     return root
 
 

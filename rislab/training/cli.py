@@ -32,11 +32,13 @@ class TrialOptions:
     start_from: checkpoint of the stage before this one; whose it is counts, where it lies does not.
     predictions: expressions whose masks are kept for the qualitative figure.
     test: score all test splits with the best checkpoint after `fit`.
+    train: off, what `start_from` holds is scored as it is.
     """
 
     checkpoint_every_n_steps: int = 500
     predictions: int = 8
     test: bool = True
+    train: bool = True
     start_from: str | None = None
 
 
@@ -142,7 +144,7 @@ class RislabCLI(LightningCLI):
             self._cut_curves(resume)
         elif self.options.start_from is not None:
             model.start_from(read_checkpoint(Path(self.options.start_from)))
-        if model.is_trained:
+        if model.is_trained and self.options.train:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         self.seconds["fit"] = time.monotonic() - began
         if self.options.test and not self.trainer.interrupted:
