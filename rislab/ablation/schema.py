@@ -41,6 +41,11 @@ SCHEMA: dict[str, Any] = {
         "name": {"type": "string", "description": "folder below runs/ and reports/"},
         "title": {"type": "string"},
         "note": {"type": "string", "description": "printed below the table"},
+        "watch": {
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "description": "logged quantities that the report plots over training: `train/mask_area: what it is`",
+        },
         "paper": {
             "type": "object",
             "additionalProperties": False,

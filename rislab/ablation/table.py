@@ -79,6 +79,8 @@ class Table:
     rows: tuple[Row, ...]
     claims: tuple[Claim, ...]
     note: str = ""
+    watch: Mapping[str, str] = field(default_factory=dict)
+    """What the report plots beside the first metric: logged name -> title."""
 
     def row(self, name: str) -> Row:
         found = {row.name: row for row in self.rows}
@@ -274,6 +276,7 @@ def _build(raw: dict[str, Any], path: Path) -> Table:
         name=raw["name"],
         title=raw["title"],
         note=raw.get("note", ""),
+        watch=raw.get("watch", {}),
         paper=Paper(
             paper["method"],
             paper["title"],

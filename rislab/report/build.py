@@ -47,6 +47,7 @@ def html(seen: View) -> str:
     environment.filters["signed"] = text.signed
     environment.filters["interval"] = text.interval
     curves = figures.validation_curves(seen.results)
+    watched = {what: figures.curves(seen.results, name) for name, what in seen.results.table.watch.items()}
     return environment.get_template("report.html.jinja").render(
         view=seen,
         table=seen.results.table,
@@ -58,5 +59,6 @@ def html(seen: View) -> str:
         repeat_one=text.REPEAT_ONE,
         chart=figures.line_chart(curves, f"validation {title(seen.results.table.metrics[0])}"),
         legend=figures.legend(curves),
+        watched=[(what, figures.line_chart(each, what), figures.legend(each)) for what, each in watched.items()],
         examples=figures.examples(seen.results),
     )

@@ -32,17 +32,21 @@ class Curve:
 
 
 def validation_curves(results: Results) -> list[Curve]:
-    """The table's first metric on the validation split, over each row's steps, averaged over the seeds that reached a step."""
-    metric = results.table.metrics[0]
-    curves = []
+    """The table's first metric on the validation split."""
+    return curves(results, results.table.metrics[0], "val/")
+
+
+def curves(results: Results, metric: str, prefix: str = "") -> list[Curve]:
+    """A logged quantity over each row's steps, averaged over the seeds that reached a step."""
+    found = []
     for row in results.rows:
         at: dict[int, list[float]] = {}
         for last in row.cells:
             cell, bare = last.of(metric)
-            for step, value in cell.curve(f"val/{bare}"):
+            for step, value in cell.curve(f"{prefix}{bare}"):
                 at.setdefault(step, []).append(value)
-        curves.append(Curve(row.row.label, [(step, sum(v) / len(v)) for step, v in sorted(at.items())]))
-    return curves
+        found.append(Curve(row.row.label, [(step, sum(v) / len(v)) for step, v in sorted(at.items())]))
+    return found
 
 
 def line_chart(curves: Sequence[Curve], y_title: str) -> str:

@@ -67,7 +67,7 @@ def shown(cell: Cell) -> Shown:
     counted = (
         f"{values.get('expressions', values.get('images'))} {'expressions' if 'expressions' in values else 'pictures'}"
     )
-    commit = str(provenance.get("commit") or "")[:8]
+    commit = str(provenance.get("code", {}).get("commit") or "")[:8]
     detail = ", ".join(
         part for part in (found["benchmark"], counted, weights, f"commit {commit}" if commit else "") if part
     )
