@@ -69,6 +69,22 @@ def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     step.add_argument("--json", action="store_true", help="print JSON")
     step.set_defaults(run=run_step)
 
+    labels = actions.add_parser(
+        "labels",
+        help="a label map of many classes: time and memory, beside a loop over the classes",
+        description="Label one picture of noise by TCL's windows with random weights, as rislab does it and class by class, "
+        "each in a process of its own.",
+        epilog="example: rislab bench labels --config experiments/tcl/cc12m.yaml --classes 21 81 171",
+    )
+    labels.add_argument("--config", type=Path, required=True, metavar="YAML", help="experiments/METHOD/*.yaml")
+    labels.add_argument(
+        "--classes", type=int, nargs="+", default=[21, 81, 171], metavar="N", help="(default: 21 81 171)"
+    )
+    labels.add_argument("--size", type=int, nargs=2, default=[448, 448], metavar=("H", "W"), help="(default: 448 448)")
+    labels.add_argument("--no-loop", action="store_true", help="without the loop, which takes long")
+    labels.add_argument("--json", action="store_true", help="print JSON")
+    labels.set_defaults(run=run_labels)
+
 
 def run_pack(options: argparse.Namespace) -> int:
     from rich.progress import Progress
@@ -150,7 +166,7 @@ def run_step(options: argparse.Namespace) -> int:
     from rich.table import Table
 
     from rislab.errors import ConfigError
-    from rislab.training.step_bench import in_a_process_of_its_own
+    from rislab.training.step_bench import StepCost, in_a_process_of_its_own
 
     recipe = (yaml.safe_load(options.config.read_text()) or {}).get("model")
     if not recipe:
@@ -159,7 +175,11 @@ def run_step(options: argparse.Namespace) -> int:
     how = {"precision": options.precision, "compiled": options.compile}
     with Console(stderr=True).status("measuring"):
         found = {
-            name: in_a_process_of_its_own(recipe=recipe, all_trained=every, **counts, **how)
+            name: StepCost(
+                **in_a_process_of_its_own(
+                    "rislab.training.step_bench", recipe=recipe, all_trained=every, **counts, **how
+                )
+            )
             for name, every in (("as it is", False), ("all trained", True))
         }
     if options.json:
@@ -179,5 +199,37 @@ def run_step(options: argparse.Namespace) -> int:
     ):
         ours, theirs = getattr(one, field), getattr(other, field)
         table.add_row(label, f"{ours:.4g}", f"{theirs:.4g}", f"{theirs / max(ours, 1e-12):.2f}")
+    Console(highlight=False).print(table)
+    return 0
+
+
+def run_labels(options: argparse.Namespace) -> int:
+    import yaml
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from rislab.errors import ConfigError
+    from rislab.training.step_bench import in_a_process_of_its_own
+
+    recipe = (yaml.safe_load(options.config.read_text()) or {}).get("model")
+    if not recipe:
+        raise ConfigError(f"{options.config}: no model")
+    height, width = options.size
+    found: dict[str, dict[str, float]] = {}
+    with Console(stderr=True).status("measuring"):
+        for classes in options.classes:
+            for how in ("rislab",) if options.no_loop else ("rislab", "loop"):
+                found[f"{classes} classes, {how}"] = in_a_process_of_its_own(
+                    "rislab.training.label_bench", recipe=recipe, classes=classes, height=height, width=width, how=how
+                )
+    if options.json:
+        print(json.dumps(found, indent=1))
+        return 0
+    table = Table(f"{height} x {width}", "seconds", "memory grown, MiB", box=box.SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, cost in found.items():
+        table.add_row(name, f"{cost['seconds']:.2f}", f"{cost['grown_mb']:.0f}")
     Console(highlight=False).print(table)
     return 0

@@ -230,8 +230,7 @@ class Prompts(nn.Module):
         for start in range(0, len(new), 64):
             some = new[start : start + 64]
             filled = [form.format(text) if len(forms) > 1 or form != "{}" else text for text in some for form in forms]
-            tokens = self.tokenizer(filled, self.context_length).to(device)
-            each = self.clip.encode_text(tokens).float().view(len(some), len(forms), -1)
+            each = self.raw(filled).view(len(some), len(forms), -1)
             mean = averaged(each, unit_first)
             self._made |= {(forms, text): one for text, one in zip(some, mean, strict=True)}
         if not texts:

@@ -102,17 +102,19 @@ def measure(
     )
 
 
-def in_a_process_of_its_own(**options: Any) -> StepCost:
-    """`measure` in a fresh process, so that one run's peak memory is not another's."""
+def in_a_process_of_its_own(module: str, **options: Any) -> dict[str, float]:
+    """`measure` of a module in a fresh process, as its fields, so that one run's peak memory is not another's."""
     import json
 
     code = (
-        "import json, sys; from rislab.training.cli import quiet; quiet(); from rislab.training.step_bench import measure; "
-        "print(json.dumps(vars(measure(**json.loads(sys.argv[1])))))"
+        "import importlib, json, sys; from rislab.training.cli import quiet; quiet(); "
+        "found = importlib.import_module(sys.argv[1]).measure(**json.loads(sys.argv[2])); "
+        "print(json.dumps(found if isinstance(found, dict) else vars(found)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(options)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, module, json.dumps(options)], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the measurement died")
-    return StepCost(**json.loads(done.stdout.strip().splitlines()[-1]))
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
