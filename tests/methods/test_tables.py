@@ -1,0 +1,29 @@
+"""Every row of every shipped table, as its toy profile builds it, takes a training step, or says that it has none to take."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rislab.ablation.plan import distinct, plan
+from rislab.ablation.table import load
+from rislab.training.inference import build, without_pretraining
+from tests.methods.test_contract import batch
+from tests.worlds import ROOT
+
+TABLES = sorted((ROOT / "ablations").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_every_row_takes_a_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    table = load(path)
+    for cell in distinct(plan(table, table.profiles["toy"], [0], tmp_path)):
+        torch.manual_seed(0)
+        method = build(without_pretraining(cell.config["model"])).train()
+        if not method.is_trained:
+            continue
+        terms = method.losses(batch(method))
+        torch.stack(list(terms.values())).sum().backward()
+        assert all(torch.isfinite(value) for value in terms.values()), cell.name
+        assert any(p.grad is not None and p.grad.any() for p in method.parameters()), cell.name
