@@ -71,9 +71,8 @@ def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
     labels = actions.add_parser(
         "labels",
-        help="a label map of many classes: time and memory, beside a loop over the classes",
-        description="Label one picture of noise by TCL's windows with random weights, as rislab does it and class by class, "
-        "each in a process of its own.",
+        help="a label map of many classes: time and memory",
+        description="Label one picture of noise by TCL's windows with random weights, in a process of its own.",
         epilog="example: rislab bench labels --config experiments/tcl/cc12m.yaml --classes 21 81 171",
     )
     labels.add_argument("--config", type=Path, required=True, metavar="YAML", help="experiments/METHOD/*.yaml")
@@ -81,7 +80,7 @@ def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "--classes", type=int, nargs="+", default=[21, 81, 171], metavar="N", help="(default: 21 81 171)"
     )
     labels.add_argument("--size", type=int, nargs=2, default=[448, 448], metavar=("H", "W"), help="(default: 448 448)")
-    labels.add_argument("--no-loop", action="store_true", help="without the loop, which takes long")
+    labels.add_argument("--loop", action="store_true", help="beside a loop over the classes, which takes many minutes")
     labels.add_argument("--json", action="store_true", help="print JSON")
     labels.set_defaults(run=run_labels)
 
@@ -219,7 +218,7 @@ def run_labels(options: argparse.Namespace) -> int:
     found: dict[str, dict[str, float]] = {}
     with Console(stderr=True).status("measuring"):
         for classes in options.classes:
-            for how in ("rislab",) if options.no_loop else ("rislab", "loop"):
+            for how in ("rislab", "loop") if options.loop else ("rislab",):
                 found[f"{classes} classes, {how}"] = in_a_process_of_its_own(
                     "rislab.training.label_bench", recipe=recipe, classes=classes, height=height, width=width, how=how
                 )

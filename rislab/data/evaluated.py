@@ -1,5 +1,6 @@
 """What the rest of the house asks of any data module, whatever it holds."""
 
+from abc import abstractmethod
 from typing import Any
 
 import lightning as L
@@ -10,27 +11,30 @@ from rislab.data.geometry import Geometry
 class EvaluatedData(L.LightningDataModule):
     """Data that a method is scored on, and maybe trained on.
 
-    A subclass says `benchmark` (what a report calls it), `protocol_name`, `averages` (scores by name, the first decides which
-    checkpoint is best), `val_split` and `test_splits` (in the order of `test_dataloader`).
+    val_split: what validation during training reads.
     """
 
     val_split: str
 
     @property
+    @abstractmethod
     def benchmark(self) -> str:
-        raise NotImplementedError
+        """What a report calls it."""
 
     @property
+    @abstractmethod
     def protocol_name(self) -> str:
-        raise NotImplementedError
+        """The convention that scores it."""
 
     @property
+    @abstractmethod
     def averages(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        """Scores by name; the first decides which checkpoint is best."""
 
     @property
+    @abstractmethod
     def test_splits(self) -> list[str]:
-        raise NotImplementedError
+        """In the order of `test_dataloader`."""
 
     @property
     def evaluated(self) -> "EvaluatedData":

@@ -101,7 +101,8 @@ class Pairs(Dataset[PairBatch]):
 class PairsLoader(ResumableLoader):
     """Counts what its batches had to skip. A loader process that dies is replaced, and its batches are made again.
 
-    skipped: so far, by reason. Warns of each reason once.
+    skipped: so far, by reason; it is stored with the position, so that a resumed run counts what a whole one does.
+    lost: loader processes replaced in this run. Each reason is warned of once.
     """
 
     RESTARTS = 5  # without a batch in between: then it is no accident
@@ -109,6 +110,14 @@ class PairsLoader(ResumableLoader):
     def __init__(self, dataset: Pairs, plan: Any, **options: Any) -> None:
         super().__init__(dataset, plan, **options)
         self.skipped: Counter[str] = Counter()
+        self.lost = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "skipped": dict(self.skipped)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.skipped = Counter(state["skipped"])
 
     def __iter__(self) -> Iterator[Batch]:
         lost = 0
@@ -130,7 +139,8 @@ class PairsLoader(ResumableLoader):
                 if not is_loss or str(error).startswith("Caught") or lost > self.RESTARTS:
                     raise
                 self.close()
-                self._count({"loader process lost": 1})
+                self.lost += 1
+                warnings.warn("a loader process was lost, and is replaced", stacklevel=2)
                 if self.given >= len(self):
                     return
 

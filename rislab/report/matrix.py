@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def build(cells: Sequence[Cell], methods: list[str], benchmarks: list[str], out:
         for method in methods:
             one = table[method, name]
             if one.value is not None and one.value == highest:
-                table[method, name] = Shown(**{**vars(one), "best": True})
+                table[method, name] = replace(one, best=True)
         heads.append(f"{name}: {title(done[0].metric)}, {done[0].protocol}, {done[0].split}" if done else name)
     rows = [(method, [table[method, name] for name in benchmarks]) for method in methods]
     texts = {

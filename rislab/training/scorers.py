@@ -1,5 +1,6 @@
 """Which callback scores which data, and the scoring of label maps."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from numpy.typing import NDArray
 from rislab.data.evaluated import EvaluatedData
 from rislab.data.semantic import LabelBatch, SemanticData
 from rislab.errors import ConfigError
-from rislab.files import replacing, write_json
-from rislab.metrics.classes import confusion, iou_per_class
+from rislab.files import replacing
+from rislab.metrics.classes import confusion
 from rislab.metrics.confusion import ClassScores
-from rislab.training.scoring import Scorer, parameter_counts
+from rislab.training.scoring import Scorer, write_metrics
 
 COLUMNS = ("image_id", "class", "intersection", "prediction", "target")
 """Of scores.parquet: pixels of one class in one picture, for classes that are in its label or its prediction."""
@@ -94,28 +95,18 @@ class ClassScorer(L.Callback):
         tables = []
         for split, metric, rows in zip(data.test_splits, self.scores, self.rows, strict=True):
             averages = metric.compute()
-            # Inside one process's `compute` the matrix is the sum; outside it is its own again.
-            iou = iou_per_class(gathered_matrix(metric))
-            each = {name: None if np.isnan(v) else 100 * float(v) for name, v in zip(data.classes, iou, strict=True)}
             everything = gathered_rows(trainer, rows)
-            splits[split] = averages | {"images": len(np.unique(everything[:, 0])), "classes": each}
+            pictures = len(np.unique(everything[:, 0]))
+            splits[split] = averages | {"images": pictures, "classes": named_iou(everything, data.classes)}
             tables.append(table(everything, split))
-            pl_module.log_dict({f"test/{split}/{name}": value for name, value in averages.items()})
+            pl_module.log_dict(
+                {f"test/{split}/{name}": value for name, value in averages.items()}, add_dataloader_idx=False
+            )
         if not trainer.is_global_zero:
             return
         with replacing(self.folder / "scores.parquet") as temporary:
             pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
-        write_json(
-            self.folder / "metrics.json",
-            {
-                "benchmark": data.benchmark,
-                "protocol": data.protocol_name,
-                **data.facts(),
-                "splits": splits,
-                "parameters": parameter_counts(pl_module),
-                "step": trainer.global_step,
-            },
-        )
+        write_metrics(self.folder, trainer.datamodule, splits, pl_module)  # type: ignore[attr-defined]  # as above
 
     def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         raise ConfigError("predict writes masks of sentences; label maps of a vocabulary: rislab segment --classes")
@@ -130,10 +121,13 @@ def counts(prediction: NDArray[Any], label: NDArray[Any], classes: int, image: i
     return np.stack(columns, axis=1).astype(np.int64)
 
 
-def gathered_matrix(metric: ClassScores) -> NDArray[np.int64]:
-    """The sum over all processes."""
-    with metric.sync_context(should_sync=metric._to_sync):
-        return np.asarray(metric.matrix.cpu().numpy())
+def named_iou(rows: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float | None]:
+    """IoU of each class over all pictures, in percent; None for one that occurs nowhere."""
+    hits, predicted, labelled = (
+        np.bincount(rows[:, 1], weights=rows[:, i], minlength=len(classes)).tolist() for i in (2, 3, 4)
+    )
+    unions = [p + t - i for i, p, t in zip(hits, predicted, labelled, strict=True)]
+    return {name: 100 * i / u if u else None for name, i, u in zip(classes, hits, unions, strict=True)}
 
 
 def gathered_rows(trainer: L.Trainer, rows: list[NDArray[np.int64]]) -> NDArray[np.int64]:

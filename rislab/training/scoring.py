@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from rislab.data import masks
 from rislab.data.batch import Batch
+from rislab.data.evaluated import EvaluatedData
 from rislab.data.referring import ReferringData
 from rislab.files import replacing, write_bytes, write_json
 from rislab.metrics.gathering import ReferringScores
@@ -146,17 +147,8 @@ class Scorer(L.Callback):
         if trainer.is_global_zero:
             write_scores(self.folder / "scores.parquet", scores, data.convention)
             self._write_predictions(data, [picks[rank] for rank in sorted(picks)[: self.predictions]])
-            write_json(
-                self.folder / "metrics.json",
-                {
-                    "benchmark": data.benchmark,
-                    "protocol": data.protocol.name,
-                    "no_target_min_pixels": data.no_target_min_pixels,
-                    "splits": {s: {k: v for k, v in row.items() if k != "table"} for s, row in scores.items()},
-                    "parameters": parameter_counts(pl_module),
-                    "step": trainer.global_step,
-                },
-            )
+            splits = {s: {k: v for k, v in row.items() if k != "table"} for s, row in scores.items()}
+            write_metrics(self.folder, data, splits, pl_module)
 
     def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.answers = []
@@ -207,11 +199,24 @@ class Scorer(L.Callback):
         write_json(folder / "predictions.json", entries)
 
 
-def parameter_counts(module: L.LightningModule) -> dict[str, int]:
-    return {
-        "total": sum(p.numel() for p in module.parameters()),
-        "trainable": sum(p.numel() for p in module.parameters() if p.requires_grad),
-    }
+def write_metrics(
+    folder: Path, data: EvaluatedData, splits: dict[str, dict[str, Any]], module: L.LightningModule
+) -> None:
+    """metrics.json, the last file of a trial; nothing in it differs between two runs of one config."""
+    write_json(
+        folder / "metrics.json",
+        {
+            "benchmark": data.benchmark,
+            "protocol": data.protocol_name,
+            **data.facts(),
+            "splits": splits,
+            "parameters": {
+                "total": sum(p.numel() for p in module.parameters()),
+                "trainable": sum(p.numel() for p in module.parameters() if p.requires_grad),
+            },
+            "step": module.global_step,
+        },
+    )
 
 
 def write_scores(path: Path, scores: dict[str, dict[str, Any]], convention: Convention) -> None:

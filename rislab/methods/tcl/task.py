@@ -20,6 +20,7 @@ from rislab.losses.contrastive import TextSide, image_text, region_text
 from rislab.losses.masks import area, total_variation
 from rislab.methods.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, TextSegmenter
 from rislab.methods.tcl.model import (
+    COSINE_EPS,
     TCL,
     Activation,
     Binarise,
@@ -278,7 +279,8 @@ class TCLTask(TextSegmenter):
 
 def _own_cosines(embeddings: Tensor, texts: Tensor) -> Tensor:
     """Pixels [B, D, h, w], each picture with its own text [B, D] -> [B, h, w]."""
-    return torch.stack([cosines(e[None], t[None])[0, 0] for e, t in zip(embeddings, texts, strict=True)])
+    unit = F.normalize(embeddings, dim=1, eps=COSINE_EPS)
+    return torch.einsum("bdhw,bd->bhw", unit, F.normalize(texts, dim=-1, eps=COSINE_EPS))
 
 
 def _scale(log: Tensor) -> Tensor:
