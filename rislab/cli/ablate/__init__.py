@@ -1,0 +1,26 @@
+"""`rislab ablate ACTION TABLE`: a paper's table from YAML to verdicts."""
+
+import argparse
+from pathlib import Path
+
+from rislab.cli.ablate import planning, reporting, running, watching
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("ablate", help="plan, run, watch and report a paper's ablation table")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("table", metavar="TABLE", help="a name (cris: ablations/cris.yaml) or a file")
+    common.add_argument("--profile", help="scale of the table (default: its first)")
+    common.add_argument("--seeds", metavar="N|A,B", help="how many seeds, or which (default: the table's)")
+    common.add_argument("--rows", metavar="A,B", help="only these rows")
+    common.add_argument("--data", metavar="DIR", help="where the data set lies")
+    common.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="trials (default: %(default)s)")
+
+    def action(name: str, text: str, example: str) -> argparse.ArgumentParser:
+        return actions.add_parser(
+            name, parents=[common], help=text, description=text, epilog=f"example: rislab ablate {name} {example}"
+        )
+
+    for module in (planning, running, watching, reporting):
+        module.add(action)

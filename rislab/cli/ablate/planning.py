@@ -1,0 +1,89 @@
+"""`rislab ablate plan`."""
+
+import argparse
+import json
+
+from rislab.cli.ablate.choosing import COLOURS, Action, console, load
+
+
+def add(action: Action) -> None:
+    planned = action("plan", "show what would run, what is done and what it costs", "cris --profile refcoco --seeds 3")
+    planned.add_argument("--json", action="store_true", help="as JSON")
+    planned.set_defaults(run=show_plan)
+
+
+def show_plan(options: argparse.Namespace) -> int:
+    from rich.table import Table as RichTable
+
+    from rislab.ablation import plan
+
+    table, profile, _, planned = load(options)
+    answers = plan.answered_by(planned)
+    cells = [(cell, answers[cell.name], cell.state) for cell in planned]
+    expected = plan.expected_seconds(planned)
+    todo = [cell for cell in plan.distinct(planned) if cell.state != "done"]
+    absent = plan.missing_data(planned)
+    orphans = plan.orphans(table, planned, options.runs)
+    if options.json:
+        print(
+            json.dumps(
+                {
+                    "table": table.name,
+                    "profile": profile.name,
+                    "trials": [
+                        {
+                            "row": c.row.name,
+                            "seed": c.seed,
+                            "stage": c.stage,
+                            "hash": c.hash,
+                            "directory": str(c.trial.path),
+                            "state": state,
+                            "expected_seconds": expected[c.name],
+                        }
+                        for c, _, state in cells
+                    ],
+                    "missing_data": absent,
+                    "orphans": [str(path) for path in orphans],
+                },
+                indent=1,
+            )
+        )
+        return 0
+    screen = console()
+    shown = RichTable(title=f"{table.title}\n{profile.dataset}, split {profile.split}", title_justify="left")
+    staged = any(cell.stage for cell in planned)
+    for column in ("row", "seed", *(["stage"] if staged else []), "hash", "state", "minutes", "switches"):
+        shown.add_column(column)
+    for cell, answer, state in cells:
+        seconds = expected[cell.name]
+        shown.add_row(
+            cell.row.name,
+            str(cell.seed),
+            *([cell.stage] if staged else []),
+            cell.hash[:8],
+            f"[{COLOURS[state]}]{state}[/]" if answer is cell else f"same as {answer.name}",
+            f"{'' if state == 'done' else '~'}{seconds / 60:.1f}" if seconds else "",
+            ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.row.switches.items()),
+        )
+    screen.print(shown)
+    whole = len(plan.distinct(planned))
+    shared = f" for {len(planned)} stages of rows: {len(planned) - whole} are shared" if staged else ""
+    screen.print(f"{whole} trials{shared}, {len(todo)} to run{_cost([expected[c.name] for c in todo])}")
+    for path in orphans:
+        screen.print(f"no longer in the table (kept): {path}", style="yellow")
+    if absent:
+        screen.print("data not there:", style="yellow")
+        for name in absent:
+            screen.print(f"  {name}", style="yellow", soft_wrap=True)
+    return 0
+
+
+def _cost(expected: list[float | None]) -> str:
+    """What is left to run, reckoned from trials that have been measured."""
+    known = [seconds for seconds in expected if seconds is not None]
+    if not known:
+        return ""
+    unknown = len(expected) - len(known)
+    total = sum(known) + unknown * sum(known) / len(known)
+    guessed = f", {unknown} of them never measured" if unknown else ""
+    return f": about {max(1, round(total / 60))} minutes of trials, one after the other{guessed}"
