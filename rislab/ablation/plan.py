@@ -56,6 +56,13 @@ class Planned:
             return []
         return identity.changed_sources(recorded.get("sources", {}), self.config["model"]["class_path"])
 
+    @property
+    def can_split(self) -> bool:
+        """Whether a batch may be computed in parts without changing what is learned."""
+        model = self.config["model"]
+        needed = signature.read(model["class_path"]).splits_batches.get(self.stage)
+        return needed is not None and needed.items() <= model["init_args"].items()
+
     def write(self) -> None:
         """Create the trial's directory with its config and identity.
 
@@ -184,18 +191,34 @@ def orphans(table: Table, planned: Sequence[Planned], runs: Path) -> list[Path]:
     return sorted(path for path in found if path.name.split("--")[0] not in rows)
 
 
-def expected_seconds(planned: Sequence[Planned]) -> dict[str, float | None]:
-    """What each cell should take, by name: as long as the same config took with any seed; None when never measured."""
-    measured: dict[str, list[float]] = {}
+@dataclass(frozen=True)
+class Cost:
+    """What a trial takes: seconds from start to result, and MiB of each GPU (0 on the CPU)."""
+
+    seconds: float
+    gpu_mb: float
+
+
+def expected(planned: Sequence[Planned]) -> dict[str, Cost | None]:
+    """What each cell should take, by name: what the same config took with any seed; None when never measured."""
+    measured: dict[str, list[Cost]] = {}
     for folder in {cell.trial.path.parent for cell in planned}:
         for file in folder.glob("*--s*--*/provenance.json"):
             provenance, recorded = read_json(file), read_json(file.with_name("identity.json"))
             if isinstance(provenance, dict) and isinstance(recorded, dict):
-                measured.setdefault(_unseeded(recorded["config"]), []).append(sum(provenance["seconds"].values()))
+                cost = Cost(sum(provenance["seconds"].values()), provenance.get("peak_gpu_memory_mb") or 0.0)
+                measured.setdefault(_unseeded(recorded["config"]), []).append(cost)
     if not measured:
         return {cell.name: None for cell in planned}
     found = {cell.name: measured.get(_unseeded(cell.identity)) for cell in planned}
-    return {name: sum(seconds) / len(seconds) if seconds else None for name, seconds in found.items()}
+    return {
+        name: Cost(sum(c.seconds for c in costs) / len(costs), max(c.gpu_mb for c in costs)) if costs else None
+        for name, costs in found.items()
+    }
+
+
+def expected_seconds(planned: Sequence[Planned]) -> dict[str, float | None]:
+    return {name: cost.seconds if cost is not None else None for name, cost in expected(planned).items()}
 
 
 def _unseeded(config: dict[str, Any]) -> str:
