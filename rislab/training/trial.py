@@ -53,8 +53,10 @@ def run_trial(directory: str, threads: int) -> None:
         stop = threading.Event()
         threading.Thread(target=_beat, args=(trial, asked, stop), daemon=True).start()
         arguments = ["fit", "--config", str(trial.config), "--trainer.enable_progress_bar=false"]
+        split = [f"--trial.parts={parts}"] if parts > 1 else []
+        sys.argv += split  # Lightning starts the processes of further GPUs with the arguments of this one
         try:
-            RislabCLI([*arguments, f"--trial.parts={parts}"], asked=asked)
+            RislabCLI([*arguments, *split], asked=asked)
         except BaseException as error:
             stop.set()
             _leave(trial, error)

@@ -137,7 +137,7 @@ def run(
         table.name,
         cluster,
         trials,
-        options.threads or max(1, cluster.cpus_per_trial),
+        options.threads or max(1, cluster.cpus_per_trial // max(1, max(each.shape.gpus for each in trials))),
         preload(todo),
         queue,
     )
