@@ -67,6 +67,8 @@ class _Running:
     process: BaseProcess
     place: Place
     oom_kills: int
+    ends: int
+    """Ends in the trial's history before this start."""
     told: int = 0
 
     def tell(self, times: int) -> None:
@@ -204,9 +206,9 @@ class LocalPool:
             process: BaseProcess = self.context.Process(
                 target=_child, args=((job.target, job.argument, job.argv), self.threads, place.devices)
             )
-            oom_kills = _oom_kills()
+            oom_kills, ends = _oom_kills(), _ends(job.trial)
             process.start()
-            running.append(_Running(job, process, place, oom_kills))
+            running.append(_Running(job, process, place, oom_kills, ends))
 
     @staticmethod
     def _may_still_come(trial: TrialDir, waiting: list[Job], running: list[_Running]) -> bool:
@@ -230,7 +232,7 @@ class LocalPool:
         if trial.holder() is not None:
             return None
         state = trial.state()
-        if state in ("lost", "pending", "queued"):
+        if state not in ("done", "cancelled") and _ends(trial) == ended.ends:
             self._write_down(ended, code, trial)
             state = trial.state()
         if self.stops_asked or state in ("done", "cancelled"):
@@ -268,6 +270,10 @@ class LocalPool:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _ends(trial: TrialDir | None) -> int:
+    return sum(attempt.ended for attempt in trial.attempts.all()) if trial is not None else 0
 
 
 def _error(trial: TrialDir) -> str:

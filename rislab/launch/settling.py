@@ -30,19 +30,21 @@ def settle(trial: TrialDir, can_split: bool) -> tuple[Next, float]:
 
     An end that nobody wrote down is written down by the next start, or here when there is none.
     """
-    if is_over(trial, can_split):
+    if trial.state() in ("done", "cancelled"):
         return "end", 0.0
     attempts = trial.attempts.counted()
+    if not attempts:
+        return ("end" if is_over(trial, can_split) else "again"), 0.0
     move, why = next_move(attempts, can_split)
     if move == "stop":
         last = attempts[-1]
         kind = last.kind or "lost"
         with suppress(OSError, TrialBusyError), trial.locked():
-            said = trial.status().get("error")
+            said = trial.status().get("error") or "ended without a result"
             trial.update_status(
                 state=STATES.get(kind, "failed"),
                 kind=kind,
-                error=why or said or f"ended without a result ({kind})",
+                error=f"{why}; the last one: {said}" if why and why not in said else said,
                 ended=time.time(),
             )
         return "end", 0.0

@@ -51,7 +51,10 @@ def crash(directory: str, threads: int) -> None:
 
 def fail(directory: str, threads: int) -> None:
     """Says what is wrong and ends."""
-    TrialDir(Path(directory)).update_status(state="failed", error="always the same")
+    trial = TrialDir(Path(directory))
+    trial.attempts.begin(0, 1)
+    trial.attempts.end("bug", 0)
+    trial.update_status(state="failed", kind="bug", error="always the same")
     raise SystemExit(1)
 
 
@@ -87,3 +90,24 @@ def stubborn(directory: str, threads: int) -> None:
 
 def nothing(directory: str, threads: int) -> None:
     """Ends well and has done nothing."""
+
+
+def unlucky(directory: str, threads: int) -> None:
+    """Diverges the first time, runs out of memory the second, is asked to stop the third, and is done when its batch is split.
+
+    What `run_trial` writes down, without a model.
+    """
+    trial = TrialDir(Path(directory))
+    with trial.locked():
+        start, parts = len(trial.attempts.all()), trial.attempts.parts
+        trial.attempts.begin(start, parts)
+        trial.update_status(state="running", step=start)
+        endings = [("diverged", "nan"), ("failed", "oom"), ("interrupted", "preempted")]
+        if start < len(endings):
+            state, kind = endings[start]
+            trial.attempts.end(kind, start + 1)  # type: ignore[arg-type]  # one of the kinds
+            trial.update_status(state=state, kind=kind, error=f"{kind} on purpose")
+            raise SystemExit(1)
+        trial.attempts.end("", start)
+        write_json(trial.metrics_file, {"parts": parts, "starts": start + 1})
+        trial.update_status(state="done")
