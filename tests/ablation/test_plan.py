@@ -122,7 +122,7 @@ def test_a_finished_table_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_what_failed_waits_to_be_asked_for_unless_it_was_the_machine(tmp_path: Path) -> None:
-    from rislab.cli.ablate import _make_ready, _to_run
+    from rislab.cli.ablate.running import _to_run, make_ready
 
     cell = planned(tmp_path)[0]
     cell.write()
@@ -132,20 +132,20 @@ def test_what_failed_waits_to_be_asked_for_unless_it_was_the_machine(tmp_path: P
         assert _to_run(cell, stale=False, retry=True)
     cell.trial.checkpoints.mkdir()
     (cell.trial.checkpoints / "last.ckpt").touch()
-    _make_ready(cell)
+    make_ready(cell)
     assert cell.state == "pending"
     assert (cell.trial.checkpoints / "last.ckpt").exists()  # it goes on from there
 
 
 def test_a_trial_that_somebody_runs_is_not_touched(tmp_path: Path) -> None:
-    from rislab.cli.ablate import _make_ready
+    from rislab.cli.ablate.running import make_ready
 
     cell = planned(tmp_path)[0]
     cell.write()
     with cell.trial.locked():
         cell.trial.update_status(state="running", step=7)
         before = cell.trial.status_file.read_bytes()
-        _make_ready(cell)
+        make_ready(cell)
         assert cell.trial.status_file.read_bytes() == before
 
 
