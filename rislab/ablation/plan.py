@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ __all__ = [
 class Planned:
     """A row with a seed and, where a method has several, a stage: its config, and the directory of its trial.
 
-    config: shares its parts with other cells' configs; nothing in it may be changed in place.
+    config: shares its parts with other cells' configs; nothing in it may be changed in place. place: the trial's directory.
     parent: what it starts from. is_last: whether this is the stage that the row's cells show.
     shared_with: the table in whose folder the trial lies, where that is not its own.
     metric: what it is watched by, the first of the table's that its stage is scored with; split: where that is measured.
@@ -42,7 +43,7 @@ class Planned:
     seed: int
     config: dict[str, Any]
     hash: str
-    trial: TrialDir
+    place: Path
     stage: str = ""
     parent: "Planned | None" = None
     is_last: bool = True
@@ -53,6 +54,10 @@ class Planned:
     @property
     def name(self) -> str:
         return f"{self.row.name} s{self.seed}" + (f" {self.stage}" if self.stage else "")
+
+    @cached_property
+    def trial(self) -> TrialDir:
+        return TrialDir(self.place)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -94,19 +99,18 @@ class Planned:
 
     def _settle(self) -> None:
         """Be in the one directory that is this hash's, here and for what starts from it."""
-        path = self.trial.path
-        if not path.exists():
-            owner = sharing.claim(path.parents[1], self.hash, path)
-            if owner != path:
-                self.trial, self.shared_with = TrialDir(owner), owner.parent.name
-        self.config = _placed(self.config, self.trial, self.parent)
+        if not self.place.exists():
+            owner = sharing.claim(self.place.parents[1], self.hash, self.place)
+            if owner != self.place:
+                self.place, self.trial, self.shared_with = owner, TrialDir(owner), owner.parent.name
+        self.config = _placed(self.config, self.place, self.parent)
 
 
-def _placed(config: dict[str, Any], trial: TrialDir, parent: Planned | None) -> dict[str, Any]:
+def _placed(config: dict[str, Any], place: Path, parent: Planned | None) -> dict[str, Any]:
     """The config with what depends on where trials lie."""
     if parent is not None:
         config = put(config, "trial.start_from", str(parent.trial.checkpoints / "best.ckpt"))
-    return put(config, "trainer.default_root_dir", str(trial.path))
+    return put(config, "trainer.default_root_dir", str(place))
 
 
 def plan(
@@ -124,7 +128,7 @@ def plan(
     rows: names, or None for all. data: where the data set lies, instead of what the config says.
     """
     chosen = [table.row(name) for name in rows] if rows is not None else list(table.rows)
-    configs, places = Configs(profile, data), sharing.Places(runs)
+    configs, places, folder = Configs(profile, data), sharing.Places(runs), runs / table.name
     planned: list[Planned] = []
     first: dict[str, Planned] = {}
     for row in chosen:
@@ -134,18 +138,17 @@ def plan(
             for stage in chain:
                 config, digest = configs.cell(row, seed, stage, parent.hash if parent else None)
                 if digest in first:
-                    trial = first[digest].trial
+                    place = first[digest].place
                 else:
                     name = f"{row.name}--{stage}" if stage else row.name
-                    own = runs / table.name / f"{name}--s{seed}--{digest[:8]}"
-                    trial = TrialDir(places.find(digest, own))
-                home = trial.path.parent.name
+                    place = places.find(digest, folder / f"{name}--s{seed}--{digest[:8]}")
+                home = place.parent.name
                 cell = Planned(
                     row,
                     seed,
-                    _placed(config, trial, parent),
+                    _placed(config, place, parent),
                     digest,
-                    trial,
+                    place,
                     stage,
                     parent,
                     is_last=stage == chain[-1],
@@ -188,23 +191,22 @@ def answered_by(planned: Sequence[Planned]) -> dict[str, Planned]:
 def states(planned: Iterable[Planned]) -> list[State]:
     """State of each; directories that are not there are not looked into."""
     there: dict[Path, set[str]] = {}
-    found: dict[Path, State] = {}
+    found: dict[str, State] = {}
     result: list[State] = []
     for cell in planned:
-        path = cell.trial.path
-        if path not in found:
-            folder = path.parent
+        if cell.hash not in found:
+            folder = cell.place.parent
             if folder not in there:
                 there[folder] = set(sharing.listed(folder))
-            found[path] = cell.state if path.name in there[folder] else "pending"
-        result.append(found[path])
+            found[cell.hash] = cell.state if cell.place.name in there[folder] else "pending"
+        result.append(found[cell.hash])
     return result
 
 
 def orphans(table: Table, planned: Sequence[Planned], runs: Path) -> list[Path]:
     """Trial directories of rows that the table no longer has, and whose trials none needs. Nothing happens to them."""
     rows = {row.name for row in table.rows}
-    used = {cell.trial.path for cell in planned}
+    used = {cell.place for cell in planned}
     folder = runs / table.name
     names = [n for n in sharing.listed(folder) if n.count("--") >= 2 and n.split("--")[0] not in rows]
     return sorted(path for path in (folder / name for name in names) if path not in used and path.is_dir())
@@ -224,11 +226,11 @@ def expected_seconds(planned: Sequence[Planned], among: Sequence[Planned] = ()) 
     by_hash: dict[str, float] = {}
     means: dict[tuple[str, str], float] = {}
     for key, cells in by_group.items():
-        found = {digest: took for digest, cell in cells.items() if (took := _took(cell.trial.path)) is not None}
+        found = {digest: took for digest, cell in cells.items() if (took := _took(cell.place)) is not None}
         by_hash |= found
         seconds = list(found.values())
         if not seconds:
-            folder = asked[key].trial.path.parent
+            folder = asked[key].place.parent
             if folder not in names:
                 names[folder] = _by_row(folder)
             candidates = [folder / name for name in names[folder].get("--".join(filter(None, key)), ())]
