@@ -69,10 +69,10 @@ def test_five_thousand_directories_are_looked_at_in_five_seconds(campaign: tuple
             (cell.trial.path / name).write_text(json.dumps(content))
     said, seconds = timed("status", *options)
     assert "1000 running, 1000 failed, 1000 pending, 2000 done" in said
-    assert seconds < 4
+    assert seconds < 5
     page = str(Path(options[0]).with_name("live.html"))
     _, seconds = timed("status", *options, "--html", page)
-    assert seconds < 4
+    assert seconds < 5
     said, seconds = timed("plan", *options)
     assert "5000 trials, 3000 to run" in said
-    assert seconds < 4
+    assert seconds < 5
