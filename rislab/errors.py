@@ -18,6 +18,10 @@ class DataError(RislabError):
     """A file of a data set is missing, unreadable or contradicts itself."""
 
 
+class DiskError(RislabError):
+    """Nothing can be written where results go: full, read-only or gone for the moment."""
+
+
 class ConfigError(RislabError):
     """A config, table or command line asks for something that does not exist."""
 

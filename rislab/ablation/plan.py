@@ -17,9 +17,11 @@ from rislab.errors import ConfigError, DataError
 from rislab.files import read_json, write_json, write_text
 
 __all__ = [
+    "Cost",
     "Planned",
     "answered_by",
     "distinct",
+    "expected",
     "expected_seconds",
     "merged",
     "missing_data",
@@ -74,6 +76,13 @@ class Planned:
         if not isinstance(recorded, dict):
             return []
         return identity.changed_sources(recorded.get("sources", {}), self.config["model"]["class_path"])
+
+    @property
+    def can_split(self) -> bool:
+        """Whether a batch may be computed in parts without changing what is learned."""
+        model = self.config["model"]
+        needed = signature.read(model["class_path"]).splits_batches.get(self.stage)
+        return needed is not None and needed.items() <= model["init_args"].items()
 
     def write(self) -> None:
         """Create the trial's directory with its config and identity; what it starts from must have been written before.
@@ -212,10 +221,18 @@ def orphans(table: Table, planned: Sequence[Planned], runs: Path) -> list[Path]:
     return sorted(path for path in (folder / name for name in names) if path not in used and path.is_dir())
 
 
-def expected_seconds(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[str, float | None]:
-    """What each cell should take, by name: as long as the same config took with any seed; None when never measured.
+@dataclass(frozen=True)
+class Cost:
+    """What a trial takes: seconds from start to result, and MiB of each GPU (0 on the CPU)."""
 
-    among: further cells of the table, from which the time may be known.
+    seconds: float
+    gpu_mb: float
+
+
+def expected(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[str, Cost | None]:
+    """What each cell should take, by name: what the same config took with any seed; None when never measured.
+
+    among: further cells of the table, from which it may be known.
     """
     asked = {(cell.row.name, cell.stage): cell for cell in planned}
     by_group: dict[tuple[str, str], dict[str, Planned]] = {}
@@ -223,21 +240,25 @@ def expected_seconds(planned: Sequence[Planned], among: Sequence[Planned] = ()) 
         if (cell.row.name, cell.stage) in asked:
             by_group.setdefault((cell.row.name, cell.stage), {})[cell.hash] = cell
     names: dict[Path, dict[str, list[str]]] = {}
-    by_hash: dict[str, float] = {}
-    means: dict[tuple[str, str], float] = {}
+    by_hash: dict[str, Cost] = {}
+    means: dict[tuple[str, str], Cost] = {}
     for key, cells in by_group.items():
-        found = {digest: took for digest, cell in cells.items() if (took := _took(cell.place)) is not None}
+        found = {digest: cost for digest, cell in cells.items() if (cost := _measured(cell.place)) is not None}
         by_hash |= found
-        seconds = list(found.values())
-        if not seconds:
+        costs = list(found.values())
+        if not costs:
             folder = asked[key].place.parent
             if folder not in names:
                 names[folder] = _by_row(folder)
             candidates = [folder / name for name in names[folder].get("--".join(filter(None, key)), ())]
-            seconds = _of_other_seeds(asked[key], candidates)
-        if seconds:
-            means[key] = sum(seconds) / len(seconds)
+            costs = _of_other_seeds(asked[key], candidates)
+        if costs:
+            means[key] = Cost(sum(cost.seconds for cost in costs) / len(costs), max(cost.gpu_mb for cost in costs))
     return {cell.name: means.get((cell.row.name, cell.stage), by_hash.get(cell.hash)) for cell in planned}
+
+
+def expected_seconds(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[str, float | None]:
+    return {name: cost.seconds if cost is not None else None for name, cost in expected(planned, among).items()}
 
 
 def _by_row(folder: Path) -> dict[str, list[str]]:
@@ -248,25 +269,27 @@ def _by_row(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def _of_other_seeds(cell: Planned, candidates: Iterable[Path]) -> list[float]:
-    """Seconds of finished trials that differ from a cell in nothing but their seed."""
+def _of_other_seeds(cell: Planned, candidates: Iterable[Path]) -> list[Cost]:
+    """What finished trials took that differ from a cell in nothing but their seed."""
     wanted, found = None, []
     for path in candidates:
-        seconds = _took(path)
-        recorded = read_json(path / "identity.json") if seconds is not None else None
-        if seconds is None or not isinstance(recorded, dict):
+        cost = _measured(path)
+        recorded = read_json(path / "identity.json") if cost is not None else None
+        if cost is None or not isinstance(recorded, dict):
             continue
         wanted = wanted or _unseeded(cell.identity)
         if _unseeded(recorded["config"]) == wanted:
-            found.append(seconds)
+            found.append(cost)
     return found
 
 
-def _took(path: Path) -> float | None:
-    """Seconds that a finished trial took, all its starts together."""
+def _measured(path: Path) -> Cost | None:
+    """What a finished trial took, all its starts together."""
     provenance = read_json(path / "provenance.json")
     seconds = provenance.get("seconds") if isinstance(provenance, dict) else None
-    return sum(seconds.values()) if seconds and (path / "metrics.json").exists() else None
+    if not seconds or not (path / "metrics.json").exists():
+        return None
+    return Cost(sum(seconds.values()), provenance.get("peak_gpu_memory_mb") or 0.0)
 
 
 def _unseeded(config: dict[str, Any]) -> str:

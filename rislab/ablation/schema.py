@@ -76,6 +76,10 @@ SCHEMA: dict[str, Any] = {
                         "additionalProperties": {"type": "array", "items": {"type": "string"}},
                         "description": "config files of single stages, over the others",
                     },
+                    "cluster": {
+                        "type": "object",
+                        "description": "what trials ask of a SLURM cluster: partition, time ... (docs/clusters.md)",
+                    },
                 },
             },
         },

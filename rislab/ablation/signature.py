@@ -40,6 +40,8 @@ class Signature:
         code makes from a recipe changes with the code, and a version number says so.
     stages: values of the option `stage`, in the order in which they are trained, each from the one before.
     unused_in: options that change nothing in a stage, by its name: rows that differ in nothing else share it.
+    splits_batches: stages ("" for a method without) in which a batch may be computed in parts with the same gradient, since no
+        term and no normalisation looks across samples; each with the options that this takes.
     """
 
     class_path: str
@@ -48,6 +50,7 @@ class Signature:
     hashed_with: dict[str, dict[str, Any]] = field(default_factory=dict)
     stages: tuple[str, ...] = ()
     unused_in: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    splits_batches: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def source_file(module: str) -> Path:
@@ -83,6 +86,7 @@ def read(class_path: str) -> Signature:
         _declared(node, "hashed_with", {}),
         _declared(node, "stages", ()),
         _declared(node, "unused_in", {}),
+        _declared(node, "splits_batches", {}),
     )
 
 

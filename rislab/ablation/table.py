@@ -13,6 +13,9 @@ from rislab.ablation.schema import COUNTED, METRICS, SCHEMA, against
 from rislab.ablation.yamlfile import Mistake, Place, YamlFile, overlay
 from rislab.errors import ConfigError, nearest
 
+CLUSTER = "rislab.launch.slurm.Cluster"
+"""Its options are those of a profile's `cluster:` block; they are read from its source, not imported."""
+
 PARTS = ("model", "data")
 """Parts of a config that are classes with options."""
 
@@ -36,6 +39,7 @@ class Profile:
     config: config files, later ones over earlier ones. column: the paper's data set that results stand beside.
     dataset: what the results were measured on. split: the split that the table shows.
     stages: config files of single stages, over the others, by the stage's name.
+    cluster: what its trials ask of a SLURM cluster; the options are those of `rislab.launch.slurm.Cluster`.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Profile:
     is_paper_dataset: bool
     split: str
     stages: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    cluster: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,10 @@ def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[
         for stage in profile.get("stages", {}):
             if stage not in stages:
                 yield ("profiles", key, "stages", stage), f"profile {key!r}: no stage {stage!r}{nearest(stage, stages)}"
+        for option, value in profile.get("cluster", {}).items():
+            wrong = signature.check(CLUSTER, option, value)
+            if wrong:
+                yield ("profiles", key, "cluster", option), f"profile {key!r}: cluster.{wrong}"
     columns = {profile["column"] for profile in raw["profiles"].values()}
     if raw["baseline"] not in names:
         yield ("baseline",), f"baseline {raw['baseline']!r} is no row{nearest(raw['baseline'], names)}"
@@ -297,6 +306,7 @@ def _build(raw: dict[str, Any], path: Path) -> Table:
                     stage: tuple(config_path(file, path) for file in files)
                     for stage, files in profile.get("stages", {}).items()
                 },
+                profile.get("cluster", {}),
             )
             for name, profile in raw["profiles"].items()
         },

@@ -8,14 +8,15 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from rislab.ablation.attempts import Attempts, slurm_job
 from rislab.errors import RislabError
 from rislab.files import read_json, write_bytes, write_json
 
-State = Literal["pending", "running", "lost", "done", "failed", "diverged", "interrupted"]
+State = Literal["pending", "queued", "running", "lost", "done", "failed", "diverged", "interrupted", "cancelled"]
 
 LOST_AFTER_SECONDS = 60.0
 """A heartbeat older than this, from a host that cannot be asked, means that the process is gone."""
@@ -46,6 +47,9 @@ class TrialDir:
         self.curves = path / "log" / "metrics.csv"
         self.stdout = path / "log" / "stdout.txt"
         self.lock_file = path / "lock"
+        self.job_file = path / "job.json"
+        self.cancel_file = path / "cancelled.json"
+        self.attempts = Attempts(path / "attempts.jsonl")
 
     def status(self) -> dict[str, Any]:
         """What `status.json` says; empty when it is missing or damaged."""
@@ -62,39 +66,79 @@ class TrialDir:
             write_json(self.status_file, self.status() | changes | me)
 
     def state(self) -> State:
-        """pending, running, lost (its process is gone), done, failed, diverged or interrupted.
+        """pending, queued (at a scheduler), running, lost (its process is gone), done, failed, diverged, interrupted, cancelled.
 
-        Done is what has a whole metrics.json, written last: a trial killed between its result and its status is done.
+        Done is what has a whole metrics.json, written last: a trial killed between its result and its status is done. What a
+        scheduler thinks is not asked: a job counts as queued from when it was handed in until the trial is started.
         """
         if read_json(self.metrics_file) is not None:
             return "done"
         status = self.status()
         state: State = status.get("state", "pending")
         if state == "done":
-            return "lost"  # it said so, but its result is gone: run it again
-        if state == "running" and self.holder() is None:
-            return "lost"
-        return state
+            state = "lost"  # it said so, but its result is gone: run it again
+        if state == "running":
+            if self.holder() is not None:
+                return "running"
+            state = "lost"
+        if self.cancel_file.exists():
+            return "cancelled"
+        return "queued" if state != "failed" and state != "diverged" and self._is_queued() else state
+
+    def _is_queued(self) -> bool:
+        job = self.job()
+        return job is not None and job.get("attempts") == len(self.attempts.all())
+
+    def job(self) -> dict[str, Any] | None:
+        """What was handed to a scheduler last: {"launcher", "id", "submitted", "attempts": starts before it}."""
+        found = read_json(self.job_file)
+        return found if isinstance(found, dict) else None
+
+    def set_job(self, launcher: str, job_id: str) -> None:
+        write_json(
+            self.job_file,
+            {"launcher": launcher, "id": job_id, "submitted": time.time(), "attempts": len(self.attempts.all())},
+        )
+
+    def cancel(self) -> None:
+        """Whoever runs it writes a checkpoint and ends; nobody starts it until `excuse`."""
+        write_json(self.cancel_file, {"at": time.time(), "host": platform.node()})
+
+    def is_cancelled(self) -> bool:
+        return self.cancel_file.exists()
 
     def holder(self) -> dict[str, Any] | None:
-        """The live process that holds the trial: {"host", "pid", "boot_id", "process_started"}."""
+        """The live process that holds the trial: {"host", "pid", "boot_id", "process_started", "job"}."""
         holder = read_json(self.lock_file)
         try:
             return holder if isinstance(holder, dict) and self._lives(holder, self.lock_file) else None
         except FileNotFoundError:
             return None  # released this moment
 
+    def is_ours(self) -> bool:
+        """Whether this process has the trial, as far as can be seen: what cannot be read now still is."""
+        try:
+            holder = json.loads(self.lock_file.read_text())
+        except FileNotFoundError:
+            return False
+        except (OSError, json.JSONDecodeError):
+            return True
+        return bool(holder.get("pid") == os.getpid() and holder.get("boot_id") == _boot_id())
+
     def forget(self) -> None:
         """Start from nothing next time. Raises TrialBusyError."""
         with self.locked():
             results = (self.metrics_file, self.scores_file, self.provenance_file, self.status_file, self.identity)
-            for path in (*self.checkpoints.glob("*.ckpt"), *results):
+            for path in (*self.checkpoints.glob("*.ckpt"), *results, self.curves, self.cancel_file, self.job_file):
                 path.unlink(missing_ok=True)
+            self.attempts.forgive()
 
     def excuse(self) -> None:
-        """Back from failed or diverged to pending; it will go on from its last checkpoint. Raises TrialBusyError."""
+        """Back from failed, diverged or cancelled to pending; it will go on from its last checkpoint. Raises TrialBusyError."""
         with self.locked():
-            self.status_file.unlink(missing_ok=True)
+            for path in (self.status_file, self.cancel_file, self.job_file):
+                path.unlink(missing_ok=True)
+            self.attempts.forgive()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -105,6 +149,7 @@ class TrialDir:
             "pid": os.getpid(),
             "boot_id": _boot_id(),
             "process_started": _started(os.getpid()),
+            "job": slurm_job(),
         }
         self._take(self.lock_file, me)
         try:
@@ -157,8 +202,36 @@ class TrialDir:
         if holder.get("host") == platform.node() and holder.get("boot_id") == _boot_id():
             started = _started(int(holder.get("pid", -1)))
             return started is not None and started == holder.get("process_started")
-        sign = max(self.status().get("heartbeat", 0.0), place.stat().st_mtime)
-        return time.time() - sign < LOST_AFTER_SECONDS
+        job, restarts = _parted(holder.get("job")), _parted(slurm_job())
+        if job is not None and restarts is not None and job[0] == restarts[0] and job[1] != restarts[1]:
+            return False  # an earlier life of this very job, before it was requeued
+        # Times of files, all given by the one file system, and not what clocks of machines say, which may lie apart.
+        sign = max(_modified(self.status_file), place.stat().st_mtime)
+        return self._now() - sign < LOST_AFTER_SECONDS
+
+    def _now(self) -> float:
+        """The time by the clock of the file system that the trial lies on; by our own where we cannot write."""
+        probe = self.path / f".now-{uuid.uuid4().hex}"
+        try:
+            probe.touch(exist_ok=False)
+            return probe.stat().st_mtime
+        except OSError:
+            return time.time()
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _parted(job: Any) -> tuple[str, str] | None:
+    """(job, restarts) of what `slurm_job` gives."""
+    return (job.rpartition(".")[0], job.rpartition(".")[2]) if isinstance(job, str) and job else None
 
 
 def _encode(holder: dict[str, Any]) -> bytes:

@@ -12,9 +12,11 @@ class EvaluatedData(L.LightningDataModule):
     """Data that a method is scored on, and maybe trained on.
 
     val_split: what validation during training reads.
+    parts: into how many each training batch is split, in order; the Trainer adds up their gradients.
     """
 
     val_split: str
+    parts: int = 1
 
     @property
     @abstractmethod

@@ -209,7 +209,9 @@ class ReferringData(EvaluatedData):
             batches = sampling.training_plan(
                 usable, self.batch_size, self.references_per_image, self.seed, epoch, rank, world_size
             )
-            return [[self._mirrored(row, usable, epoch) for row in rows] for rows in batches]
+            return [
+                [self._mirrored(row, usable, epoch) for row in rows] for rows in sampling.split(batches, self.parts)
+            ]
 
         loader = ResumableLoader(self._queries(usable, training=True, cached=True), plan, **self._options(cached=True))
         self._loaders.append(loader)

@@ -11,7 +11,7 @@ import numpy as np
 
 from rislab.data.annotations import Reference
 from rislab.data.refer import by_image
-from rislab.errors import DataError
+from rislab.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,14 @@ def training_plan(
     rows = rows[: whole * size * world_size]
     mine = rows[rank::world_size]
     return [mine[start : start + size] for start in range(0, len(mine), size)]
+
+
+def split(plan: Plan, parts: int) -> Plan:
+    """Each batch as so many smaller ones, in order and as equal as can be. Raises ConfigError when a batch has fewer rows."""
+    smallest = min(map(len, plan), default=parts)
+    if smallest < parts:
+        raise ConfigError(f"a batch of {smallest} rows cannot be computed in {parts} parts")
+    return [rows[i * len(rows) // parts : (i + 1) * len(rows) // parts] for rows in plan for i in range(parts)]
 
 
 def evaluation_plan(references: Sequence[Reference], images: int, rank: int = 0, world_size: int = 1) -> Plan:

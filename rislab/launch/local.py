@@ -19,8 +19,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from rislab.ablation.attempts import Kind
 from rislab.ablation.trial import TrialBusyError, TrialDir
 from rislab.errors import RislabError
+from rislab.launch.places import Device, Need, Place, Places
+from rislab.launch.settling import is_over, settle
 
 POLL_SECONDS = 0.5
 SAME_FAILURES = 3
@@ -34,7 +37,9 @@ class Job:
     target: `module:function`, called as function(argument, threads).
     argv: the command line that does the same by hand. What starts sisters of a process, one for each further GPU, repeats
         `sys.argv`; with the launcher's own it would launch the table again.
-    after: a trial that must be done first.
+    sister: what further ranks of a trial that spans nodes call instead of `target`.
+    after: a trial that must be done first. need: what it takes of the machine's GPUs.
+    can_split: whether a batch may be computed in parts when memory does not suffice for it.
     """
 
     name: str
@@ -42,12 +47,15 @@ class Job:
     argument: str
     trial: TrialDir | None = None
     argv: tuple[str, ...] = ()
+    sister: str = ""
     after: TrialDir | None = None
+    need: Need = field(default_factory=Need)
+    can_split: bool = False
 
 
 @dataclass
 class Outcome:
-    """What became of the jobs, by name: "done", "failed", "diverged", "interrupted" or "not started"."""
+    """What became of the jobs, by name: "done", "failed", "diverged", "interrupted", "cancelled" or "not started"."""
 
     states: dict[str, str] = field(default_factory=dict)
     stopped_by: str = ""
@@ -57,6 +65,7 @@ class Outcome:
 class _Running:
     job: Job
     process: BaseProcess
+    place: Place
     oom_kills: int
     told: int = 0
 
@@ -77,7 +86,7 @@ class _Running:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def _child(job: tuple[str, str, tuple[str, ...]], threads: int) -> None:
+def _child(job: tuple[str, str, tuple[str, ...]], threads: int, devices: tuple[str, ...]) -> None:
     """First code in a forked process: die with the parent, then run."""
     target, argument, argv = job
     # A group of its own: loader processes and sisters can be ended with it, and Ctrl-C reaches the pool alone.
@@ -86,6 +95,8 @@ def _child(job: tuple[str, str, tuple[str, ...]], threads: int) -> None:
     assert parent is not None
     threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)  # no CUDA call has been made in the fork server
     if argv:
         sys.argv[1:] = argv
     module, _, function = target.partition(":")
@@ -107,11 +118,22 @@ def _die_with(sentinel: int) -> None:
 class LocalPool:
     """Runs jobs in `slots` processes.
 
-    slots: trials at once; threads: of each. preload: modules to import once, before any trial.
+    slots: trials at once; threads: of each. preload: modules to import once, before any trial. devices: GPUs to share out.
+    patience: seconds for which a trial that another launcher runs is waited for; None for ever.
     """
 
-    def __init__(self, slots: int, threads: int, preload: Sequence[str]) -> None:
-        self.slots, self.threads = slots, threads
+    def __init__(
+        self,
+        slots: int,
+        threads: int,
+        preload: Sequence[str],
+        devices: Sequence[Device] = (),
+        patience: float | None = None,
+    ) -> None:
+        self.places, self.threads, self.patience = Places(slots, devices), threads, patience
+        self.waited_since: dict[str, float] = {}
+        self.not_before: dict[str, float] = {}
+        """Jobs that are started again after a pause, by name: the time (monotonic)."""
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(preload))
         self.stops_asked = 0
@@ -120,7 +142,8 @@ class LocalPool:
     def run(self, jobs: Sequence[Job], watch: Callable[[], None]) -> Outcome:
         """Run all jobs and say what became of each; one job's fault is its own.
 
-        A trial that another launcher is running is waited for, and taken over when that launcher dies.
+        A trial that another launcher is running is waited for, and taken over when that launcher dies. One that ends without a
+        result is started again where `settle` says so.
 
         watch: called about twice a second.
         Ctrl-C (or SIGTERM, SIGHUP) once: running trials write a checkpoint and end. Twice: they are killed.
@@ -139,6 +162,7 @@ class LocalPool:
                         each.tell(self.stops_asked)
                         if each.process.exitcode is not None:
                             running.remove(each)
+                            self.places.give_back(each.place)
                             state = self._settle(each)
                             if state is None:
                                 waiting.append(each.job)
@@ -156,27 +180,33 @@ class LocalPool:
     def _fill(self, waiting: list[Job], running: list[_Running], outcome: Outcome) -> None:
         """Start what is free to start; take over the results of what has been done elsewhere meanwhile."""
         for job in list(waiting):
-            if len(running) == self.slots:
-                return
+            if time.monotonic() < self.not_before.get(job.name, 0.0):
+                continue
             if job.after is not None and job.after.state() != "done":
                 if not self._may_still_come(job.after, waiting, running):
                     waiting.remove(job)
                 continue
             if job.trial is not None:
                 if job.trial.holder() is not None:
+                    since = self.waited_since.setdefault(job.name, time.monotonic())
+                    if self.patience is not None and time.monotonic() - since > self.patience:
+                        waiting.remove(job)
                     continue
-                state = job.trial.state()
-                if state in ("done", "failed", "diverged"):
+                self.waited_since.pop(job.name, None)
+                if is_over(job.trial, job.can_split):
                     waiting.remove(job)
-                    outcome.states[job.name] = state
+                    outcome.states[job.name] = job.trial.state()
                     continue
+            place = self.places.take(job.need)
+            if place is None:
+                continue
             waiting.remove(job)
             process: BaseProcess = self.context.Process(
-                target=_child, args=((job.target, job.argument, job.argv), self.threads)
+                target=_child, args=((job.target, job.argument, job.argv), self.threads, place.devices)
             )
             oom_kills = _oom_kills()
             process.start()
-            running.append(_Running(job, process, oom_kills))
+            running.append(_Running(job, process, place, oom_kills))
 
     @staticmethod
     def _may_still_come(trial: TrialDir, waiting: list[Job], running: list[_Running]) -> bool:
@@ -197,19 +227,33 @@ class LocalPool:
             return "done" if code == 0 else "failed"
         if code == TrialBusyError.exit_code:
             return None
+        if trial.holder() is not None:
+            return None
         state = trial.state()
-        if state not in ("lost", "pending"):
-            return state if trial.holder() is None else None
-        state = "interrupted" if self.stops_asked else "failed"
-        # A full disk or another launcher that is quicker must not take the neighbours down; the files say "lost" anyway.
+        if state in ("lost", "pending", "queued"):
+            self._write_down(ended, code, trial)
+            state = trial.state()
+        if self.stops_asked or state in ("done", "cancelled"):
+            return state
+        move, pause = settle(trial, ended.job.can_split)
+        if move == "end":
+            return trial.state()
+        self.not_before[ended.job.name] = time.monotonic() + pause
+        return None
+
+    def _write_down(self, ended: _Running, code: int, trial: TrialDir) -> None:
+        """A full disk or another launcher that is quicker must not take the neighbours down; the files say "lost" anyway."""
+        kind: Kind = "oom" if _oom_kills() > ended.oom_kills and code == -signal.SIGKILL else "lost"
         with suppress(OSError, TrialBusyError), trial.locked():
+            if not trial.attempts.all() or trial.attempts.all()[-1].ended:
+                trial.attempts.begin(0, trial.attempts.parts)  # it did not come as far as writing that itself
+            trial.attempts.end(kind, int(trial.status().get("step") or 0))
             trial.update_status(
-                state=state,
-                kind="oom" if _oom_kills() > ended.oom_kills and code == -signal.SIGKILL else "lost",
+                state="interrupted" if self.stops_asked else "failed",
+                kind=kind,
                 error=f"the process ended without a result: {_cause(code)}",
                 ended=time.time(),
             )
-        return state
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

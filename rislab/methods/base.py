@@ -38,6 +38,7 @@ class TextSegmenter(L.LightningModule):
     frozen: prefixes of state keys that are never trained and come with the trunk. Checkpoints leave them out and hold their
         sha256 instead; whoever loads one builds the same trunk.
     any_size: pictures of any height and width are taken as they are, not only those of the geometry's frame.
+    splits_batches: stages in which a batch may be computed in parts; see `rislab.ablation.signature.Signature`.
     supervision: what training needs beside pictures: masks of texts, or texts alone.
     mask_threshold: a pixel is foreground when its probability is strictly greater; used for masks that people look at.
         Scores follow the benchmark's convention instead.
@@ -46,6 +47,7 @@ class TextSegmenter(L.LightningModule):
     frozen: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = False
     supervision: ClassVar[Literal["masks", "texts"]] = "masks"
+    splits_batches: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     geometry: Geometry
     mask_threshold: float = 0.5
     mean: Tensor

@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -15,12 +16,13 @@ class StepSeed(L.Callback):
     """Seeds the random draws of a step (dropout) from (seed, step, rank).
 
     Nothing about random state has to be stored, and a run resumed at step k draws what the uninterrupted one drew, on
-    any number of processes.
+    any number of processes. The parts of a split batch draw apart from each other.
     """
 
-    def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        torch.manual_seed((seed * 1_000_003 + trainer.global_step) * 65_537 + trainer.global_rank)
+        part = batch_idx % trainer.accumulate_grad_batches
+        torch.manual_seed((seed * 1_000_003 + trainer.global_step) * 65_537 + trainer.global_rank + 4096 * part)
 
 
 class TrialStatus(L.Callback):
@@ -45,18 +47,19 @@ class TrialStatus(L.Callback):
         if now - self._written < 1.0 or not trainer.is_global_zero:
             return
         self._written = now
-        self.trial.update_status(
-            stage="fit",
-            step=trainer.global_step,
-            max_steps=int(trainer.estimated_stepping_batches),
-            epoch=trainer.current_epoch,
-            speed=round(self.fit_steps / max(self.fit_seconds, 1e-9), 2),
-            metrics={
-                name.removeprefix("val/"): round(float(value), 3)
-                for name, value in trainer.callback_metrics.items()
-                if name.startswith("val/")
-            },
-        )
+        with suppress(OSError):  # a status is not worth dying for; results are, and say so themselves
+            self.trial.update_status(
+                stage="fit",
+                step=trainer.global_step,
+                max_steps=int(trainer.estimated_stepping_batches),
+                epoch=trainer.current_epoch,
+                speed=round(self.fit_steps / max(self.fit_seconds, 1e-9), 2),
+                metrics={
+                    name.removeprefix("val/"): round(float(value), 3)
+                    for name, value in trainer.callback_metrics.items()
+                    if name.startswith("val/")
+                },
+            )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.fit_seconds = time.monotonic() - self._began

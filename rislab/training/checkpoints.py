@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from rislab.errors import DataError
+from rislab.errors import DataError, DiskError
 from rislab.files import replacing
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -42,7 +42,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
                 free = shutil.disk_usage(path.parent).free
                 if free > FULL and getattr(error, "errno", None) != errno.ENOSPC:
                     raise
-                raise DataError(
+                raise DiskError(
                     f"{path}: the disk is full ({free >> 20} MiB free); the checkpoint before is whole, make room and start again"
                 ) from error
             if path.name == LAST and path.exists():
@@ -115,12 +115,15 @@ class LastCheckpoint(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not trainer.is_last_batch and (batch_idx == 0 or trainer.global_step % self.every_n_steps == 0):
+        if trainer.is_last_batch or trainer.fit_loop._should_accumulate():
+            return
+        parts = trainer.accumulate_grad_batches
+        if batch_idx < parts or trainer.global_step % self.every_n_steps == 0:
             self.save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        # SIGTERM reaches us as SIGTERMException (a SystemExit), after a whole batch. Anything else is a fault, and the
-        # state it leaves behind is not worth resuming from.
+        # A SystemExit comes from StopWhenAsked, after a whole step. Anything else is a fault, and the state it leaves behind is
+        # not worth resuming from.
         between_epochs = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if isinstance(exception, SystemExit) and trainer.training and not between_epochs:
             self.save(trainer)

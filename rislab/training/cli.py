@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import lightning as L
 from jsonargparse import Namespace
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -22,6 +23,7 @@ from rislab.training.callbacks import StepSeed, TrialStatus
 from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
 from rislab.training.curves import CurveLogger
 from rislab.training.scorers import scorer
+from rislab.training.stopping import Asked, StopWhenAsked
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class TrialOptions:
     """How a run is kept on disk; nothing here changes its result.
 
     checkpoint_every_n_steps: what a kill can cost at most.
+    parts: compute each batch in so many parts and add their gradients up, for a GPU that is too small for it.
     start_from: checkpoint of the stage before this one; whose it is counts, where it lies does not.
     predictions: expressions whose masks are kept for the qualitative figure.
     test: score all test splits with the best checkpoint after `fit`.
@@ -40,6 +43,7 @@ class TrialOptions:
     test: bool = True
     train: bool = True
     start_from: str | None = None
+    parts: int = 1
 
 
 class Parser(LightningArgumentParser):
@@ -64,7 +68,8 @@ class RislabCLI(LightningCLI):
     the best checkpoint; whatever is in that directory afterwards is a trial as docs/architecture.md describes it.
     """
 
-    def __init__(self, arguments: list[str], run: bool = True) -> None:
+    def __init__(self, arguments: list[str], run: bool = True, asked: Asked | None = None) -> None:
+        self.asked = asked or Asked()
         self.seconds: dict[str, float] = {}
         self.status: TrialStatus
         kwargs = {"allow_abbrev": False}
@@ -120,6 +125,10 @@ class RislabCLI(LightningCLI):
             save_weights_only=True,
             enable_version_counter=False,
         )
+        parts = self.options.parts
+        self.datamodule.parts = parts
+        if parts > 1:
+            kwargs["accumulate_grad_batches"] = parts * self._get(self.config, "trainer")["accumulate_grad_batches"]
         trainer = super().instantiate_trainer(
             callbacks=[
                 StepSeed(),
@@ -127,8 +136,9 @@ class RislabCLI(LightningCLI):
                 scorer(self.datamodule, folder, self.options.predictions, self._export),
                 LastCheckpoint(self.options.checkpoint_every_n_steps),
                 self.best,
+                StopWhenAsked(self.asked),
             ],
-            plugins=[WholeCheckpointIO(_plain(self._get(self.config, "model")))],
+            plugins=[WholeCheckpointIO(_plain(self._get(self.config, "model"))), *_cluster()],
             **kwargs,
         )
         trainer.loggers = [*trainer.loggers, self.curves]
@@ -140,9 +150,9 @@ class RislabCLI(LightningCLI):
         began = time.monotonic()
         if self.trainer.is_global_zero:
             self.trial.update_status(stage="fit")
-        if resume is not None:
-            self._cut_curves(resume)
-        elif self.options.start_from is not None:
+        # What an earlier start logged beyond what it could save is logged again.
+        self.curves.cut(read_checkpoint(resume)["global_step"] if resume is not None else 0)
+        if resume is None and self.options.start_from is not None:
             model.start_from(read_checkpoint(Path(self.options.start_from)))
         if model.is_trained and self.options.train:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
@@ -158,9 +168,6 @@ class RislabCLI(LightningCLI):
         if self.trainer.is_global_zero:
             self._write_provenance()
 
-    def _cut_curves(self, checkpoint: Path) -> None:
-        self.curves.cut(read_checkpoint(checkpoint)["global_step"])
-
     def _write_provenance(self) -> None:
         """Seconds of a resumed trial add up over its starts."""
         before = read_json(self.trial.path / "provenance.json") or {}
@@ -172,10 +179,16 @@ class RislabCLI(LightningCLI):
             provenance.collect()
             | {
                 "seconds": seconds,
+                "parts": self.options.parts,
                 "steps_per_second": round(self.status.fit_steps / max(self.status.fit_seconds, 1e-9), 3),
                 "peak_memory_mb": provenance.peak_memory_mb(),
             },
         )
+
+
+def _cluster() -> list[SLURMEnvironment]:
+    """Under srun, Lightning takes its ranks from SLURM; requeueing is the launcher's, which knows our checkpoints."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def _plain(value: Any) -> Any:

@@ -1,22 +1,28 @@
 """Runs one trial directory from whatever state it is in to its result. What launchers call."""
 
+import errno
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 import yaml
 
-from rislab.ablation.trial import TrialDir
-from rislab.errors import ConfigError, DataError, DivergedError, RislabError
+from rislab.ablation.attempts import Kind
+from rislab.ablation.trial import State, TrialDir
+from rislab.errors import ConfigError, DataError, DiskError, DivergedError, RislabError
 from rislab.training.cli import RislabCLI, quiet
+from rislab.training.stopping import Asked, StoppedError
 
 HEARTBEAT_SECONDS = 2.0
 TRACEBACK_CHARACTERS = 4000
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+"""What a file system says when it is full, read-only, or gone for the moment."""
 
 
 def run_trial(directory: str, threads: int) -> None:
@@ -28,38 +34,67 @@ def run_trial(directory: str, threads: int) -> None:
     threads: of torch in this process. Results are bit-equal for equal numbers of threads.
     """
     trial = TrialDir(Path(directory))
+    asked = Asked()
     with trial.locked():
-        if trial.state() == "done":
+        if trial.state() in ("done", "cancelled"):
             return
         (trial.path / "log").mkdir(parents=True, exist_ok=True)
         _redirect_output(trial.path / "log" / "stdout.txt")
         # Ctrl-C reaches the whole group; the launcher passes on what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        asked.listen()
         torch.set_num_threads(threads)
         quiet()
+        parts = trial.attempts.parts
+        trial.attempts.begin(_reached(trial), parts)
         trial.update_status(
             state="running", stage="prepare", started=time.time(), error=None, kind=None, traceback=None
         )
         stop = threading.Event()
-        threading.Thread(target=_beat, args=(trial, stop), daemon=True).start()
+        threading.Thread(target=_beat, args=(trial, asked, stop), daemon=True).start()
+        arguments = ["fit", "--config", str(trial.config), "--trainer.enable_progress_bar=false"]
+        split = [f"--trial.parts={parts}"] if parts > 1 else []
+        sys.argv += split  # Lightning starts the processes of further GPUs with the arguments of this one
         try:
-            RislabCLI(["fit", "--config", str(trial.config), "--trainer.enable_progress_bar=false"])
+            RislabCLI([*arguments, *split], asked=asked)
         except BaseException as error:
             stop.set()
-            state, kind = _classify(error)
-            trial.update_status(
-                state=state,
-                kind=kind,
-                ended=time.time(),
-                error=_one_line(error),
-                traceback=None if isinstance(error, RislabError) else traceback.format_exc()[-TRACEBACK_CHARACTERS:],
-            )
-            traceback.print_exc()
-            sys.stderr.flush()
-            sys.exit(error.exit_code if isinstance(error, RislabError) else 1)
+            _leave(trial, error)
         stop.set()
         shrink(trial.checkpoints)
+        trial.attempts.end("", _reached(trial))
         trial.update_status(state="done", stage="test", ended=time.time())
+
+
+def run_sister(directory: str, threads: int) -> None:
+    """A further rank of the trial in `directory`, where a scheduler has started all ranks; its books are the first one's."""
+    trial = TrialDir(Path(directory))
+    asked = Asked()
+    asked.listen()
+    torch.set_num_threads(threads)
+    quiet()
+    arguments = ["fit", "--config", str(trial.config), "--trainer.enable_progress_bar=false"]
+    RislabCLI([*arguments, f"--trial.parts={trial.attempts.parts}"], asked=asked)
+
+
+def _leave(trial: TrialDir, error: BaseException) -> None:
+    """Write down what ended the trial, as far as that can be written, and end this process."""
+    traceback.print_exc()
+    sys.stderr.flush()
+    state, kind = _classify(error)
+    with suppress(OSError):
+        trial.attempts.end(kind, _reached(trial))
+    with suppress(OSError):
+        trial.update_status(
+            state=state,
+            kind=kind,
+            ended=time.time(),
+            error=_one_line(error),
+            traceback=None if isinstance(error, RislabError) else traceback.format_exc()[-TRACEBACK_CHARACTERS:],
+        )
+    if isinstance(error, StoppedError):
+        raise error
+    sys.exit(error.exit_code if isinstance(error, RislabError) else 1)
 
 
 def prepare(config: str, threads: int) -> None:
@@ -87,26 +122,50 @@ def _redirect_output(path: Path) -> None:
     os.close(handle)
 
 
-def _beat(trial: TrialDir, stop: threading.Event) -> None:
+def _beat(trial: TrialDir, asked: Asked, stop: threading.Event) -> None:
+    """Says every two seconds that the trial lives, and looks whether it still should."""
     while not stop.wait(HEARTBEAT_SECONDS):
-        trial.update_status()
+        if not trial.is_ours():
+            # Somebody took us for dead, because our file system was gone for a minute, and has the trial now.
+            os._exit(1)
+        with suppress(OSError):
+            trial.update_status()
+        if not asked.cancelled and trial.is_cancelled():
+            asked.cancelled = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _classify(error: BaseException) -> tuple[str, str]:
+def _reached(trial: TrialDir) -> int:
+    """Steps done, as far as they were written down."""
+    return int(trial.status().get("step") or 0)
+
+
+def _classify(error: BaseException) -> tuple[State, Kind]:
     """(state, kind) of an exception; kinds as in docs/architecture.md."""
-    if isinstance(error, DivergedError):
-        return "diverged", "nan"
-    if isinstance(error, SystemExit | KeyboardInterrupt):
-        return "interrupted", "lost"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return "failed", "oom"
-    if isinstance(error, DataError):
-        return "failed", "data"
-    if isinstance(error, ConfigError | yaml.YAMLError):
-        return "failed", "config"
+    match error:
+        case StoppedError():
+            return "interrupted", error.kind
+        case DivergedError():
+            return "diverged", "nan"
+        case SystemExit() | KeyboardInterrupt():
+            return "interrupted", "lost"
+        case MemoryError() | torch.OutOfMemoryError():
+            return "failed", "oom"
+        case RuntimeError() if "allocate memory" in str(error):  # the CPU's allocator
+            return "failed", "oom"
+        case DiskError():
+            return "failed", "disk"
+        case OSError() if error.errno in DISK_ERRORS:
+            return "failed", "disk"
+        case DataError():
+            return "failed", "data"
+        case ConfigError() | yaml.YAMLError():
+            return "failed", "config"
     return "failed", "bug"
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, StoppedError):
+        return "asked to stop"
     text = " ".join(str(error).split())
     return text if isinstance(error, RislabError) else f"{type(error).__name__}: {text}"

@@ -122,14 +122,14 @@ def test_a_finished_table_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_what_failed_waits_to_be_asked_for_unless_it_was_the_machine(tmp_path: Path) -> None:
-    from rislab.cli.ablate.running import _to_run, make_ready
+    from rislab.cli.ablate.running import make_ready, to_run
 
     cell = planned(tmp_path)[0]
     cell.write()
     for state, kind, again in [("failed", "bug", False), ("diverged", "nan", False), ("failed", "lost", True)]:
         cell.trial.update_status(state=state, kind=kind, error="x")
-        assert _to_run(cell, stale=False, retry=False) is again
-        assert _to_run(cell, stale=False, retry=True)
+        assert to_run(cell, stale=False, retry=False) is again
+        assert to_run(cell, stale=False, retry=True)
     cell.trial.checkpoints.mkdir()
     (cell.trial.checkpoints / "last.ckpt").touch()
     make_ready(cell)

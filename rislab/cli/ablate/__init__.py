@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rislab.cli.ablate import planning, reporting, running, tidying, watching
+from rislab.cli.ablate import mending, planning, reporting, running, tidying, watching
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -22,6 +22,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             name, parents=[common], help=text, description=text, epilog=f"example: rislab ablate {name} {example}"
         )
 
-    for module in (planning, running, watching, reporting):
+    for module in (planning, running, watching, reporting, mending):
         module.add(action)
     tidying.add(actions)

@@ -2,14 +2,22 @@
 
 import argparse
 import json
+from typing import TYPE_CHECKING, Any
 
 from rislab.cli.ablate import grid
 from rislab.cli.ablate.choosing import COLOURS, Action, console, load
 
+if TYPE_CHECKING:
+    from rislab.ablation.plan import Planned
+    from rislab.ablation.table import Profile, Table
+
 
 def add(action: Action) -> None:
+    from rislab.cli.ablate.clustering import add_cluster_options
+
     planned = action("plan", "show what would run, what is done and what it costs", "cris --profile refcoco --seeds 3")
     planned.add_argument("--json", action="store_true", help="as JSON")
+    add_cluster_options(planned)
     planned.set_defaults(run=show_plan)
 
 
@@ -74,11 +82,28 @@ def show_plan(options: argparse.Namespace) -> int:
     screen.print(f"{whole} trials{rest}, {len(todo)} to run{_cost([expected[c.name] for c in todo])}")
     for path in orphans:
         screen.print(f"no longer in the table (kept): {path}", style="yellow")
+    if options.launcher == "slurm" and todo:
+        _show_jobs(options, screen, table, profile, todo)
     if absent:
         screen.print("data not there:", style="yellow")
         for name in absent:
             screen.print(f"  {name}", style="yellow", soft_wrap=True)
     return 0
+
+
+def _show_jobs(
+    options: argparse.Namespace, screen: Any, table: "Table", profile: "Profile", todo: "list[Planned]"
+) -> None:
+    """The batch scripts as they would be handed in, and what they cost."""
+    from rislab.ablation import plan
+    from rislab.cli.ablate import clustering
+
+    expected, most = clustering.gpu_hours(options, profile, todo, plan.expected(todo))
+    for title, text in clustering.scripts(options, table, profile, todo):
+        screen.print(f"\n{title}:", style="bold")
+        screen.print(text.rstrip(), markup=False, soft_wrap=True)
+    known = "never measured" if expected is None else f"about {expected:.1f}"
+    screen.print(f"\nGPU hours: {known}; at most {most:.1f} by the time limit", style="bold")
 
 
 def _cost(expected: list[float | None]) -> str:

@@ -51,6 +51,7 @@ class RISCLIPTask(TextSegmenter):
 
     frozen: ClassVar[tuple[str, ...]] = ("model.towers.clip.", "model.towers.image.")
     stages: ClassVar[tuple[str, ...]] = ("patch", "pixel")
+    splits_batches: ClassVar[dict[str, dict[str, object]]] = {"patch": {"dice_over": "sample"}}
     unused_in: ClassVar[dict[str, tuple[str, ...]]] = {
         "patch": ("decoder_levels", "decoder_width", "decoder_norm_order"),
         "pixel": ("patch_target", "map_lr_multi"),

@@ -1,0 +1,186 @@
+"""Every start of a trial and how it ended, and what follows from that: go on, go on in smaller parts, or leave it.
+
+`attempts.jsonl` lies in the trial's directory and only ever grows, a line a start and a line an end, so that it survives what
+`status.json` does not. An end that nobody could write down (a kill, a power cut) is a line that is missing.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["oom", "nan", "data", "config", "preempted", "lost", "timeout", "disk", "cancelled", "bug"]
+Move = Literal["again", "smaller", "stop"]
+
+RESUMED: tuple[Kind, ...] = ("preempted", "lost", "timeout", "disk")
+"""What the machine did to a trial: it goes on from its checkpoint as often as that takes, as long as it gets further."""
+
+STALLED_AFTER = 3
+"""Starts in a row that get no further than what had been reached before; the next would most likely not, either."""
+
+NAN_STARTS = 2
+"""A loss that is not finite may be the fault of one bad step on one machine: once more from the last checkpoint."""
+
+MOST_PARTS = 16
+"""Nobody splits a batch further: what then still does not fit is not the batch."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a trial.
+
+    before: steps done by all starts before it; reached: by its end, as far as is known. kind: why it ended without a result; ""
+    while it runs or after a result, "lost" when it ended without a word. parts: into how many each batch was split.
+    job: the scheduler's job, "" outside of one.
+    """
+
+    started: float
+    host: str
+    pid: int
+    job: str
+    before: int
+    parts: int = 1
+    kind: str = ""
+    ended: bool = False
+    reached: int = 0
+
+
+class Attempts:
+    """The history of one trial.
+
+    path: of `attempts.jsonl`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def begin(self, before: int, parts: int) -> None:
+        self._add(
+            {
+                "begin": time.time(),
+                "host": platform.node(),
+                "pid": os.getpid(),
+                "job": slurm_job(),
+                "before": before,
+                "parts": parts,
+            }
+        )
+
+    def end(self, kind: Kind | Literal[""], reached: int) -> None:
+        """kind: "" after a result."""
+        self._add({"end": time.time(), "kind": kind, "reached": reached})
+
+    def forgive(self) -> None:
+        """Somebody has mended something: what was before does not count any more."""
+        self._add({"forgiven": time.time()})
+
+    def start_small(self, parts: int) -> None:
+        """From the next start on, every batch is split into so many parts."""
+        self._add({"parts": parts})
+
+    @property
+    def parts(self) -> int:
+        """Parts of a batch at the next start."""
+        return next((line["parts"] for line in reversed(self._lines()) if set(line) == {"parts"}), 1)
+
+    def all(self) -> list[Attempt]:
+        """Every start there ever was, oldest first."""
+        return list(_attempts(self._lines()))
+
+    def counted(self) -> list[Attempt]:
+        """Those since somebody last forgave."""
+        lines = self._lines()
+        forgiven = [number for number, line in enumerate(lines) if "forgiven" in line]
+        return list(_attempts(lines[forgiven[-1] + 1 :] if forgiven else lines))
+
+    def _add(self, line: dict[str, Any]) -> None:
+        with self.path.open("ab") as file:
+            # One write, in append mode; a line that a full disk cut short before is ended first.
+            text = json.dumps(line, sort_keys=True) + "\n"
+            file.write((text if self._is_whole() else "\n" + text).encode())
+
+    def _is_whole(self) -> bool:
+        try:
+            with self.path.open("rb") as file:
+                if not file.seek(0, os.SEEK_END):
+                    return True
+                file.seek(-1, os.SEEK_END)
+                return file.read(1) == b"\n"
+        except FileNotFoundError:
+            return True
+
+    def _lines(self) -> list[dict[str, Any]]:
+        try:
+            text = self.path.read_text(errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        found = []
+        for line in text.splitlines():
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # cut short by a kill or a full disk
+            if isinstance(value, dict):
+                found.append(value)
+        return found
+
+
+def _attempts(lines: Sequence[dict[str, Any]]) -> Iterator[Attempt]:
+    running: Attempt | None = None
+    for line in lines:
+        if "begin" in line:
+            if running is not None:
+                yield replace(running, kind="lost", reached=max(running.reached, line["before"]))
+            names = ("host", "pid", "job", "before", "parts")
+            running = Attempt(line["begin"], **{name: line[name] for name in names}, reached=line["before"])
+        elif "end" in line and running is not None:
+            yield replace(running, kind=line["kind"], reached=line["reached"], ended=True)
+            running = None
+    if running is not None:
+        yield running
+
+
+def slurm_job(environment: Any = os.environ) -> str:
+    """This process's SLURM job with its number of restarts, as `1234_5.1`; "" outside of one."""
+    job = environment.get("SLURM_JOB_ID")
+    if not job:
+        return ""
+    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    name = f"{array}_{task}" if array and task else str(job)
+    return f"{name}.{environment.get('SLURM_RESTART_COUNT') or 0}"
+
+
+def stalled(attempts: Sequence[Attempt]) -> int:
+    """How many starts, the last ones in a row, got no further than the one before them."""
+    further, count = -1, 0
+    for attempt in attempts:
+        count = 0 if attempt.reached > further else count + 1
+        further = max(further, attempt.reached)
+    return count
+
+
+def next_move(attempts: Sequence[Attempt], can_split: bool) -> tuple[Move, str]:
+    """What to do with a trial that is not running and has no result, and why not when it is left.
+
+    attempts: those that count; the last one has ended, with or without a word. can_split: whether a batch of its method may be
+    computed in parts, with the same gradient.
+    """
+    if not attempts:
+        return "again", ""
+    last = attempts[-1]
+    kind = last.kind or "lost"
+    if kind in RESUMED:
+        if (count := stalled(attempts)) >= STALLED_AFTER:
+            further = max(attempt.reached for attempt in attempts)
+            return "stop", f"{kind}: {count + 1} starts in a row got no further than step {further}"
+        return "again", ""
+    if kind == "nan":
+        starts = sum(attempt.kind == "nan" for attempt in attempts)
+        return ("again", "") if starts < NAN_STARTS else ("stop", "")
+    if kind == "oom" and can_split and last.parts < MOST_PARTS:
+        return "smaller", ""
+    return "stop", ""

@@ -1,0 +1,105 @@
+"""A table on this machine: a pool over its cores or GPUs, with a live view."""
+
+import argparse
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rislab.cli.ablate.running import TARGET, Teller, job, make_ready, on_cpu, preload
+from rislab.cli.ablate.watching import status_table
+from rislab.errors import RislabError
+
+if TYPE_CHECKING:
+    from rislab.ablation.plan import Planned
+    from rislab.ablation.table import Profile, Table
+    from rislab.launch.local import Job, LocalPool, Outcome
+
+
+def run(
+    options: argparse.Namespace,
+    screen: Any,
+    table: "Table",
+    profile: "Profile",
+    cells: "list[Planned]",
+    todo: "list[Planned]",
+) -> int | None:
+    """Run `todo`; 130 when the user stopped it, None otherwise."""
+    from rislab.ablation import plan
+    from rislab.launch import local, places
+
+    devices = places.chosen(options.devices, places.gpus()) if not on_cpu(todo) or options.devices else []
+    for cell in todo:
+        make_ready(cell)
+    cores = local.cores()
+    jobs = options.jobs or (cores if on_cpu(todo) else max(1, 4 * len(devices)))
+    slots = min(jobs, len(todo))
+    threads = options.threads or max(1, cores // (slots if devices else jobs))
+    screen.print(f"{table.title}: {len(todo)} of {len(cells)} trials to run, {slots} at once", style="bold")
+    modules = preload(todo)
+    screen.print("preparing data and pretrained trunk (made once, then cached)", style="dim")
+    if _prepare(todo, cores, modules):
+        return 130
+    costs = plan.expected(todo)
+    queue = []
+    for cell in todo:
+        cost = costs[cell.name]
+        each = job(cell)
+        if cost is not None and cost.gpu_mb and devices:
+            each = replace(each, need=replace(each.need, memory_mb=cost.gpu_mb))
+        if not devices:
+            each = replace(each, need=places.Need())  # whatever the config asks for, there is only the CPU
+        queue.append((each, cost.seconds if cost is not None else None))
+    pool = local.LocalPool(slots, threads, modules, devices)
+    outcome = _watched(screen, pool, local.longest_first(queue), cells)
+    if outcome.stopped_by:
+        screen.print(f"stopped early: {outcome.stopped_by}", style="red", markup=False)
+    return 130 if pool.stops_asked else None
+
+
+def _prepare(todo: "list[Planned]", cores: int, modules: list[str]) -> bool:
+    """Make what first starts would make, once, before several trials wait for it. True when the user stopped it."""
+    from rislab.launch import local
+
+    inputs = {json.dumps(_inputs(cell.config), sort_keys=True): cell for cell in todo}
+    pool = local.LocalPool(1, cores, modules)
+    ready = pool.run(
+        [local.Job(f"prepare {n}", f"{TARGET}:prepare", str(c.trial.config)) for n, c in enumerate(inputs.values())],
+        lambda: None,
+    )
+    if not pool.stops_asked and set(ready.states.values()) != {"done"}:
+        raise RislabError("preparing failed; see the message above")
+    return bool(pool.stops_asked)
+
+
+def _inputs(config: dict[str, Any]) -> Any:
+    """What a trial needs made before it starts."""
+    data = config["data"]["init_args"]
+    data = data.get("benchmark_data", {}).get("init_args", data)
+    return [data.get("generate"), config["model"]["init_args"].get("clip")]
+
+
+def _watched(screen: Any, pool: "LocalPool", jobs: "list[Job]", cells: "list[Planned]") -> "Outcome":
+    """Run the jobs with a live table on a terminal, or with one line a change elsewhere."""
+    teller = Teller(screen)
+
+    def watch_stop() -> None:
+        if pool.stops_asked:
+            teller.tell(
+                "stopping", "trials write a checkpoint and end; the same command goes on from there (again: kill them)"
+            )
+
+    if screen.is_terminal:
+        from rich.live import Live
+
+        def show() -> None:
+            watch_stop()
+            live.update(status_table(cells))
+
+        with Live(status_table(cells), console=screen, refresh_per_second=2, transient=True) as live:
+            return pool.run(jobs, show)
+
+    def print_changes() -> None:
+        watch_stop()
+        teller.tell_states(cells)
+
+    return pool.run(jobs, print_changes)

@@ -1,0 +1,55 @@
+"""What becomes of a trial whose process has ended: nothing more, or another start. One rule for every launcher."""
+
+import time
+from contextlib import suppress
+from typing import Literal
+
+from rislab.ablation.attempts import next_move, stalled
+from rislab.ablation.trial import State, TrialBusyError, TrialDir
+
+Next = Literal["end", "again"]
+
+PAUSES = (0.0, 1.0, 4.0)
+"""Seconds before the start that follows the first, second, third ... one in a row that got no further: what was in the way
+may be gone by then."""
+
+STATES: dict[str, State] = {"nan": "diverged"}
+
+
+def is_over(trial: TrialDir, can_split: bool) -> bool:
+    """Whether nobody is going to start the trial again by himself."""
+    state = trial.state()
+    if state in ("done", "cancelled"):
+        return True
+    attempts = trial.attempts.counted()
+    return state in ("failed", "diverged") and (not attempts or next_move(attempts, can_split)[0] == "stop")
+
+
+def settle(trial: TrialDir, can_split: bool) -> tuple[Next, float]:
+    """("end", 0) or ("again", seconds to wait first) for a trial that nobody holds; its files are brought in line with that.
+
+    An end that nobody wrote down is written down by the next start, or here when there is none.
+    """
+    if is_over(trial, can_split):
+        return "end", 0.0
+    attempts = trial.attempts.counted()
+    move, why = next_move(attempts, can_split)
+    if move == "stop":
+        last = attempts[-1]
+        kind = last.kind or "lost"
+        with suppress(OSError, TrialBusyError), trial.locked():
+            said = trial.status().get("error")
+            trial.update_status(
+                state=STATES.get(kind, "failed"),
+                kind=kind,
+                error=why or said or f"ended without a result ({kind})",
+                ended=time.time(),
+            )
+        return "end", 0.0
+    if move == "smaller":
+        with trial.locked():
+            # A checkpoint lies between batches of the old size, which the new ones have no place for.
+            for path in trial.checkpoints.glob("*.ckpt"):
+                path.unlink(missing_ok=True)
+            trial.attempts.start_small(2 * attempts[-1].parts)
+    return "again", PAUSES[min(stalled(attempts), len(PAUSES) - 1)]
