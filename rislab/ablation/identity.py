@@ -93,7 +93,12 @@ def identity(config: dict[str, Any], parent: str | None = None) -> dict[str, Any
 
 def digest(value: Any) -> str:
     """sha256 of canonical JSON: the order of keys and the way numbers were written do not matter."""
-    return hashlib.sha256(json.dumps(_canonical(value), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """The JSON that is hashed."""
+    return json.dumps(_canonical(value), sort_keys=True, separators=(",", ":"))
 
 
 def _canonical(value: Any) -> Any:
@@ -121,4 +126,6 @@ def sources(class_path: str) -> dict[str, str]:
 def changed_sources(before: dict[str, str], class_path: str) -> list[str]:
     """Files that differ from what a finished trial was made with."""
     now = sources(class_path)
+    if before == now:
+        return []
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))

@@ -2,43 +2,64 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rislab.ablation import identity, signature
-from rislab.ablation.table import PARTS, Profile, Row, Table
+from rislab.ablation import identity, sharing, signature
+from rislab.ablation.configs import STAGE, Configs, merged, put
+from rislab.ablation.table import Profile, Row, Table
 from rislab.ablation.trial import State, TrialDir
-from rislab.ablation.yamlfile import overlay, read_yaml
 from rislab.errors import ConfigError, DataError
 from rislab.files import read_json, write_json, write_text
 
-DATA_ROOT = "data.init_args.root"
-STAGE = "model.init_args.stage"
+__all__ = [
+    "Cost",
+    "Planned",
+    "answered_by",
+    "distinct",
+    "expected",
+    "expected_seconds",
+    "merged",
+    "missing_data",
+    "orphans",
+    "plan",
+    "states",
+]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Planned:
     """A row with a seed and, where a method has several, a stage: its config, and the directory of its trial.
 
+    config: shares its parts with other cells' configs; nothing in it may be changed in place. place: the trial's directory.
     parent: what it starts from. is_last: whether this is the stage that the row's cells show.
+    shared_with: the table in whose folder the trial lies, where that is not its own.
+    metric: what it is watched by, the first of the table's that its stage is scored with; split: where that is measured.
     """
 
     row: Row
     seed: int
     config: dict[str, Any]
     hash: str
-    trial: TrialDir
+    place: Path
     stage: str = ""
     parent: "Planned | None" = None
     is_last: bool = True
+    shared_with: str = ""
+    metric: str = ""
+    split: str = ""
 
     @property
     def name(self) -> str:
         return f"{self.row.name} s{self.seed}" + (f" {self.stage}" if self.stage else "")
+
+    @cached_property
+    def trial(self) -> TrialDir:
+        return TrialDir(self.place)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -64,11 +85,13 @@ class Planned:
         return needed is not None and needed.items() <= model["init_args"].items()
 
     def write(self) -> None:
-        """Create the trial's directory with its config and identity.
+        """Create the trial's directory with its config and identity; what it starts from must have been written before.
 
+        When another table has begun the same trial since this one was planned, it is that table's directory from now on.
         The config of an existing one is brought up to date, since the data may lie elsewhere today; its identity, with
         the sources that the trial was begun with, stays. Raises ConfigError when the directory is another trial's.
         """
+        self._settle()
         recorded = read_json(self.trial.identity)
         if isinstance(recorded, dict) and recorded.get("hash") != self.hash:
             raise ConfigError(f"{self.trial.path} belongs to a trial with hash {recorded.get('hash')}; move it away")
@@ -83,23 +106,20 @@ class Planned:
                 },
             )
 
-
-def merged(profile: Profile, stage: str = "") -> dict[str, Any]:
-    """The profile's config files, later ones over earlier ones, and those of a stage over them."""
-    config: dict[str, Any] = {}
-    for path in (*profile.config, *profile.stages.get(stage, ())):
-        overlay(config, read_yaml(path) or {})
-    for part in PARTS:
-        if "class_path" not in config.get(part, {}):
-            raise ConfigError(f"{', '.join(map(str, profile.config))}: no {part}.class_path")
-    return config
+    def _settle(self) -> None:
+        """Be in the one directory that is this hash's, here and for what starts from it."""
+        if not self.place.exists():
+            owner = sharing.claim(self.place.parents[1], self.hash, self.place)
+            if owner != self.place:
+                self.place, self.trial, self.shared_with = owner, TrialDir(owner), owner.parent.name
+        self.config = _placed(self.config, self.place, self.parent)
 
 
-def _put(config: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
-    for name in path:
-        config = config.setdefault(name, {})
-    config[last] = value
+def _placed(config: dict[str, Any], place: Path, parent: Planned | None) -> dict[str, Any]:
+    """The config with what depends on where trials lie."""
+    if parent is not None:
+        config = put(config, "trial.start_from", str(parent.trial.checkpoints / "best.ckpt"))
+    return put(config, "trainer.default_root_dir", str(place))
 
 
 def plan(
@@ -112,23 +132,49 @@ def plan(
 ) -> list[Planned]:
     """One entry a row, seed and stage, in the table's order, stages in theirs. Nothing is written.
 
+    A trial that has been begun in another table's folder below `runs` is used where it lies.
+
     rows: names, or None for all. data: where the data set lies, instead of what the config says.
     """
     chosen = [table.row(name) for name in rows] if rows is not None else list(table.rows)
-    bases: dict[str, dict[str, Any]] = {"": merged(profile)}
+    configs, places, folder = Configs(profile, data), sharing.Places(runs), runs / table.name
     planned: list[Planned] = []
     first: dict[str, Planned] = {}
     for row in chosen:
-        chain = _chain(bases[""], row)
+        chain = _chain(configs.base(), row)
         for seed in seeds:
             parent: Planned | None = None
             for stage in chain:
-                base = bases.setdefault(stage, merged(profile, stage))
-                cell = _cell(table, row, seed, stage, parent, base, runs, data, is_last=stage == chain[-1])
+                config, digest = configs.cell(row, seed, stage, parent.hash if parent else None)
+                if digest in first:
+                    place = first[digest].place
+                else:
+                    name = f"{row.name}--{stage}" if stage else row.name
+                    place = places.find(digest, folder / f"{name}--s{seed}--{digest[:8]}")
+                home = place.parent.name
+                cell = Planned(
+                    row,
+                    seed,
+                    _placed(config, place, parent),
+                    digest,
+                    place,
+                    stage,
+                    parent,
+                    is_last=stage == chain[-1],
+                    shared_with="" if home == table.name else home,
+                    metric=_watched(table.metrics, stage, stage == chain[-1]),
+                    split=profile.split,
+                )
                 planned.append(cell)
                 # Whoever starts from this stage starts from the directory in which it is trained, be it another row's.
                 parent = first.setdefault(cell.hash, cell)
     return planned
+
+
+def _watched(metrics: Sequence[str], stage: str, is_last: bool) -> str:
+    """The bare name of the first metric that the table shows of a stage, or else of the first metric of all."""
+    named = [metric.rpartition(":")[::2] for metric in metrics]
+    return next((bare for of, bare in named if of == stage or (is_last and not of)), named[0][1] if named else "")
 
 
 def _chain(base: dict[str, Any], row: Row) -> tuple[str, ...]:
@@ -138,38 +184,6 @@ def _chain(base: dict[str, Any], row: Row) -> tuple[str, ...]:
     if not known.stages:
         return ("",)
     return (str(given),) if given is not None else known.stages
-
-
-def _cell(
-    table: Table,
-    row: Row,
-    seed: int,
-    stage: str,
-    parent: Planned | None,
-    base: dict[str, Any],
-    runs: Path,
-    data: str | None,
-    is_last: bool,
-) -> Planned:
-    config = deepcopy(base)
-    if data is not None:
-        _put(config, DATA_ROOT, str(Path(data).resolve()))
-    for key, value in row.switches.items():
-        _put(config, key, value)
-    if stage:
-        _put(config, STAGE, stage)
-    if parent is not None:
-        _put(config, "trial.start_from", str(parent.trial.checkpoints / "best.ckpt"))
-    config["seed_everything"] = seed
-    _put(config, "data.init_args.seed", seed)
-    digest = identity.digest(identity.identity(config, parent.hash if parent else None))
-    name = f"{row.name}--{stage}" if stage else row.name
-    path = runs / table.name / f"{name}--s{seed}--{digest[:8]}"
-    _put(config, "trainer.default_root_dir", str(path))
-    # What a run fills in anyway is written out, so that the file says all that was hashed.
-    config["model"] = identity.resolve(config["model"])
-    config["data"] = identity.resolve(config["data"])
-    return Planned(row, seed, config, digest, TrialDir(path), stage, parent, is_last)
 
 
 def distinct(planned: Iterable[Planned]) -> list[Planned]:
@@ -183,12 +197,28 @@ def answered_by(planned: Sequence[Planned]) -> dict[str, Planned]:
     return {cell.name: first[cell.hash] for cell in planned}
 
 
+def states(planned: Iterable[Planned]) -> list[State]:
+    """State of each; directories that are not there are not looked into."""
+    there: dict[Path, set[str]] = {}
+    found: dict[str, State] = {}
+    result: list[State] = []
+    for cell in planned:
+        if cell.hash not in found:
+            folder = cell.place.parent
+            if folder not in there:
+                there[folder] = set(sharing.listed(folder))
+            found[cell.hash] = cell.state if cell.place.name in there[folder] else "pending"
+        result.append(found[cell.hash])
+    return result
+
+
 def orphans(table: Table, planned: Sequence[Planned], runs: Path) -> list[Path]:
-    """Trial directories of rows that the table no longer has. Nothing happens to them."""
+    """Trial directories of rows that the table no longer has, and whose trials none needs. Nothing happens to them."""
     rows = {row.name for row in table.rows}
+    used = {cell.place for cell in planned}
     folder = runs / table.name
-    found = [path for path in folder.glob("*--s*--*") if path.is_dir()] if folder.is_dir() else []
-    return sorted(path for path in found if path.name.split("--")[0] not in rows)
+    names = [n for n in sharing.listed(folder) if n.count("--") >= 2 and n.split("--")[0] not in rows]
+    return sorted(path for path in (folder / name for name in names) if path not in used and path.is_dir())
 
 
 @dataclass(frozen=True)
@@ -199,26 +229,67 @@ class Cost:
     gpu_mb: float
 
 
-def expected(planned: Sequence[Planned]) -> dict[str, Cost | None]:
-    """What each cell should take, by name: what the same config took with any seed; None when never measured."""
-    measured: dict[str, list[Cost]] = {}
-    for folder in {cell.trial.path.parent for cell in planned}:
-        for file in folder.glob("*--s*--*/provenance.json"):
-            provenance, recorded = read_json(file), read_json(file.with_name("identity.json"))
-            if isinstance(provenance, dict) and isinstance(recorded, dict):
-                cost = Cost(sum(provenance["seconds"].values()), provenance.get("peak_gpu_memory_mb") or 0.0)
-                measured.setdefault(_unseeded(recorded["config"]), []).append(cost)
-    if not measured:
-        return {cell.name: None for cell in planned}
-    found = {cell.name: measured.get(_unseeded(cell.identity)) for cell in planned}
-    return {
-        name: Cost(sum(c.seconds for c in costs) / len(costs), max(c.gpu_mb for c in costs)) if costs else None
-        for name, costs in found.items()
-    }
+def expected(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[str, Cost | None]:
+    """What each cell should take, by name: what the same config took with any seed; None when never measured.
+
+    among: further cells of the table, from which it may be known.
+    """
+    asked = {(cell.row.name, cell.stage): cell for cell in planned}
+    by_group: dict[tuple[str, str], dict[str, Planned]] = {}
+    for cell in (*planned, *among):
+        if (cell.row.name, cell.stage) in asked:
+            by_group.setdefault((cell.row.name, cell.stage), {})[cell.hash] = cell
+    names: dict[Path, dict[str, list[str]]] = {}
+    by_hash: dict[str, Cost] = {}
+    means: dict[tuple[str, str], Cost] = {}
+    for key, cells in by_group.items():
+        found = {digest: cost for digest, cell in cells.items() if (cost := _measured(cell.place)) is not None}
+        by_hash |= found
+        costs = list(found.values())
+        if not costs:
+            folder = asked[key].place.parent
+            if folder not in names:
+                names[folder] = _by_row(folder)
+            candidates = [folder / name for name in names[folder].get("--".join(filter(None, key)), ())]
+            costs = _of_other_seeds(asked[key], candidates)
+        if costs:
+            means[key] = Cost(sum(cost.seconds for cost in costs) / len(costs), max(cost.gpu_mb for cost in costs))
+    return {cell.name: means.get((cell.row.name, cell.stage), by_hash.get(cell.hash)) for cell in planned}
 
 
-def expected_seconds(planned: Sequence[Planned]) -> dict[str, float | None]:
-    return {name: cost.seconds if cost is not None else None for name, cost in expected(planned).items()}
+def expected_seconds(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[str, float | None]:
+    return {name: cost.seconds if cost is not None else None for name, cost in expected(planned, among).items()}
+
+
+def _by_row(folder: Path) -> dict[str, list[str]]:
+    """Names of trial directories by their row and stage."""
+    found: dict[str, list[str]] = {}
+    for name in sharing.listed(folder):
+        found.setdefault(name.rsplit("--", 2)[0], []).append(name)
+    return found
+
+
+def _of_other_seeds(cell: Planned, candidates: Iterable[Path]) -> list[Cost]:
+    """What finished trials took that differ from a cell in nothing but their seed."""
+    wanted, found = None, []
+    for path in candidates:
+        cost = _measured(path)
+        recorded = read_json(path / "identity.json") if cost is not None else None
+        if cost is None or not isinstance(recorded, dict):
+            continue
+        wanted = wanted or _unseeded(cell.identity)
+        if _unseeded(recorded["config"]) == wanted:
+            found.append(cost)
+    return found
+
+
+def _measured(path: Path) -> Cost | None:
+    """What a finished trial took, all its starts together."""
+    provenance = read_json(path / "provenance.json")
+    seconds = provenance.get("seconds") if isinstance(provenance, dict) else None
+    if not seconds or not (path / "metrics.json").exists():
+        return None
+    return Cost(sum(seconds.values()), provenance.get("peak_gpu_memory_mb") or 0.0)
 
 
 def _unseeded(config: dict[str, Any]) -> str:

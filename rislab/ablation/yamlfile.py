@@ -39,18 +39,21 @@ class YamlFile:
             raise ConfigError(f"{path}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise ConfigError(f"{path}: not a text file") from None
+        self.lines: dict[Place, int] = {(): 1}
+        self.repeated: list[Mistake] = []
+        loader = Loader(text)
         try:
-            node = yaml.compose(text, Loader=Loader)
-            self.value = yaml.load(text, Loader=Loader)
+            node = loader.get_single_node()
+            if node is not None:
+                self._walk(node, ())
+            self.value: Any = loader.construct_document(node) if node is not None else None
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigError(f"{path}:{line}  not readable as YAML: {error.problem}") from None
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: not readable as YAML: {error}") from None
-        self.lines: dict[Place, int] = {(): 1}
-        self.repeated: list[Mistake] = []
-        if node is not None:
-            self._walk(node, ())
+        finally:
+            loader.dispose()
 
     def _walk(self, node: yaml.Node, place: Place) -> None:
         if isinstance(node, yaml.MappingNode):

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rislab.cli.ablate import mending, planning, reporting, running, watching
+from rislab.cli.ablate import mending, planning, reporting, running, tidying, watching
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -24,3 +24,4 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
     for module in (planning, running, watching, reporting, mending):
         module.add(action)
+    tidying.add(actions)

@@ -20,8 +20,11 @@ COLOURS = {
     "diverged": "red",
     "lost": "yellow",
     "interrupted": "yellow",
+    "cancelled": "yellow",
+    "queued": "blue",
     "pending": "dim",
 }
+"""Of states; one that is not here is shown all the same."""
 
 
 def load(options: argparse.Namespace) -> "tuple[Table, Profile, list[int], list[Planned]]":

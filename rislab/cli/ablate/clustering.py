@@ -129,15 +129,15 @@ def run(
 
     cluster = asked(options, profile)
     queue = slurm.Queue()
-    trials = wanted(todo, cluster)
     for cell in todo:
         make_ready(cell)
+    trials = wanted(todo, cluster)  # not before: a cell may have been found in another table's folder
     supervisor = Supervisor(
         folder(options.runs, table),
         table.name,
         cluster,
         trials,
-        options.threads or max(1, cluster.cpus_per_trial // max(1, max(each.shape.gpus for each in trials))),
+        options.threads or max(1, cluster.cpus_per_trial // max(1, *(each.shape.gpus for each in trials))),
         preload(todo),
         queue,
     )

@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from rislab.cli.ablate import grid
 from rislab.cli.ablate.choosing import COLOURS, Action, console, load
 
 if TYPE_CHECKING:
@@ -21,15 +22,13 @@ def add(action: Action) -> None:
 
 
 def show_plan(options: argparse.Namespace) -> int:
-    from rich.table import Table as RichTable
-
     from rislab.ablation import plan
 
     table, profile, _, planned = load(options)
     answers = plan.answered_by(planned)
-    cells = [(cell, answers[cell.name], cell.state) for cell in planned]
+    cells = [(cell, answers[cell.name], state) for cell, state in zip(planned, plan.states(planned), strict=True)]
     expected = plan.expected_seconds(planned)
-    todo = [cell for cell in plan.distinct(planned) if cell.state != "done"]
+    todo = [cell for cell, answer, state in cells if answer is cell and state != "done"]
     absent = plan.missing_data(planned)
     orphans = plan.orphans(table, planned, options.runs)
     if options.json:
@@ -44,8 +43,9 @@ def show_plan(options: argparse.Namespace) -> int:
                             "seed": c.seed,
                             "stage": c.stage,
                             "hash": c.hash,
-                            "directory": str(c.trial.path),
+                            "directory": str(c.place),
                             "state": state,
+                            "shared_with": c.shared_with,
                             "expected_seconds": expected[c.name],
                         }
                         for c, _, state in cells
@@ -58,25 +58,28 @@ def show_plan(options: argparse.Namespace) -> int:
         )
         return 0
     screen = console()
-    shown = RichTable(title=f"{table.title}\n{profile.dataset}, split {profile.split}", title_justify="left")
     staged = any(cell.stage for cell in planned)
-    for column in ("row", "seed", *(["stage"] if staged else []), "hash", "state", "minutes", "switches"):
-        shown.add_column(column)
+    columns: list[grid.Column] = [("row", "left"), ("seed", "left"), *([("stage", "left")] if staged else [])]
+    columns += [("hash", "left"), ("state", "left"), ("minutes", "right"), ("switches", "fold")]
+    rows: list[list[grid.Cell]] = []
     for cell, answer, state in cells:
         seconds = expected[cell.name]
-        shown.add_row(
-            cell.row.name,
-            str(cell.seed),
-            *([cell.stage] if staged else []),
-            cell.hash[:8],
-            f"[{COLOURS[state]}]{state}[/]" if answer is cell else f"same as {answer.name}",
-            f"{'' if state == 'done' else '~'}{seconds / 60:.1f}" if seconds else "",
-            ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.row.switches.items()),
+        shared = f", shared with {cell.shared_with}" if cell.shared_with else ""
+        rows.append(
+            [
+                cell.row.name,
+                str(cell.seed),
+                *([cell.stage] if staged else []),
+                cell.hash[:8],
+                (state + shared, COLOURS.get(state, "magenta")) if answer is cell else f"same as {answer.name}",
+                f"{'' if state == 'done' else '~'}{seconds / 60:.1f}" if seconds else "",
+                ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.row.switches.items()),
+            ]
         )
-    screen.print(shown)
+    grid.show(screen, columns, rows, f"{table.title}\n{profile.dataset}, split {profile.split}")
     whole = len(plan.distinct(planned))
-    shared = f" for {len(planned)} stages of rows: {len(planned) - whole} are shared" if staged else ""
-    screen.print(f"{whole} trials{shared}, {len(todo)} to run{_cost([expected[c.name] for c in todo])}")
+    rest = f" for {len(planned)} stages of rows: {len(planned) - whole} are shared" if staged else ""
+    screen.print(f"{whole} trials{rest}, {len(todo)} to run{_cost([expected[c.name] for c in todo])}")
     for path in orphans:
         screen.print(f"no longer in the table (kept): {path}", style="yellow")
     if options.launcher == "slurm" and todo:

@@ -1,0 +1,120 @@
+"""Which directory a trial lies in: one for every hash below a `runs` folder, whichever table or row began it.
+
+`runs/.shared/<hash>` names the directory of the first who wrote the trial. The file is created exclusively, so two tables
+that begin one trial at the same moment agree on one directory, and the lock in it does the rest.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from rislab.errors import ConfigError
+from rislab.files import read_json
+
+CLAIMS = ".shared"
+"""Folder of the claims, below `runs`."""
+
+
+class Places:
+    """Where trials lie below `runs`. Folders are listed once, when they are first asked for."""
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+        self._names: dict[str, frozenset[str]] = {}
+        self._claimed: frozenset[str] | None = None
+        self._by_short_hash: dict[str, list[Path]] | None = None
+
+    def find(self, digest: str, own: Path) -> Path:
+        """The directory of the trial with this hash; `own`, where its table would put it, when nobody has begun it.
+
+        One that is there under its own name comes first, then the one that was claimed, then any other with the same
+        hash, a finished one before others: earlier releases made no claims.
+        """
+        if own.name in self._listed(own.parent.name):
+            return own
+        if self._claimed is None:
+            self._claimed = frozenset(listed(self.runs / CLAIMS))
+        if digest in self._claimed:
+            named = claimed(self.runs, digest)
+            if named is not None and _may_be(named, digest):
+                return named
+        candidates = [path for path in self._known().get(digest[:8], ()) if _hash(path) == digest]
+        return min(candidates, key=lambda path: (not (path / "metrics.json").exists(), path), default=own)
+
+    def _listed(self, folder: str) -> frozenset[str]:
+        if folder not in self._names:
+            self._names[folder] = frozenset(listed(self.runs / folder))
+        return self._names[folder]
+
+    def _known(self) -> dict[str, list[Path]]:
+        """Directories by the eight digits of a hash with which their names end."""
+        if self._by_short_hash is None:
+            self._by_short_hash = {}
+            for folder in listed(self.runs):
+                for name in self._listed(folder) if not folder.startswith(".") else ():
+                    row, mark, short = name.rpartition("--")
+                    if mark and row and len(short) == 8:
+                        self._by_short_hash.setdefault(short, []).append(self.runs / folder / name)
+        return self._by_short_hash
+
+
+def claim(runs: Path, digest: str, own: Path) -> Path:
+    """The directory in which the trial with this hash belongs from now on: `own`, or that of whoever was first.
+
+    Raises OSError when nothing can be written below `runs`, ConfigError when the claim names a directory of something else,
+    which only hands can have done.
+    """
+    place = runs / CLAIMS / digest
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        written = place.with_name(f".{digest[:8]}.{uuid.uuid4().hex}.tmp")
+        try:
+            written.write_text(f"{own.parent.name}/{own.name}\n")
+            os.link(written, place)  # whole or not at all, and only if there is none
+            return own
+        except FileExistsError:
+            pass
+        finally:
+            written.unlink(missing_ok=True)
+    named = claimed(runs, digest)
+    if named is None or not _may_be(named, digest):
+        raise ConfigError(f"{place} does not name the directory of trial {digest[:8]}; remove the file")
+    return named
+
+
+def claimed(runs: Path, digest: str) -> Path | None:
+    """What the claim on a hash names, or None when there is none, or one that is not readable."""
+    try:
+        folder, slash, name = (runs / CLAIMS / digest).read_text().strip().partition("/")
+    except (OSError, UnicodeDecodeError):
+        return None
+    is_sound = slash and folder and not folder.startswith(".") and "/" not in name and name.endswith(f"--{digest[:8]}")
+    return runs / folder / name if is_sound else None
+
+
+def release(runs: Path, digest: str, named: Path) -> None:
+    """Take the claim away, if it names this directory."""
+    if claimed(runs, digest) == named:
+        (runs / CLAIMS / digest).unlink(missing_ok=True)
+
+
+def _may_be(path: Path, digest: str) -> bool:
+    """Whether a directory is this trial's, or will be: it is not there yet, or has no identity yet."""
+    return _hash(path) in (digest, None)
+
+
+def _hash(path: Path) -> str | None:
+    recorded = read_json(path / "identity.json")
+    found = recorded.get("hash") if isinstance(recorded, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def listed(folder: Path) -> Iterator[str]:
+    """Names in a folder; none when there is no such folder."""
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        yield from (entry.name for entry in entries)

@@ -1,0 +1,54 @@
+"""Tables on the screen: boxes for what somebody reads, plain columns for thousands of rows, which boxes take seconds to draw."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+BOXED_ROWS = 200
+_ANSI = {"green": "32", "cyan": "36", "red": "31", "yellow": "33", "magenta": "35", "blue": "34", "dim": "2"}
+
+Cell = str | tuple[str, str]
+"""Text, or text and its colour."""
+
+Column = tuple[str, str]
+"""Title, and "left", "right", or "fold" for text that may be broken into lines."""
+
+
+def boxed(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], **options: Any) -> "RichTable":
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title_justify="left", caption_justify="left", **options)
+    for title, form in columns:
+        shown.add_column(title, justify="right" if form == "right" else "left", no_wrap=form != "fold")
+    for row in rows:
+        shown.add_row(*(Text(*each) if isinstance(each, tuple) else Text(each) for each in row))
+    return shown
+
+
+def plain(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], colours: bool) -> str:
+    texts = [[each[0] if isinstance(each, tuple) else each for each in row] for row in rows]
+    heads = [title for title, _ in columns]
+    widths = [max(map(len, column)) for column in zip(heads, *texts, strict=True)]
+    out = []
+    for number, row in enumerate([heads, *texts]):
+        parts = [
+            text.rjust(width) if form == "right" else text.ljust(width)
+            for text, width, (_, form) in zip(row, widths, columns, strict=True)
+        ]
+        if number and colours:
+            for place, each in enumerate(rows[number - 1]):
+                if isinstance(each, tuple) and each[1] in _ANSI:
+                    parts[place] = f"\x1b[{_ANSI[each[1]]}m{parts[place]}\x1b[0m"
+        out.append("  ".join(parts).rstrip())
+    return "\n".join(out)
+
+
+def show(screen: Any, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], title: str = "") -> None:
+    if len(rows) <= BOXED_ROWS:
+        screen.print(boxed(columns, rows, title=title or None))
+        return
+    print(title, file=screen.file, end="\n" if title else "")
+    print(plain(columns, rows, colours=screen.is_terminal), file=screen.file)
