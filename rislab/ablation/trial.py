@@ -46,6 +46,7 @@ class TrialDir:
         self.curves = path / "log" / "metrics.csv"
         self.stdout = path / "log" / "stdout.txt"
         self.lock_file = path / "lock"
+        self.mirror_file = path / "wandb.json"
 
     def status(self) -> dict[str, Any]:
         """What `status.json` says; empty when it is missing or damaged."""
@@ -87,7 +88,14 @@ class TrialDir:
     def forget(self) -> None:
         """Start from nothing next time. Raises TrialBusyError."""
         with self.locked():
-            results = (self.metrics_file, self.scores_file, self.provenance_file, self.status_file, self.identity)
+            results = (
+                self.metrics_file,
+                self.scores_file,
+                self.provenance_file,
+                self.status_file,
+                self.identity,
+                self.mirror_file,
+            )
             for path in (*self.checkpoints.glob("*.ckpt"), *results):
                 path.unlink(missing_ok=True)
 
