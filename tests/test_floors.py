@@ -77,6 +77,8 @@ def test_files_stay_readable() -> None:
         ["ablate", "plan", "cris"],
         ["ablate", "status", "cris"],
         ["ablate", "run", "--help"],
+        ["ablate", "trial", "--help"],
+        ["ablate", "export-sweep", "cris"],
         ["data", "--help"],
     ],
     ids=" ".join,
