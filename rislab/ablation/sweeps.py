@@ -99,8 +99,11 @@ def arguments(table: Table, given: Sequence[str]) -> tuple[Row, int, dict[str, s
 def with_switches(table: Table, profile: Profile, row: Row, given: Mapping[str, str]) -> Table:
     """A table of one row: `row` with switches over its own, as a search over hyper-parameters asks for.
 
-    given: switches as written on a command line. Raises ConfigError listing what is no option, or no value of one.
+    given: switches as written on a command line; the table itself for none.
+    Raises ConfigError listing what is no option, or no value of one.
     """
+    if not given:
+        return table
     parts = {part: value for part, value in plan.merged(profile).items() if part in PARTS}
     switches, mistakes = dict(row.switches), []
     for key, text in given.items():
@@ -141,16 +144,12 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-def chain(
-    table: Table, profile: Profile, row: Row, seed: int, given: Mapping[str, str], **where: Any
-) -> "list[plan.Planned]":
+def chain(table: Table, profile: Profile, row: str, seed: int, **where: Any) -> list[plan.Planned]:
     """The trials of one row and seed, stages in order, in the very directories that the whole table has for them.
 
-    given: switches over the row's; with any, the directories are those of a search. where: runs and data, as of `plan`.
+    where: runs and data, as of `plan`.
     """
-    if given:
-        return plan.plan(with_switches(table, profile, row, given), profile, [seed], **where)
     planned = plan.plan(table, profile, [seed], **where)
     answers = plan.answered_by(planned)
-    mine = [cell for cell in planned if cell.row.name == row.name]
+    mine = [cell for cell in planned if cell.row.name == row]
     return [replace(answers[cell.name], row=cell.row, is_last=cell.is_last) for cell in mine]

@@ -40,7 +40,7 @@ def mode(given: str | None) -> str:
     if given is not None:
         return given
     said = os.environ.get("WANDB_MODE")
-    if said is not None:
+    if said:
         return {"dryrun": "offline"}.get(said, said if said in MODES else "online")
     return "online" if in_sweep() else "disabled"
 
@@ -399,7 +399,7 @@ class Mirrors:
         except Exception as error:  # as above
             self._warn(_one_line(error))
             return False
-        return True
+        return mirror.run is not None or mirror.state != "done"
 
     def _log_in(self) -> None:
         """Raises RuntimeError where wandb would ask for a key, or wait for somebody to type one."""

@@ -62,7 +62,8 @@ def test_every_parameter_is_a_row_or_an_option_with_legal_values(path: Path, mon
             for value in values(spec):
                 # The form in which wandb's agent passes it on.
                 found, seed, given = sweeps.arguments(loaded, [f"row={row}", f"{key}={value}"])
-                cells = sweeps.chain(loaded, loaded.profile(profile), found, seed, given, runs=Path("runs"))
+                switched = sweeps.with_switches(loaded, loaded.profile(profile), found, given)
+                cells = sweeps.chain(switched, loaded.profile(profile), row, seed, runs=Path("runs"))
                 assert cells[-1].is_last
                 if key not in ("seed",):
                     assert cells[0].config["model"]["init_args"][key.removeprefix("model.")] == value
@@ -145,7 +146,7 @@ def test_a_row_has_the_directories_of_the_whole_table(tmp_path: Path) -> None:
     whole = plan.plan(loaded, profile, [3], runs)
     answers = plan.answered_by(whole)
     for name in "abc":
-        cells = sweeps.chain(loaded, profile, loaded.row(name), 3, {}, runs=runs)
+        cells = sweeps.chain(loaded, profile, name, 3, runs=runs)
         mine = [cell for cell in whole if cell.row.name == name]
         assert [cell.trial.path for cell in cells] == [answers[cell.name].trial.path for cell in mine]
         assert [cell.hash for cell in cells] == [cell.hash for cell in mine]
@@ -156,8 +157,10 @@ def test_a_row_has_the_directories_of_the_whole_table(tmp_path: Path) -> None:
 
 def test_a_search_lies_beside_the_table(tiny: table.Table, tmp_path: Path) -> None:
     profile, row = tiny.profile("toy"), tiny.row("base")
-    (plain,) = sweeps.chain(tiny, profile, row, 1, {}, runs=tmp_path)
-    (searched,) = sweeps.chain(tiny, profile, row, 1, {"model.base_lr": "0.5"}, runs=tmp_path)
+    assert sweeps.with_switches(tiny, profile, row, {}) is tiny
+    (plain,) = sweeps.chain(tiny, profile, "base", 1, runs=tmp_path)
+    searching = sweeps.with_switches(tiny, profile, row, {"model.base_lr": "0.5"})
+    (searched,) = sweeps.chain(searching, profile, "base", 1, runs=tmp_path)
     assert searched.trial.path == tmp_path / "tiny-search" / f"base--s1--{searched.hash[:8]}"
     assert searched.hash != plain.hash
     assert searched.config["model"]["init_args"]["base_lr"] == 0.5

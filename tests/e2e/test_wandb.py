@@ -4,6 +4,7 @@ The stand-in is no part of this repository: $RISLAB_TOOLS, or ../shared/tools be
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rislab.ablation.trial import TrialDir
 from tests import wandbfile
 from tests.worlds import ROOT, rislab, tiny_chain, tiny_table
 
@@ -165,6 +167,35 @@ def test_one_trial_by_hand(campaign: Path, tmp_path: Path, undisturbed: tuple[Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_trial_that_somebody_runs_is_waited_for_and_logged(
+    campaign: Path, undisturbed: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """The somebody is this test: it holds the trial, and then has its result."""
+    (finished,) = (campaign / "runs" / "tiny").glob("base--*")
+    trial = TrialDir(tmp_path / "runs" / "tiny" / finished.name)
+    arguments = ["row=base", "--runs", str(tmp_path / "runs"), "--wandb", "offline"]
+    with trial.locked():
+        trial.update_status(state="running")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rislab.cli.main", "ablate", "trial", str(undisturbed[0]), *arguments],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(f"base s0: being run by process {os.getpid()} on ")
+        wait_until(lambda: bool(list(tmp_path.glob("wandb/offline-run-*"))))
+        shutil.copytree(
+            finished, trial.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("wandb.json", "status.json")
+        )
+    assert process.wait(60) == 0
+    assert not trial.stdout.exists() or trial.stdout.read_bytes() == (finished / "log" / "stdout.txt").read_bytes()
+    (run,) = logged(tmp_path)
+    assert run.summary["state"] == "done"
+    assert [line["_step"] for line in run.history] == list(range(21))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -216,7 +247,7 @@ def test_a_chain_is_one_run_and_shared_stages_are_trained_once(tmp_path: Path) -
     assert results(tmp_path / "runs") == results(expected)
     assert len(list((tmp_path / "runs" / "tiny").iterdir())) == 3
     for run in logged(tmp_path / "a", tmp_path / "b"):
-        assert run.summary["patch/state" if "patch/state" in run.summary else "state"] == "done"
+        assert run.summary["state"] == "done"
         assert {"patch/miou_expr", "miou_expr"} <= run.summary.keys()
 
 

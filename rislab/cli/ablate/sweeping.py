@@ -63,12 +63,14 @@ def run_trial(options: argparse.Namespace) -> int:
     _check_threads(options)
     table, profile = load_table(options)
     row, seed, given = sweeps.arguments(table, options.given)
-    cells = sweeps.chain(table, profile, row, seed, given, runs=options.runs, data=options.data)
+    table = sweeps.with_switches(table, profile, row, given)
+    cells = sweeps.chain(table, profile, row.name, seed, runs=options.runs, data=options.data)
     shown = mirror.Mirrors(cells, table, profile, mirror.mode(options.wandb))
     todo = [cell for cell in cells if _to_run(cell, options.retry)]
     stopped = False
     if todo and not any(cell.state in ("failed", "diverged") for cell in cells if cell not in todo):
         plan.require_data(todo, profile)
+        shown.follow()  # opens the run while the pool imports
         stopped = _train(todo, options.threads, shown)
     shown.finish()
     state = next((cell for cell in cells if cell.state != "done"), cells[-1])
