@@ -14,7 +14,7 @@ OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS))
 PLACE   = $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data $(DATA))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test faults full-size toy clip report clean
+.PHONY: help setup check format test faults wandb full-size toy clip report clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ full-size: $(VENV)/.ready ## loading and scoring at RefCOCO's real size, with th
 
 faults: $(VENV)/.ready ## the long fault tests: kill -9 of real training, several times
 	@$(VENV)/bin/pytest -n 0 -m slow tests/faults
+
+wandb: $(VENV)/.ready ## the long tests with real wandb agents (offline; RISLAB_TOOLS: the folder of wandb_stub.py)
+	@$(VENV)/bin/pytest -n 0 -m slow tests/e2e/test_wandb.py
 
 toy: $(VENV)/.ready ## write the toy world to toy/
 	@$(RISLAB) data toy --out toy

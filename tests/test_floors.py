@@ -60,6 +60,18 @@ def test_no_method_imports_another() -> None:
                 assert parts[2] == path.parent.name, f"{path} imports {name}"
 
 
+def test_wandb_stays_with_the_launcher() -> None:
+    """A mirror of trial directories: were it inside of training, a fault of wandb's could be a trial's."""
+    found = {
+        str(path.relative_to(ROOT / "rislab"))
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "wandb" for alias in node.names))
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "wandb")
+    }
+    assert found == {"launch/mirror.py"}
+
+
 def test_every_room_has_a_floor() -> None:
     rooms = {p.stem for p in (ROOT / "rislab").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
     assert rooms - {"__init__"} == set(LEVEL)
@@ -77,6 +89,8 @@ def test_files_stay_readable() -> None:
         ["ablate", "plan", "cris"],
         ["ablate", "status", "cris"],
         ["ablate", "run", "--help"],
+        ["ablate", "trial", "--help"],
+        ["ablate", "export-sweep", "cris"],
         ["data", "--help"],
     ],
     ids=" ".join,

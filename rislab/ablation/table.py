@@ -209,7 +209,7 @@ def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[
         if not row["name"] or any(c in row["name"] for c in "/[] ") or "--" in row["name"]:
             yield (*place, "name"), f"{who}: a name may not hold blanks, '/', brackets or '--'"
         for key, value in row["switches"].items():
-            wrong = _switch(key, value, parts)
+            wrong = switch_mistake(key, value, parts)
             if wrong:
                 yield (*place, "switches", key), f"{who}: {wrong}"
         for column, cells in row.get("paper", {}).items():
@@ -253,8 +253,8 @@ def _metric(name: str, known: Sequence[str], stages: Sequence[str]) -> str | Non
     return None
 
 
-def _switch(key: str, value: Any, parts: dict[str, dict[str, Any]]) -> str | None:
-    """What is wrong with a switch, or None. It is followed through the classes of the first profile's config."""
+def switch_mistake(key: str, value: Any, parts: dict[str, dict[str, Any]]) -> str | None:
+    """What is wrong with a switch, or None. It is followed through the classes of `parts`, a config's model and data."""
     part, *path = dotted(key).split(".")
     if part not in PARTS or path[:1] != ["init_args"] or len(path) < 2:
         return f"switch {key!r} must begin with {' or '.join(f'{p}.' for p in PARTS)}"

@@ -47,6 +47,7 @@ class TrialDir:
         self.curves = path / "log" / "metrics.csv"
         self.stdout = path / "log" / "stdout.txt"
         self.lock_file = path / "lock"
+        self.mirror_file = path / "wandb.json"
         self.job_file = path / "job.json"
         self.cancel_file = path / "cancelled.json"
         self.attempts = Attempts(path / "attempts.jsonl")
@@ -128,8 +129,18 @@ class TrialDir:
     def forget(self) -> None:
         """Start from nothing next time. Raises TrialBusyError."""
         with self.locked():
-            results = (self.metrics_file, self.scores_file, self.provenance_file, self.status_file, self.identity)
-            for path in (*self.checkpoints.glob("*.ckpt"), *results, self.curves, self.cancel_file, self.job_file):
+            results = (
+                self.metrics_file,
+                self.scores_file,
+                self.provenance_file,
+                self.status_file,
+                self.identity,
+                self.mirror_file,
+                self.curves,
+                self.cancel_file,
+                self.job_file,
+            )
+            for path in (*self.checkpoints.glob("*.ckpt"), *results):
                 path.unlink(missing_ok=True)
             self.attempts.forgive()
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rislab.cli.ablate import mending, planning, reporting, running, tidying, watching
+from rislab.cli.ablate import mending, planning, reporting, running, sweeping, tidying, watching
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -12,16 +12,18 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("table", metavar="TABLE", help="a name (cris: ablations/cris.yaml) or a file")
     common.add_argument("--profile", help="scale of the table (default: its first)")
-    common.add_argument("--seeds", metavar="N|A,B", help="how many seeds, or which (default: the table's)")
-    common.add_argument("--rows", metavar="A,B", help="only these rows")
     common.add_argument("--data", metavar="DIR", help="where the data set lies")
     common.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="trials (default: %(default)s)")
+    choice = argparse.ArgumentParser(add_help=False)
+    choice.add_argument("--seeds", metavar="N|A,B", help="how many seeds, or which (default: the table's)")
+    choice.add_argument("--rows", metavar="A,B", help="only these rows")
 
-    def action(name: str, text: str, example: str) -> argparse.ArgumentParser:
+    def action(name: str, text: str, example: str, chooses: bool = True) -> argparse.ArgumentParser:
+        parents = [common, choice] if chooses else [common]
         return actions.add_parser(
-            name, parents=[common], help=text, description=text, epilog=f"example: rislab ablate {name} {example}"
+            name, parents=parents, help=text, description=text, epilog=f"example: rislab ablate {name} {example}"
         )
 
-    for module in (planning, running, watching, reporting, mending):
+    for module in (planning, running, watching, reporting, mending, sweeping):
         module.add(action)
     tidying.add(actions)

@@ -1,8 +1,7 @@
 """Which table, which of its rows and seeds, and where trials lie: what every action asks first."""
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rislab.errors import ConfigError
 
@@ -10,8 +9,14 @@ if TYPE_CHECKING:
     from rislab.ablation.plan import Planned
     from rislab.ablation.table import Profile, Table
 
-Action = Callable[[str, str, str], argparse.ArgumentParser]
-"""Makes the parser of an action from its name, what it does, and the arguments of an example."""
+
+class Action(Protocol):
+    def __call__(self, name: str, text: str, example: str, chooses: bool = True) -> argparse.ArgumentParser:
+        """The parser of an action, from its name, what it does, and the arguments of an example.
+
+        chooses: whether it is about rows and seeds that --rows and --seeds choose.
+        """
+
 
 COLOURS = {
     "done": "green",
@@ -29,13 +34,20 @@ COLOURS = {
 
 def load(options: argparse.Namespace) -> "tuple[Table, Profile, list[int], list[Planned]]":
     """The table, its profile, the seeds and the trials that a command line asks for. Raises ConfigError."""
-    from rislab.ablation import plan, table
+    from rislab.ablation import plan
 
-    loaded = table.load(table.find(options.table))
-    profile = loaded.profile(options.profile or next(iter(loaded.profiles)))
+    loaded, profile = load_table(options)
     seeds = list(loaded.seeds) if options.seeds is None else _seeds(options.seeds)
     rows = options.rows.split(",") if options.rows else None
     return loaded, profile, seeds, plan.plan(loaded, profile, seeds, options.runs, rows, options.data)
+
+
+def load_table(options: argparse.Namespace) -> "tuple[Table, Profile]":
+    """The table and the profile of it that a command line asks for. Raises ConfigError."""
+    from rislab.ablation import table
+
+    loaded = table.load(table.find(options.table))
+    return loaded, loaded.profile(options.profile or next(iter(loaded.profiles)))
 
 
 def _seeds(text: str) -> list[int]:
