@@ -15,7 +15,7 @@ from rislab.data.semantic import SemanticData, SemanticProtocol
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.data.vocabulary import Tree, benchmark, class_names, fitted
 from rislab.errors import ConfigError, DataError
-from rislab.nn.sliding import boxes, label_map, starts
+from rislab.nn.sliding import NO_MARGINS, boxes, label_map, starts
 from tests.worlds import ROOT, rislab
 
 CLASSES = {
@@ -158,7 +158,8 @@ def test_a_label_map_needs_few_classes_at_a_time_and_ties_go_to_the_first() -> N
     image = torch.zeros(3, 32, 32)
     expected = torch.nn.functional.interpolate(scores, (32, 32), mode="bilinear", align_corners=False)
     for at_once in (1, 4, 9):
-        assert torch.equal(label_map(lambda _: scores, image, (32, 32), 32, 16, at_once), expected[0].argmax(0))
+        found = label_map(lambda _: (scores, NO_MARGINS), image, (32, 32), 32, 16, at_once)
+        assert torch.equal(found, expected[0].argmax(0))
 
 
 def test_toy_world_is_a_voc_tree(tmp_path: Path) -> None:
