@@ -34,7 +34,7 @@ def voc(root: Path, names: list[str]) -> Path:
     """VOC2012 with these pictures in val."""
     folder = root / "VOCdevkit" / "VOC2012"
     for name in names:
-        put(folder / "JPEGImages" / f"{name}.jpg", np.full((9, 12, 3), 90))
+        put(folder / "JPEGImages" / f"{name}.jpg", np.random.default_rng(0).integers(0, 256, (9, 12, 3)))
         put(
             folder / "SegmentationClass" / f"{name}.png",
             np.array([[0, 1, 255]]).repeat(4, 1).repeat(9, 0),
