@@ -78,7 +78,7 @@ def class_names(file: str, name_set: str) -> tuple[str, ...]:
     renames: dict[str, dict[str, str]] = {"mmseg": {}} | content["renames"]
     if name_set not in renames:
         raise ConfigError(
-            f"{file} has no names {name_set!r}; there are {', '.join(renames)}{nearest(name_set, renames)}"
+            f"no names {name_set!r} of {file} were found in a source; there are {', '.join(renames)}{nearest(name_set, renames)}"
         )
     changed = renames[name_set]
     return tuple(changed.get(name, name) for name in content["mmseg"])

@@ -117,6 +117,8 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         benchmark("voc12")
     with pytest.raises(ConfigError, match="there are mmseg, groupvit"):
         class_names("voc", "tcl")
+    with pytest.raises(ConfigError, match="no names 'groupvit' of coco_stuff were found in a source; there are mmseg"):
+        SemanticData(str(tmp_path), "coco_stuff", SemanticProtocol.groupvit)
 
 
 def test_a_raw_value_in_a_gap_is_an_error(tmp_path: Path) -> None:
@@ -132,6 +134,7 @@ def test_renames_keep_the_order() -> None:
         ("pottedplant", "plant"),
         ("tvmonitor", "monitor"),
     ]
+    assert class_names("coco_things", "groupvit") == class_names("coco_stuff", "mmseg")[:80], "GroupViT renames nothing"
 
 
 @pytest.mark.parametrize(
