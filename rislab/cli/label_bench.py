@@ -71,7 +71,8 @@ def run_labels(options: argparse.Namespace) -> int:
                     )
                 if options.loop:
                     entry["ratio"] = {
-                        name: entry["loop"][name] / max(entry["rislab"][name], 1e-9) for name in ("seconds", "grown_mb")
+                        name: entry["loop"][name] / max(entry["rislab"][name], 1e-9)
+                        for name in ("seconds", "cpu_seconds", "grown_mb")
                     }
                     entry["same_label_percent"] = agreement(*files.values())
                 found.append(entry)

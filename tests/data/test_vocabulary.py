@@ -197,6 +197,11 @@ def test_methods_are_scored_on_it_as_typed(method: str, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert (found["benchmark"], found["protocol"], found["names"]) == ("toy world, toy VOC (18)", "toy", "mmseg")
     assert found["splits"]["val"]["images"] == 4
+    kept = json.loads((tmp_path / "predictions" / "label_maps.json").read_text())
+    assert sorted(one["image_id"] for one in kept) == [0, 1, 2, 3]
+    assert all(
+        (tmp_path / "predictions" / one[what]).is_file() for one in kept for what in ("image", "target", "prediction")
+    )
     rows = pq.read_table(tmp_path / "scores.parquet").to_pydict()
     union: dict[int, tuple[int, int]] = {}
     for c, i, p, t in zip(rows["class"], rows["intersection"], rows["prediction"], rows["target"], strict=True):
