@@ -51,8 +51,8 @@ format: $(VENV)/.ready ## put the code into its form
 test: $(VENV)/.ready ## all tests but the long ones
 	@$(VENV)/bin/pytest
 
-full-size: $(VENV)/.ready ## loading and scoring at RefCOCO's real size, with the figures
-	@$(VENV)/bin/pytest -n 0 -s -m slow tests/data/test_full_size.py
+full-size: $(VENV)/.ready ## loading and scoring at the real sizes of RefCOCO and COCO-Stuff, with the figures
+	@$(VENV)/bin/pytest -n 0 -s -m slow tests/data/test_full_size.py tests/metrics/test_full_size.py
 
 faults: $(VENV)/.ready ## the long fault tests: kill -9 of real training, several times
 	@$(VENV)/bin/pytest -n 0 -m slow tests/faults

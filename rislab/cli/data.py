@@ -4,13 +4,14 @@ import argparse
 import json
 from pathlib import Path
 
-from rislab.cli import datasets, packing
+from rislab.cli import checking, datasets, packing
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("data", help="check, compare and draw data sets; write the toy world")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
+    checking.add_parser(actions)
     datasets.add_parsers(actions)
     packing.add_parser(actions)
 

@@ -1,4 +1,4 @@
-"""`rislab data check|leaks|show`: what a data folder holds, what a training mixture shares with its tests, samples drawn."""
+"""`rislab data leaks|show`: what a training mixture shares with its tests, samples drawn."""
 
 import argparse
 import json
@@ -14,24 +14,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from rislab.data.annotations import Reference
-    from rislab.data.checking import Check, SetCheck
     from rislab.data.refer import Refer
 
 
 def add_parsers(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    check = actions.add_parser(
-        "check",
-        help="what a data folder holds, what is missing, what is wrong",
-        description="Count every split of every data set in DIR, compare with the published counts, decode every picture, and "
-        "list the faults of the annotation files. Nothing is changed.",
-        epilog="example: rislab data check DATA --json > check.json",
-    )
-    check.add_argument("folder", type=Path, metavar="DIR", help="data root, or one data set's own folder")
-    check.add_argument("--no-pictures", action="store_true", help="do not decode the pictures, which takes minutes")
-    check.add_argument("--strict", action="store_true", help="exit with 2 when anything is wrong or missing")
-    check.add_argument("--json", action="store_true", help="print JSON")
-    check.set_defaults(run=run_check)
-
     leaks = actions.add_parser(
         "leaks",
         help="images, objects and sentences that training shares with evaluation",
@@ -60,81 +46,6 @@ def add_parsers(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     show.add_argument("--seed", type=int, default=0, metavar="K", help="which samples (default: %(default)s)")
     show.add_argument("--out", type=Path, required=True, metavar="PNG")
     show.set_defaults(run=run_show)
-
-
-def run_check(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from rislab.data.checking import check
-
-    with Progress(transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task("pictures", total=None)
-        found = check(
-            options.folder,
-            not options.no_pictures,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    if options.json:
-        print(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
-    else:
-        _show_check(found)
-    return 2 if options.strict and not found.is_sound else 0
-
-
-def _show_check(found: "Check") -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
-    console = Console(highlight=False)
-    for one in found.data_sets:
-        _show_set(one)
-    for absent in found.absent:
-        console.print(f"\n[dim]{absent['title']} is not there. Needed:[/dim]")
-        for file in absent["files"]:
-            console.print(f"  {escape(file)}", soft_wrap=True)
-        console.print(
-            f"  annotations: {absent['get']['annotations']}; pictures: {absent['get']['pictures']}", soft_wrap=True
-        )
-
-
-def _show_set(one: "SetCheck") -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    names = ("split", "images", "references", "expressions", "no target", "no pixel", "published")
-    table = Table(*names, box=box.SIMPLE_HEAD)
-    for column in table.columns[1:6]:
-        column.justify = "right"
-    for name, split in one.splits.items():
-        published = "[yellow]differs[/yellow]" if split.deviates else "agrees" if split.published else ""
-        numbers = (split.images, split.references, split.expressions, split.zero_target, split.zero_area)
-        table.add_row(name, *map(str, numbers), published)
-    console.print(f"\n[bold]{one.title}[/bold]  {escape(one.references_file)}", soft_wrap=True)
-    console.print(table)
-    for name, split in one.splits.items():
-        if split.deviates:
-            console.print(f"[yellow]{name}: {split.deviates}[/yellow]", soft_wrap=True)
-    if one.missing_splits:
-        console.print(f"[yellow]splits of the release that are missing: {', '.join(one.missing_splits)}[/yellow]")
-    pictures = one.pictures
-    if pictures.missing or pictures.unreadable:
-        unread = f", {pictures.unreadable} unreadable" if pictures.unreadable else ""
-        console.print(f"[yellow]of {pictures.expected} pictures {pictures.missing} are missing{unread}[/yellow]")
-        for example in pictures.examples:
-            console.print(f"  {escape(example)}", soft_wrap=True)
-    else:
-        state = "there and whole" if pictures.unreadable is not None else "there"
-        console.print(f"all {pictures.expected} pictures are {state}")
-    for fault in one.faults:
-        console.print(f"[red]{fault.count} x {fault.kind}[/red]")
-        for example in fault.examples:
-            console.print(f"  {escape(example)}", soft_wrap=True)
-    for note, number in one.notes.items():
-        console.print(f"[dim]{number} {note}[/dim]")
 
 
 def run_leaks(options: argparse.Namespace) -> int:

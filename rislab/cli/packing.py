@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from rislab.cli import label_bench
 from rislab.cli.selecting import add_selection
 
 
@@ -69,20 +70,7 @@ def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     step.add_argument("--json", action="store_true", help="print JSON")
     step.set_defaults(run=run_step)
 
-    labels = actions.add_parser(
-        "labels",
-        help="a label map of many classes: time and memory",
-        description="Label one picture of noise by TCL's windows with random weights, in a process of its own.",
-        epilog="example: rislab bench labels --config experiments/tcl/cc12m.yaml --classes 21 81 171",
-    )
-    labels.add_argument("--config", type=Path, required=True, metavar="YAML", help="experiments/METHOD/*.yaml")
-    labels.add_argument(
-        "--classes", type=int, nargs="+", default=[21, 81, 171], metavar="N", help="(default: 21 81 171)"
-    )
-    labels.add_argument("--size", type=int, nargs=2, default=[448, 448], metavar=("H", "W"), help="(default: 448 448)")
-    labels.add_argument("--loop", action="store_true", help="beside a loop over the classes, which takes many minutes")
-    labels.add_argument("--json", action="store_true", help="print JSON")
-    labels.set_defaults(run=run_labels)
+    label_bench.add_parser(actions)
 
 
 def run_pack(options: argparse.Namespace) -> int:
@@ -198,37 +186,5 @@ def run_step(options: argparse.Namespace) -> int:
     ):
         ours, theirs = getattr(one, field), getattr(other, field)
         table.add_row(label, f"{ours:.4g}", f"{theirs:.4g}", f"{theirs / max(ours, 1e-12):.2f}")
-    Console(highlight=False).print(table)
-    return 0
-
-
-def run_labels(options: argparse.Namespace) -> int:
-    import yaml
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from rislab.errors import ConfigError
-    from rislab.training.step_bench import in_a_process_of_its_own
-
-    recipe = (yaml.safe_load(options.config.read_text()) or {}).get("model")
-    if not recipe:
-        raise ConfigError(f"{options.config}: no model")
-    height, width = options.size
-    found: dict[str, dict[str, float]] = {}
-    with Console(stderr=True).status("measuring"):
-        for classes in options.classes:
-            for how in ("rislab", "loop") if options.loop else ("rislab",):
-                found[f"{classes} classes, {how}"] = in_a_process_of_its_own(
-                    "rislab.training.label_bench", recipe=recipe, classes=classes, height=height, width=width, how=how
-                )
-    if options.json:
-        print(json.dumps(found, indent=1))
-        return 0
-    table = Table(f"{height} x {width}", "seconds", "memory grown, MiB", box=box.SIMPLE_HEAD)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, cost in found.items():
-        table.add_row(name, f"{cost['seconds']:.2f}", f"{cost['grown_mb']:.0f}")
     Console(highlight=False).print(table)
     return 0

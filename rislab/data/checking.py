@@ -6,7 +6,7 @@ Faults looked for are those that the official files and readers are known to hav
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,15 +14,14 @@ from typing import Any
 
 from rislab.data import annotations, masks
 from rislab.data.annotations import Annotation, Fault, Faults, Reference
+from rislab.data.checking_shards import ShardCheck, check_shards
+from rislab.data.checking_trees import TreeCheck, absent, check_trees
+from rislab.data.checks import EXAMPLES, FaultCount, PictureCheck, Progress
 from rislab.data.images import ImageRecord
-from rislab.data.locate import Place, places
+from rislab.data.locate import Place, search
 from rislab.data.published import Counts, count, data_set, deviation, known
 from rislab.data.refer import Refer
 from rislab.errors import DataError
-
-Progress = Callable[[int, int], None]
-EXAMPLES = 5
-"""How many records of a kind of fault are named."""
 
 
 @dataclass
@@ -36,25 +35,6 @@ class SplitCheck:
     zero_area: int
     published: dict[str, int | None] | None
     deviates: str
-
-
-@dataclass
-class FaultCount:
-    """One kind of fault: how often, and the first few."""
-
-    kind: str
-    count: int
-    examples: list[str]
-
-
-@dataclass
-class PictureCheck:
-    """Pictures of the references. unreadable includes truncated files and those of another size than annotated."""
-
-    expected: int
-    missing: int
-    unreadable: int | None
-    examples: list[str]
 
 
 @dataclass
@@ -78,43 +58,69 @@ class SetCheck:
 
 @dataclass
 class Check:
-    """`data_sets` that are there; `absent`: known ones that are not, with the files that they need and where to get them."""
+    """`data_sets` (referring), `benchmarks` (label maps) and `shards` that are there.
+
+    absent: known ones that are not, of the kinds of which there are some, with the files that they need and where to get them.
+    """
 
     folder: str
     data_sets: list[SetCheck] = field(default_factory=list)
+    benchmarks: list[TreeCheck] = field(default_factory=list)
+    shards: list[ShardCheck] = field(default_factory=list)
     absent: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def is_sound(self) -> bool:
         """Whether nothing that is there is wrong: no fault, no missing or unreadable picture, no deviating count."""
+        checked: list[SetCheck | TreeCheck] = [*self.data_sets, *self.benchmarks]
         return all(
             not (s.faults or s.missing_splits or s.pictures.missing or s.pictures.unreadable)
             and not any(split.deviates for split in s.splits.values())
-            for s in self.data_sets
-        )
+            for s in checked
+        ) and all(one.is_sound for one in self.shards)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"is_sound": self.is_sound}
 
 
 def check(folder: Path, decode: bool = True, progress: Progress | None = None) -> Check:
-    """Look at every data set in `folder` (a data root, or one data set's own folder).
+    """Look at every data set, benchmark and shard in `folder` (a data root, or one data set's own folder).
 
     decode: also decode every picture that is referred to, which takes minutes for a real set.
-    progress: called with (pictures done, pictures in all), data set by data set.
+    progress: called with (done, in all), data set by data set.
     Raises DataError when nothing is there, or a file cannot be read at all.
     """
-    there = places(folder)
-    result = Check(str(folder), [_check_set(place, decode, progress) for place in there])
-    if not (folder / "instances.json").exists():
-        for name in known().keys() - {place.dataset for place in there}:
-            absent = known()[name]
-            split_by = next(iter(absent.partitions), "unc")
-            files = [f"{name}/instances.json", f"{name}/{absent.file_names(split_by)[0]}"]
-            get = {"annotations": absent.annotations, "pictures": absent.pictures}
-            result.absent.append({"dataset": name, "title": absent.title, "files": files, "get": get})
-        result.absent.sort(key=lambda entry: str(entry["dataset"]))
+    there = search(folder)
+    result = Check(
+        str(folder),
+        [_check_set(place, decode, progress) for place in there],
+        check_trees(folder, decode, progress),
+        check_shards(folder, decode, progress),
+    )
+    if not (result.data_sets or result.benchmarks or result.shards):
+        raise DataError(
+            f"{folder}: holds no referring data set, no benchmark of label maps and no image-text shards; expected "
+            "refcoco/instances.json and refcoco/refs(unc).p in it, VOCdevkit/VOC2012, NAME-000000.tar or alike"
+        )
+    if there and not (folder / "instances.json").exists():
+        result.absent += sorted(_absent(there), key=lambda entry: str(entry["dataset"]))
+    if result.benchmarks and not _is_one_folder(folder, result.benchmarks):
+        result.absent += absent(folder)
     return result
+
+
+def _absent(there: Sequence[Place]) -> Iterator[dict[str, Any]]:
+    for name in known().keys() - {place.dataset for place in there}:
+        missing = known()[name]
+        split_by = next(iter(missing.partitions), "unc")
+        files = [f"{name}/instances.json", f"{name}/{missing.file_names(split_by)[0]}"]
+        get = {"annotations": missing.annotations, "pictures": missing.pictures}
+        yield {"dataset": name, "title": missing.title, "files": files, "get": get}
+
+
+def _is_one_folder(folder: Path, found: Sequence[TreeCheck]) -> bool:
+    """Whether a benchmark's own folder was given, or a generated world: then nobody misses the others."""
+    return any(Path(tree.folder) == folder or "toy_voc" in tree.benchmarks for tree in found)
 
 
 def _check_set(place: Place, decode: bool, progress: Progress | None) -> SetCheck:

@@ -32,16 +32,22 @@ class Place:
 
 def places(folder: Path) -> list[Place]:
     """Every partition of every data set in `folder`, a data root or one data set's own folder. Raises DataError for none."""
+    found = search(folder)
+    if not found:
+        raise DataError(
+            f"{folder}: holds no referring data set; expected refcoco/instances.json and refcoco/refs(unc).p in it, or alike"
+        )
+    return found
+
+
+def search(folder: Path) -> list[Place]:
+    """The same, or none. Raises DataError when there is no such folder."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     homes = [folder.resolve()] if (folder / "instances.json").exists() else sorted(folder.iterdir())
     found = [
         Place(home.parent, home.name, split_by) for home in homes if home.is_dir() for split_by in partitions(home)
     ]
-    if not found:
-        raise DataError(
-            f"{folder}: holds no referring data set; expected refcoco/instances.json and refcoco/refs(unc).p in it, or alike"
-        )
     return sorted(found, key=lambda place: (place.dataset != FIRST, place.dataset, _rank(place)))
 
 

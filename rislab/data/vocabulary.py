@@ -6,7 +6,7 @@ a score by several points: mmsegmentation's strings, which TCL takes as they are
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -16,12 +16,14 @@ import cv2
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from rislab.data import benchmarks
 from rislab.errors import ConfigError, DataError, nearest
 
 IGNORE = 255
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for files that are no picture, or only a part of one."""
 NAMES = Path(__file__).parent / "names"
 
 
@@ -36,6 +38,7 @@ class Benchmark:
     raw, raw_labels: label files of the release before the usual conversion, and what each value means; used where `labels`
         is absent.
     split_folders: what a split's folder is called, if not by the split. counts: published numbers of pictures.
+    get: where to get it.
     """
 
     title: str
@@ -50,13 +53,19 @@ class Benchmark:
     raw_labels: Mapping[int, int] = field(default_factory=dict)
     split_folders: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    get: str = ""
+
+
+def known() -> list[str]:
+    """Names of the benchmarks."""
+    return [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
 
 
 def benchmark(name: str) -> Benchmark:
     """Raises ConfigError naming the nearest one."""
-    known = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
-    if name not in known:
-        raise ConfigError(f"no benchmark {name!r}; there are {', '.join(known)}{nearest(name, known)}")
+    there = known()
+    if name not in there:
+        raise ConfigError(f"no benchmark {name!r}; there are {', '.join(there)}{nearest(name, there)}")
     found = importlib.import_module(f"{benchmarks.__name__}.{name}").BENCHMARK
     assert isinstance(found, Benchmark)
     return found
@@ -69,7 +78,7 @@ def class_names(file: str, name_set: str) -> tuple[str, ...]:
     renames: dict[str, dict[str, str]] = {"mmseg": {}} | content["renames"]
     if name_set not in renames:
         raise ConfigError(
-            f"{file} has no names {name_set!r}; there are {', '.join(renames)}{nearest(name_set, renames)}"
+            f"no names {name_set!r} of {file} were found in a source; there are {', '.join(renames)}{nearest(name_set, renames)}"
         )
     changed = renames[name_set]
     return tuple(changed.get(name, name) for name in content["mmseg"])
@@ -108,17 +117,20 @@ class Tree:
 
     def items(self, split: str) -> list[Item]:
         """Raises DataError: no such split, pictures or label maps that are not there (the first of them, and how many)."""
-        names = self._names(split)
-        found, missing = [], []
-        for name in names:
+        found = self.listed(split)
+        missing = [path for item in found for path in (item.image, item.label) if not path.is_file()]
+        if missing:
+            raise DataError(f"{self.of.title}, {split}: {len(missing)} files are missing, the first is {missing[0]}")
+        return found
+
+    def listed(self, split: str) -> list[Item]:
+        """The same, whether the files are there or not. Raises DataError: no such split."""
+        found = []
+        for name in self._names(split):
             image, label = self._path(self.of.images, split, name), self._path(self.of.labels, split, name)
             raw = None if self.of.raw is None else self._path(self.of.raw, split, name)
             is_raw = not label.is_file() and raw is not None and raw.is_file()
-            item = Item(name, image, raw if is_raw and raw is not None else label, is_raw)
-            missing += [path for path in (item.image, item.label) if not path.is_file()]
-            found.append(item)
-        if missing:
-            raise DataError(f"{self.of.title}, {split}: {len(missing)} files are missing, the first is {missing[0]}")
+            found.append(Item(name, image, raw if is_raw and raw is not None else label, is_raw))
         return found
 
     def _names(self, split: str) -> Sequence[str]:
@@ -138,11 +150,15 @@ class Tree:
         """uint8 [h, w]: 0 .. classes - 1, and 255 where nothing is scored. Raises DataError for a value that means nothing."""
         values = read_labels(item.label)
         table, valid = self._table(item.is_raw, classes)
-        seen = np.flatnonzero(np.bincount(values.ravel(), minlength=256))
-        wrong = [int(value) for value in seen if not valid[value]]
+        wrong = [value for value in np.unique(values).tolist() if not valid[value]]
         if wrong:
             raise DataError(f"{item.label}: value {wrong[0]} is no label of {self.of.title} ({classes} classes)")
         return table[values]
+
+    def meaningless(self, values: Iterable[int], is_raw: bool, classes: int) -> list[int]:
+        """Those of some stored values that are no label."""
+        _, valid = self._table(is_raw, classes)
+        return [value for value in values if not valid[value]]
 
     def _table(self, is_raw: bool, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """What each stored value means, looked up at once: a map applied value by value would map what it has mapped."""
@@ -165,7 +181,7 @@ def read_labels(path: Path) -> NDArray[np.uint8]:
             if picture.mode not in ("P", "L"):
                 raise DataError(f"{path}: a label map has one byte a pixel, this one is {picture.mode}")
             return np.array(picture)
-    except (OSError, UnidentifiedImageError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: not a readable label map ({error})") from error
 
 
@@ -174,7 +190,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as picture:
             return np.array(picture.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: not a readable picture ({error})") from error
 
 

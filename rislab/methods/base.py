@@ -18,7 +18,7 @@ from rislab.data.batch import Batch
 from rislab.data.geometry import Geometry
 from rislab.data.semantic import LabelBatch
 from rislab.errors import ConfigError, DivergedError
-from rislab.nn.sliding import label_map
+from rislab.nn.sliding import NO_MARGINS, Margins, label_map
 
 TRUNK = "rislab_trunk"
 """Key of a checkpoint under which the sha256 of the frozen weights stands."""
@@ -130,6 +130,13 @@ class TextSegmenter(L.LightningModule):
         logits = self.segment(images, list(names) * rows, index)
         return logits.view(rows, len(names), *logits.shape[1:])
 
+    def window_scores(self, images: Tensor, names: Sequence[str]) -> tuple[Tensor, Margins]:
+        """`segment_vocabulary` at the network's own stride, and what it covers around the images.
+
+        For a network that pads: cutting its margins off needs full size, which is not to be had for all classes at once.
+        """
+        return self.segment_vocabulary(images, names), NO_MARGINS
+
     def with_background(self, scores: Tensor) -> Tensor:
         """Scores of names [I, C, h, w] -> [I, 1 + C, h, w] with the background's first: here, where no mask would be drawn."""
         level = math.log(self.mask_threshold / (1 - self.mask_threshold))
@@ -138,12 +145,12 @@ class TextSegmenter(L.LightningModule):
     def label(self, batch: LabelBatch) -> list[Tensor]:
         """The class of each pixel, int64 [h, w] at the original size, of each picture: the benchmark's windows and names."""
 
-        def ask(window: Tensor) -> Tensor:
+        def ask(window: Tensor) -> tuple[Tensor, Margins]:
             if not self.any_size:
                 frame = F.interpolate(window.float(), self.geometry.size, mode="bilinear", antialias=True)
                 window = frame.round().clamp(0, 255).to(torch.uint8)
-            scores = self.segment_vocabulary(window, batch.names)
-            return self.with_background(scores) if batch.has_background else scores
+            scores, margins = self.window_scores(window, batch.names)
+            return self.with_background(scores) if batch.has_background else scores, margins
 
         viewing = batch.viewing
         return [

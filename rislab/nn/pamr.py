@@ -11,6 +11,7 @@ from torch import Tensor
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 EPS = 1e-8
+CLASSES_AT_ONCE = 8
 
 
 def neighbours(x: Tensor, dilations: Sequence[int], centre: bool = False) -> Iterator[Tensor]:
@@ -51,15 +52,25 @@ def affinity(image: Tensor, dilations: Sequence[int] = DILATIONS) -> Tensor:
 
 @torch.no_grad()
 def pamr(image: Tensor, masks: Tensor, iterations: int = 10, dilations: Sequence[int] = DILATIONS) -> Tensor:
-    """Masks [B, C, h, w], refined towards the edges of a picture [B, K, h, w] of the same size.
+    """Masks [B, C, h, w], refined towards the edges of a picture [B, K, h, w] of the same size."""
+    return refined(affinity(image, dilations), masks, iterations, dilations)
+
+
+@torch.no_grad()
+def refined(weights: Tensor, masks: Tensor, iterations: int = 10, dilations: Sequence[int] = DILATIONS) -> Tensor:
+    """Masks [B, C, h, w] by the affinity [B, 8 len(dilations), h, w] of their picture.
 
     Classes do not see one another. Neighbours are added up one after the other, so memory is that of two masks and one affinity,
-    not of 48 masks.
+    not of 48 masks; and a few classes go through all iterations before the next, because they stay in the processor's cache.
     """
-    weights = affinity(image, dilations)
+    parts = [_refined(weights, part, iterations, dilations) for part in masks.split(CLASSES_AT_ONCE, dim=1)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _refined(weights: Tensor, masks: Tensor, iterations: int, dilations: Sequence[int]) -> Tensor:
     for _ in range(iterations):
-        refined = torch.zeros_like(masks)
+        total = torch.zeros_like(masks)
         for k, other in enumerate(neighbours(masks, dilations)):
-            refined.addcmul_(weights[:, k : k + 1], other)
-        masks = refined
+            total.addcmul_(weights[:, k : k + 1], other)
+        masks = total
     return masks

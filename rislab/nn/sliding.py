@@ -5,7 +5,7 @@ one is shifted back to end at the border; scores are summed and divided by how m
 size, and the largest wins.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from torch import Tensor
 
 Box = tuple[int, int, int, int]
 """y1, y2, x1, x2."""
+Margins = tuple[int, int, int, int]
+"""Pixels above, below, left and right of a window that its scores cover, too, because the network has padded it."""
+NO_MARGINS: Margins = (0, 0, 0, 0)
 
 
 def starts(size: int, window: int, stride: int) -> list[int]:
@@ -29,20 +32,29 @@ def boxes(height: int, width: int, window: int, stride: int) -> list[Box]:
     ]
 
 
-def mean_of_windows(maps: Sequence[Tensor], where: Sequence[Box], size: tuple[int, int]) -> Tensor:
-    """Maps [C, h, w] of windows, each at the network's own stride -> [C, H, W]."""
+def cut(large: Tensor, margins: Margins) -> Tensor:
+    """[..., H, W] without its margins."""
+    above, below, left, right = margins
+    return large[..., above : large.shape[-2] - below, left : large.shape[-1] - right]
+
+
+def mean_of_windows(
+    maps: Sequence[Tensor], where: Sequence[Box], size: tuple[int, int], margins: Margins = NO_MARGINS
+) -> Tensor:
+    """Maps [C, h, w] of windows, each at the network's own stride -> [C, H, W]. All windows of a picture are of one size."""
     total = maps[0].new_zeros(len(maps[0]), *size)
     seen = maps[0].new_zeros(1, *size)
+    above, below, left, right = margins
     for found, (y1, y2, x1, x2) in zip(maps, where, strict=True):
-        total[:, y1:y2, x1:x2] += F.interpolate(found[None], (y2 - y1, x2 - x1), mode="bilinear", align_corners=False)[
-            0
-        ]
+        covered = y2 - y1 + above + below, x2 - x1 + left + right
+        large = F.interpolate(found[None], covered, mode="bilinear", align_corners=False)[0]
+        total[:, y1:y2, x1:x2] += cut(large, margins)
         seen[:, y1:y2, x1:x2] += 1
     return total / seen
 
 
 def label_map(
-    ask: Callable[[Tensor], Tensor],
+    ask: Callable[[Tensor], tuple[Tensor, Margins]],
     image: Tensor,
     original_size: tuple[int, int],
     window: int,
@@ -51,26 +63,25 @@ def label_map(
 ) -> Tensor:
     """The class of each pixel, int64 [h0, w0].
 
-    ask: a window [1, 3, h, w] -> scores [1, C, h', w'] at the network's own stride. image: [3, H, W].
+    ask: a window [1, 3, h, w] -> scores [1, C, h', w'] at the network's own stride, and their margins. image: [3, H, W].
 
     Scores of all classes exist at the network's stride only (for a stride of 4: a sixteenth of the pixels); at full size there
     are those of `classes_at_once`, beside the best score so far.
     """
     where = boxes(image.shape[-2], image.shape[-1], window, stride)
-    maps = [ask(image[None, :, y1:y2, x1:x2])[0] for y1, y2, x1, x2 in where]
+    maps, margins = [], NO_MARGINS
+    for y1, y2, x1, x2 in where:
+        scores, margins = ask(image[None, :, y1:y2, x1:x2])
+        maps.append(scores[0])
     best = torch.full(original_size, -torch.inf, device=image.device)
     label = torch.zeros(original_size, dtype=torch.int64, device=image.device)
-    for first, scores in _at_full_size(maps, where, (image.shape[-2], image.shape[-1]), classes_at_once):
+    size = image.shape[-2], image.shape[-1]
+    for first in range(0, len(maps[0]), classes_at_once):
+        some = [found[first : first + classes_at_once].float() for found in maps]
+        scores = mean_of_windows(some, where, size, margins)
         large = F.interpolate(scores[None], original_size, mode="bilinear", align_corners=False)[0]
         value, index = large.max(0)
         better = value > best  # a tie goes to the first class
         best = torch.where(better, value, best)
         label = torch.where(better, index + first, label)
     return label
-
-
-def _at_full_size(
-    maps: Sequence[Tensor], where: Sequence[Box], size: tuple[int, int], at_once: int
-) -> Iterator[tuple[int, Tensor]]:
-    for first in range(0, len(maps[0]), at_once):
-        yield first, mean_of_windows([found[first : first + at_once].float() for found in maps], where, size)

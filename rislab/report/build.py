@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rislab.ablation.plan import Planned
 from rislab.ablation.table import Profile, Table
 from rislab.files import write_text
-from rislab.report import figures, text
+from rislab.report import figures, label_figures, text
 from rislab.report.results import collect
 from rislab.report.statistics import Verdict
 from rislab.report.view import View, title, view
@@ -61,4 +61,5 @@ def html(seen: View) -> str:
         legend=figures.legend(curves),
         watched=[(what, figures.line_chart(each, what), figures.legend(each)) for what, each in watched.items()],
         examples=figures.examples(seen.results),
+        label_examples=label_figures.label_examples(seen.results),
     )

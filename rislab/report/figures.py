@@ -159,8 +159,8 @@ def examples(results: Results) -> list[Example]:
             mask = _mask(said["prediction"])
             union = int((mask | truth).sum())
             iou = 100 * int((mask & truth).sum()) / union if union else 0.0
-            masks.append((label, _uri(_tinted(image, mask, PREDICTED)), iou))
-        lines.append(Example(wanted["text"], _uri(image), _uri(_tinted(image, truth, TRUTH)), tuple(masks)))
+            masks.append((label, data_uri(_tinted(image, mask, PREDICTED)), iou))
+        lines.append(Example(wanted["text"], data_uri(image), data_uri(_tinted(image, truth, TRUTH)), tuple(masks)))
     return lines
 
 
@@ -185,7 +185,8 @@ def _tinted(image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int
     return result.clip(0, 255).astype(np.uint8)
 
 
-def _uri(image: NDArray[np.uint8]) -> str:
+def data_uri(image: NDArray[np.uint8]) -> str:
+    """A JPEG, at most WIDEST wide."""
     picture = Image.fromarray(image)
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.BILINEAR)

@@ -139,6 +139,11 @@ class Cell:
         found = read_json(self.planned.trial.path / "predictions" / "predictions.json")
         return list(found) if isinstance(found, list) else []
 
+    def label_maps(self) -> list[dict[str, Any]]:
+        """Of the pictures that a benchmark of class names keeps; see `rislab.training.label_pictures`."""
+        found = read_json(self.planned.trial.path / "predictions" / "label_maps.json")
+        return list(found) if isinstance(found, list) else []
+
 
 @dataclass(frozen=True)
 class RowResult:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import numpy as np
@@ -17,7 +17,10 @@ from rislab.errors import ConfigError
 from rislab.files import replacing
 from rislab.metrics.classes import confusion
 from rislab.metrics.confusion import ClassScores
+from rislab.training.label_pictures import LabelPictures
 from rislab.training.scoring import Scorer, write_metrics
+
+Part = TypeVar("Part")
 
 COLUMNS = ("image_id", "class", "intersection", "prediction", "target")
 """Of scores.parquet: pixels of one class in one picture, for classes that are in its label or its prediction."""
@@ -25,17 +28,23 @@ COLUMNS = ("image_id", "class", "intersection", "prediction", "target")
 
 def scorer(data: EvaluatedData, folder: Path, predictions: int, export: Path | None) -> L.Callback:
     """The callback that writes a run's results."""
-    return ClassScorer(folder) if isinstance(data.evaluated, SemanticData) else Scorer(folder, predictions, export)
+    return (
+        ClassScorer(folder, predictions)
+        if isinstance(data.evaluated, SemanticData)
+        else Scorer(folder, predictions, export)
+    )
 
 
 class ClassScorer(L.Callback):
     """Keeps one confusion matrix a split; logs validation scores, writes test scores.
 
-    folder: where `scores.parquet` and, last of all, `metrics.json` go after a test.
+    folder: where `scores.parquet`, `predictions/` and, last of all, `metrics.json` go after a test.
+    predictions: how many pictures to keep label maps of.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, predictions: int) -> None:
         self.folder = folder
+        self.pictures = LabelPictures(predictions)
         self.scores: list[ClassScores] = []
         self.rows: list[list[NDArray[np.int64]]] = []
 
@@ -52,11 +61,13 @@ class ClassScorer(L.Callback):
 
     def _update(self, outputs: STEP_OUTPUT, batch: LabelBatch, split: int, keep: bool) -> None:
         assert isinstance(outputs, dict)
-        for number, found, label in zip(batch.ids, outputs["labels"], batch.labels, strict=True):
+        for number, image, found, label in zip(batch.ids, batch.images, outputs["labels"], batch.labels, strict=True):
             prediction = found.cpu().numpy()
             self.scores[split].update(prediction, label)
             if keep:
                 self.rows[split].append(counts(prediction, label, self.scores[split].classes, number))
+            if keep and split == 0:
+                self.pictures.offer(number, image.permute(1, 2, 0).cpu().numpy(), prediction, label)
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start(trainer, 1)
@@ -77,6 +88,7 @@ class ClassScorer(L.Callback):
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start(trainer, len(self._data(trainer).test_splits))
+        self.pictures = LabelPictures(self.pictures.count)
 
     def on_test_batch_end(
         self,
@@ -102,8 +114,10 @@ class ClassScorer(L.Callback):
             pl_module.log_dict(
                 {f"test/{split}/{name}": value for name, value in averages.items()}, add_dataloader_idx=False
             )
+        self.pictures.gather(gathered(trainer, self.pictures.kept))
         if not trainer.is_global_zero:
             return
+        self.pictures.write(self.folder / "predictions", data.classes)
         with replacing(self.folder / "scores.parquet") as temporary:
             pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
         write_metrics(self.folder, trainer.datamodule, splits, pl_module)  # type: ignore[attr-defined]  # as above
@@ -133,13 +147,19 @@ def named_iou(rows: NDArray[np.int64], classes: Sequence[str]) -> dict[str, floa
 def gathered_rows(trainer: L.Trainer, rows: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Rows of all processes, in the order of pictures."""
     own = np.concatenate(rows) if rows else np.zeros((0, len(COLUMNS)), np.int64)
-    if trainer.world_size > 1:
-        import torch.distributed
+    everything = np.concatenate(gathered(trainer, own))
+    return everything[np.lexsort((everything[:, 1], everything[:, 0]))]
 
-        parts: list[NDArray[np.int64]] = [own] * trainer.world_size
-        torch.distributed.all_gather_object(parts, own)
-        own = np.concatenate(parts)
-    return own[np.lexsort((own[:, 1], own[:, 0]))]
+
+def gathered(trainer: L.Trainer, own: Part) -> list[Part]:
+    """What each process has."""
+    if trainer.world_size == 1:
+        return [own]
+    import torch.distributed
+
+    parts = [own] * trainer.world_size
+    torch.distributed.all_gather_object(parts, own)
+    return parts
 
 
 def table(rows: NDArray[np.int64], split: str) -> pa.Table:

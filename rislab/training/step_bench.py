@@ -12,6 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rislab.data.batch import Batch
+from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
 from rislab.training.inference import build, without_pretraining
 
@@ -115,6 +116,10 @@ def in_a_process_of_its_own(module: str, **options: Any) -> dict[str, float]:
         [sys.executable, "-c", code, module, json.dumps(options)], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the measurement died")
+        last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the measurement died"
+        asked_wrongly = f"{ConfigError.__module__}.{ConfigError.__name__}: "
+        if last.startswith(asked_wrongly):
+            raise ConfigError(last.removeprefix(asked_wrongly))
+        raise RuntimeError(last)
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return found

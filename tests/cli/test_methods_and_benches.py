@@ -48,3 +48,20 @@ def test_bench_step_compares_frozen_with_trained() -> None:
     found = json.loads(done.stdout)
     assert found["all trained"]["trained_millions"] > 3 * found["as it is"]["trained_millions"]
     assert found["all trained"]["teraflops"] > found["as it is"]["teraflops"] > 0
+
+
+def test_bench_labels_compares_with_a_loop_over_the_classes() -> None:
+    tcl = ["bench", "labels", "--config", "experiments/tcl/toy_voc.yaml", "--size", "70", "100", "--classes", "6"]
+    done = rislab(*tcl, "--loop", "--pamr", "on", "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["measured"]
+    assert found["same_label_percent"] > 99.9
+    assert found["ratio"]["seconds"] == found["loop"]["seconds"] / found["rislab"]["seconds"]
+    for config, option, said in (
+        ("cris/toy", "--loop", "features of a picture serve every name, such as clip, maskclip and tcl; CRISTask has"),
+        ("maskclip/toy", "--pamr=on", "--pamr: MaskCLIPTask has no option pamr"),
+        ("tcl/toy", "--classes=0", "--classes is 0, expected 1 or more"),
+    ):
+        wrong = rislab("bench", "labels", "--config", f"experiments/{config}.yaml", "--classes", "2", option)
+        assert wrong.returncode == 2
+        assert said in wrong.stderr

@@ -15,7 +15,7 @@ from rislab.data.semantic import SemanticData, SemanticProtocol
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.data.vocabulary import Tree, benchmark, class_names, fitted
 from rislab.errors import ConfigError, DataError
-from rislab.nn.sliding import boxes, label_map, starts
+from rislab.nn.sliding import NO_MARGINS, boxes, label_map, starts
 from tests.worlds import ROOT, rislab
 
 CLASSES = {
@@ -117,6 +117,8 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         benchmark("voc12")
     with pytest.raises(ConfigError, match="there are mmseg, groupvit"):
         class_names("voc", "tcl")
+    with pytest.raises(ConfigError, match="no names 'groupvit' of coco_stuff were found in a source; there are mmseg"):
+        SemanticData(str(tmp_path), "coco_stuff", SemanticProtocol.groupvit)
 
 
 def test_a_raw_value_in_a_gap_is_an_error(tmp_path: Path) -> None:
@@ -132,6 +134,7 @@ def test_renames_keep_the_order() -> None:
         ("pottedplant", "plant"),
         ("tvmonitor", "monitor"),
     ]
+    assert class_names("coco_things", "groupvit") == class_names("coco_stuff", "mmseg")[:80], "GroupViT renames nothing"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +161,8 @@ def test_a_label_map_needs_few_classes_at_a_time_and_ties_go_to_the_first() -> N
     image = torch.zeros(3, 32, 32)
     expected = torch.nn.functional.interpolate(scores, (32, 32), mode="bilinear", align_corners=False)
     for at_once in (1, 4, 9):
-        assert torch.equal(label_map(lambda _: scores, image, (32, 32), 32, 16, at_once), expected[0].argmax(0))
+        found = label_map(lambda _: (scores, NO_MARGINS), image, (32, 32), 32, 16, at_once)
+        assert torch.equal(found, expected[0].argmax(0))
 
 
 def test_toy_world_is_a_voc_tree(tmp_path: Path) -> None:
@@ -193,6 +197,11 @@ def test_methods_are_scored_on_it_as_typed(method: str, tmp_path: Path) -> None:
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert (found["benchmark"], found["protocol"], found["names"]) == ("toy world, toy VOC (18)", "toy", "mmseg")
     assert found["splits"]["val"]["images"] == 4
+    kept = json.loads((tmp_path / "predictions" / "label_maps.json").read_text())
+    assert sorted(one["image_id"] for one in kept) == [0, 1, 2, 3]
+    assert all(
+        (tmp_path / "predictions" / one[what]).is_file() for one in kept for what in ("image", "target", "prediction")
+    )
     rows = pq.read_table(tmp_path / "scores.parquet").to_pydict()
     union: dict[int, tuple[int, int]] = {}
     for c, i, p, t in zip(rows["class"], rows["intersection"], rows["prediction"], rows["target"], strict=True):

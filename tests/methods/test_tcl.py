@@ -2,15 +2,18 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from rislab.clip.trunk import CLIPSpec
+from rislab.data.semantic import LabelBatch, Viewing
 from rislab.errors import ConfigError
 from rislab.methods.tcl.model import binarise
 from rislab.methods.tcl.task import TCLTask
 from rislab.nn.pamr import pamr
+from rislab.nn.sliding import boxes, mean_of_windows
 
 TERMS = {"tcl_v", "tcl_f", "area_pos", "area_neg", "tv_mask", "tv_img"}
 
@@ -114,3 +117,25 @@ def test_refinement_keeps_what_is_flat_and_follows_edges() -> None:
     within = refined[0, 0, 20, :20].std() + refined[0, 0, 20, 20:].std()
     assert within < blurred[0, 0, 20, :20].std() + blurred[0, 0, 20, 20:].std()
     assert refined[0, 0, 20, 25] - refined[0, 0, 20, 14] > 0.2
+
+
+@torch.no_grad()
+def test_windows_that_are_padded_are_not_cut_at_full_size_for_all_classes() -> None:
+    model, names = method(pamr_iter=1).eval(), ["dog", "cat", "sky", "car", "red"]
+    image = torch.randint(0, 256, (3, 38, 75), dtype=torch.uint8)
+    whole = model.segment_vocabulary(image[None, :, :, :48], names)
+    assert whole.shape[-2:] == (38, 48), "the answer of a picture is the picture's"
+    scores, margins = model.window_scores(image[None, :, :, :48], names)
+    assert scores.shape[-2:] == (16, 16), "a window's is at the decoder's stride"
+    assert margins == (5, 5, 0, 0)
+    where = boxes(38, 75, 48, 24)
+    cut = [model.segment_vocabulary(image[None, :, y1:y2, x1:x2], names)[0] for y1, y2, x1, x2 in where]
+    expected = mean_of_windows(cut, where, (38, 75)).argmax(0)
+    batch = LabelBatch([image], [np.zeros((38, 75), np.uint8)], tuple(names), False, Viewing(38, 75, 48, 24, "x"), [0])
+    assert torch.equal(model.label(batch)[0], expected)
+
+
+def test_refinement_of_many_classes_is_that_of_each() -> None:
+    image, masks = torch.rand(1, 3, 30, 40), torch.rand(1, 21, 30, 40)
+    alone = torch.cat([pamr(image, masks[:, i : i + 1], 3) for i in range(21)], dim=1)
+    assert torch.equal(pamr(image, masks, 3), alone)

@@ -65,6 +65,8 @@ def test_worked_out_by_hand() -> None:
     assert class_averages(matrix) == pytest.approx({"miou_class": 50.0, "macc_class": 75.0, "aacc": 200 / 3})
     with pytest.raises(ValueError, match="prediction is"):
         confusion(prediction, label.T, 3)
+    with pytest.raises(ValueError, match="label 7 is none of 3 classes"):
+        confusion(prediction, np.where(label == 1, 7, label), 3)
 
 
 def one_rank(rank: int, folder: Path) -> None:

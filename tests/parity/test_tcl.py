@@ -18,7 +18,7 @@ from rislab.methods.tcl.official import NAMES, from_official, to_official
 from rislab.methods.tcl.task import TCLTask, _own_cosines, _scale
 from rislab.nn.pamr import affinity, deviation, pamr
 from rislab.nn.renaming import rename
-from rislab.nn.sliding import boxes, label_map, mean_of_windows
+from rislab.nn.sliding import NO_MARGINS, Margins, boxes, label_map, mean_of_windows
 from tests.parity.cases import ROOT, Case, cases, close
 
 CASES = cases("tcl")
@@ -210,11 +210,11 @@ def test_sliding_window_with_and_without_background(case: Case) -> None:
     assert [list(box) for box in where] == case.about["info"]["slide_windows_y1y2x1x2"]
     for name, background in (("bg", True), ("nobg", False)):
 
-        def ask(window: Tensor, background: bool = background) -> Tensor:
+        def ask(window: Tensor, background: bool = background) -> tuple[Tensor, Margins]:
             found = model.masks(window, texts)
-            return model.with_background(found) if background else found
+            return model.with_background(found) if background else found, NO_MARGINS
 
-        maps = [ask(image[..., y1:y2, x1:x2])[0] for y1, y2, x1, x2 in where]
+        maps = [ask(image[..., y1:y2, x1:x2])[0][0] for y1, y2, x1, x2 in where]
         within(case, mean_of_windows(maps, where, tuple(at["slide_hw"]))[None], f"slide/{name}/logits")
         for at_once in (1, 3, 100):
             found = label_map(ask, image[0], tuple(at["ori_hw"]), at["slide_crop"], at["slide_stride"], at_once)

@@ -11,4 +11,5 @@ BENCHMARK = Benchmark(
     reduce_zero_label=True,
     split_folders={"val": "validation", "train": "training"},
     counts={"val": 2000},
+    get="ADEChallengeData2016.zip, sceneparsing.csail.mit.edu",
 )

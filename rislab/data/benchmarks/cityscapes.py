@@ -14,4 +14,5 @@ BENCHMARK = Benchmark(
     raw="gtFine/{split}/{}_gtFine_labelIds.png",
     raw_labels=dict.fromkeys(range(256), 255) | {value: label for label, value in enumerate(TRAIN_IDS)},
     counts={"val": 500},
+    get="cityscapes-dataset.com, leftImg8bit and gtFine",
 )

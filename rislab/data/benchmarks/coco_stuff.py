@@ -17,4 +17,5 @@ BENCHMARK = Benchmark(
     raw="annotations/{split}2017/{}.png",
     raw_labels=RAW | {255: 255},
     counts={"val": 5000},
+    get="cocodataset.org, val2017; stuffthingmaps_trainval2017.zip, github.com/nightrome/cocostuff",
 )

@@ -11,4 +11,5 @@ BENCHMARK = Benchmark(
     names="context",
     has_background=True,
     counts={"val": 5104},
+    get="VOC2010, host.robots.ox.ac.uk/pascal/VOC; label maps by mmsegmentation's converter of PASCAL Context",
 )

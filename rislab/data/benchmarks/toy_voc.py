@@ -4,4 +4,4 @@ from dataclasses import replace
 
 from rislab.data.benchmarks.voc21 import BENCHMARK as VOC
 
-BENCHMARK = replace(VOC, title="toy VOC (18)", names="toy", counts={})
+BENCHMARK = replace(VOC, title="toy VOC (18)", names="toy", counts={}, get="")

@@ -11,4 +11,5 @@ BENCHMARK = Benchmark(
     names="voc",
     has_background=True,
     counts={"val": 1449},
+    get="VOC2012, host.robots.ox.ac.uk/pascal/VOC",
 )

@@ -4,7 +4,6 @@ Patch features of the last layer, projected into the space of the sentences as i
 cosines with the texts. CLIP was never trained to have local features: this is what the others are measured against.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,10 +17,6 @@ class DenseCLIP(nn.Module):
         super().__init__()
         self.tower = tower
 
-    def features(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [I, 3, H, W] -> unit features float32 [I, D, h, w]."""
         return F.normalize(self.tower(pixels, "full")[0].float(), dim=1)
-
-    def forward(self, pixels: Tensor, texts: Tensor) -> Tensor:
-        """Normalised pixels [I, 3, H, W], unit texts [K, D] -> cosines [I, K, h, w]."""
-        return torch.einsum("idhw,kd->ikhw", self.features(pixels), texts)

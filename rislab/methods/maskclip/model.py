@@ -46,7 +46,12 @@ class MaskCLIP(nn.Module):
 
         Cosines; after key smoothing, sums of probabilities. Thresholds of 0 switch a refinement off.
         """
-        dense, keys = self.features(pixels)
+        return self.scores(*self.features(pixels), texts, pd_thresh, ks_thresh, ks_norm)
+
+    def scores(
+        self, dense: Tensor, keys: Tensor, texts: Tensor, pd_thresh: float, ks_thresh: float, ks_norm: "KeyNorm"
+    ) -> Tensor:
+        """The same of features and keys."""
         scores = torch.einsum("idhw,kd->ikhw", dense, texts.float())
         if pd_thresh > 0:
             scores = denoise(scores, pd_thresh)

@@ -187,8 +187,17 @@ class TCL(nn.Module):
 
 def cosines(embeddings: Tensor, texts: Tensor) -> Tensor:
     """Pixels [B, D, h, w], texts [N, D] -> [B, N, h, w]."""
-    unit = F.normalize(embeddings, dim=1, eps=COSINE_EPS)
-    return torch.einsum("bdhw,nd->bnhw", unit, F.normalize(texts, dim=-1, eps=COSINE_EPS))
+    return likeness(unit(embeddings), texts)
+
+
+def unit(embeddings: Tensor) -> Tensor:
+    """Pixels [B, D, h, w] at length 1."""
+    return F.normalize(embeddings, dim=1, eps=COSINE_EPS)
+
+
+def likeness(units: Tensor, texts: Tensor) -> Tensor:
+    """The cosines of pixels that have length 1 already."""
+    return torch.einsum("bdhw,nd->bnhw", units, F.normalize(texts, dim=-1, eps=COSINE_EPS))
 
 
 def pooled(embeddings: Tensor, masks: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How TCL is trained: switches, losses, two-stage schedule, optimiser groups; and how it is asked."""
+"""How TCL is trained: switches, losses, two-stage schedule, optimiser groups. How it is asked: asking.py."""
 
 import math
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from rislab.errors import ConfigError
 from rislab.losses.contrastive import TextSide, image_text, region_text
 from rislab.losses.masks import area, total_variation
 from rislab.methods.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, TextSegmenter
+from rislab.methods.tcl.asking import Seen, look, masks, without_margins
 from rislab.methods.tcl.model import (
     COSINE_EPS,
     TCL,
@@ -32,11 +33,8 @@ from rislab.methods.tcl.model import (
     cosines,
     pooled,
 )  # fmt: skip
-from rislab.nn.pamr import DILATIONS, pamr
+from rislab.nn.sliding import Margins
 from rislab.ranks import gathered, world
-
-KEPT_CLIP = (10.0, -2.5)
-"""Scale and shift of CLIP's own map where it is mixed in: sigmoid(10 (cosine - 0.25))."""
 
 
 class TCLTask(TextSegmenter):
@@ -210,26 +208,10 @@ class TCLTask(TextSegmenter):
     def masks(self, pixels: Tensor, texts: Tensor) -> Tensor:
         """Normalised pixels [I, 3, H, W], texts [C, D] -> masks [I, C, h, w] in [0, 1], at the decoder's stride.
 
-        Sides that are no multiples of the patch are padded with zeros on both sides; the answer is then at [H, W].
+        Where sides are no multiples of the patch the answer is at [H, W].
         """
-        height, width = pixels.shape[-2:]
-        down, right = -height % self.model.tower.patch, -width % self.model.tower.patch
-        pixels = F.pad(pixels, (right // 2, right - right // 2, down // 2, down - down // 2))
-        tokens, grid = self.model.frozen(pixels)
-        found = self.model.grounder.to_mask.logits(cosines(self.model.grounder(tokens, grid).float(), texts)).sigmoid()
-        size = found.shape[-2:]
-        if self.refines:
-            guide = F.interpolate(pixels, size, mode="bilinear", align_corners=True)
-            found = pamr(guide, found, self.pamr_iter, DILATIONS)
-        if self.kp_w:
-            w, b = KEPT_CLIP
-            kept = (w * cosines(self.model.clip_features(tokens, grid).float(), texts) + b).sigmoid()
-            kept = F.interpolate(kept, size, mode="bilinear", align_corners=False)
-            found = self.kp_w * kept + (1 - self.kp_w) * found
-        if down or right:
-            found = F.interpolate(found, pixels.shape[-2:], mode="bilinear", align_corners=False)
-            found = found[..., down // 2 : down // 2 + height, right // 2 : right // 2 + width]
-        return found
+        seen = look(self.model, pixels, self.refines, self.kp_w > 0)
+        return without_margins(masks(self.model, seen, texts, self.pamr_iter, self.kp_w), seen)
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """Log-odds of the masks, refined and mixed as for class names."""
@@ -244,7 +226,23 @@ class TCLTask(TextSegmenter):
 
     def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Masks [I, C, h, w] of class names in [0, 1]."""
-        return self.masks(self.normalise(images), self.prompts(names, self.templates, unit_first=False))
+        return self.scores(self.look(images), names)
+
+    def look(self, images: Tensor) -> Seen:
+        """All that `scores` needs of the images; it does not depend on the names."""
+        return look(self.model, self.normalise(images), self.refines, self.kp_w > 0)
+
+    def scores(self, seen: Seen, names: Sequence[str]) -> Tensor:
+        """`segment_vocabulary` of what was seen."""
+        return without_margins(self._with_margins(seen, names), seen)
+
+    def _with_margins(self, seen: Seen, names: Sequence[str]) -> Tensor:
+        texts = self.prompts(names, self.templates, unit_first=False)
+        return masks(self.model, seen, texts, self.pamr_iter, self.kp_w)
+
+    def window_scores(self, images: Tensor, names: Sequence[str]) -> tuple[Tensor, Margins]:
+        seen = self.look(images)
+        return self._with_margins(seen, names), seen.margins
 
     def with_background(self, scores: Tensor) -> Tensor:
         return torch.cat([torch.full_like(scores[:, :1], self.bg_thresh), scores], dim=1)

@@ -1,0 +1,106 @@
+"""Label maps over their pictures, as data URIs, with the colour of each class: the same class, the same colour in a report."""
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from rislab.report.figures import PALETTE, data_uri
+from rislab.report.results import Cell, Results
+
+BACKGROUND = "#B9BEC6"
+Colours = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class LabelExample:
+    """One line of the grid. legend: (colour, class) of what the line shows; maps: row label, picture, right pixels in percent."""
+
+    number: int
+    image: str
+    truth: str
+    legend: tuple[tuple[str, str], ...]
+    maps: tuple[tuple[str, str | None, float | None], ...]
+
+
+def label_examples(results: Results) -> list[LabelExample]:
+    """The pictures that the trials kept label maps of: truth and what each row said (its first finished seed)."""
+    first: list[tuple[str, Cell | None]] = [
+        (row.row.label, next((cell for cell in row.done if cell.label_maps()), None)) for row in results.rows
+    ]
+    source = next((cell for _, cell in first if cell is not None), None)
+    if source is None:
+        return []
+    kept = {label: {one["image_id"]: one for one in cell.label_maps()} for label, cell in first if cell is not None}
+    colours = _colours([one for each in kept.values() for one in each.values()])
+    return [line for wanted in source.label_maps() if (line := _line(wanted, source, first, kept, colours)) is not None]
+
+
+def _line(
+    wanted: dict[str, Any],
+    source: Cell,
+    first: Sequence[tuple[str, Cell | None]],
+    kept: Mapping[str, Mapping[int, dict[str, Any]]],
+    colours: Colours,
+) -> LabelExample | None:
+    """None where the picture or its true map cannot be read: the rest of the report does not hang on it."""
+    image, truth = (_read(source, wanted[what]) for what in ("image", "target"))
+    if image is None or truth is None:
+        return None
+    names = {int(value): str(name) for value, name in wanted["classes"].items()}
+    shown = set(np.unique(truth).tolist())
+    maps: list[tuple[str, str | None, float | None]] = []
+    for label, cell in first:
+        said = kept.get(label, {}).get(wanted["image_id"])
+        found = _read(cell, said["prediction"]) if said is not None and cell is not None else None
+        if said is None or found is None or found.shape != truth.shape:
+            maps.append((label, None, None))
+            continue
+        names |= {int(value): str(name) for value, name in said["classes"].items()}
+        shown |= set(np.unique(found).tolist())
+        maps.append((label, data_uri(_painted(image, found, names, colours)), float(said["right"])))
+    legend = tuple((colours[names[value]], names[value]) for value in sorted(shown & names.keys()))
+    painted = data_uri(_painted(image, truth, names, colours))
+    return LabelExample(int(wanted["image_id"]), data_uri(image), painted, legend, tuple(maps))
+
+
+def _colours(entries: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Okabe and Ito's colours first, then hues a golden angle apart; classes in the order of their labels."""
+    names = dict(sorted((int(value), str(name)) for one in entries for value, name in one["classes"].items()))
+    things = [name for name in names.values() if name != "background"]
+    found = {"background": BACKGROUND}
+    for n, name in enumerate(things):
+        more = "#" + "".join(f"{round(255 * part):02X}" for part in colorsys.hsv_to_rgb((n * 0.381966) % 1, 0.62, 0.82))
+        found[name] = PALETTE[n] if n < len(PALETTE) else more
+    return found
+
+
+def _painted(
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], classes: Mapping[int, str], colours: Colours
+) -> NDArray[np.uint8]:
+    """Each class in shades of its colour, what is not scored white."""
+    shade = image.mean(axis=2, keepdims=True)
+    canvas = np.full(image.shape, 255.0)
+    for value, name in classes.items():
+        there = labels == value
+        if name == "background":
+            canvas[there] = (shade * 0.35 + 130).repeat(3, axis=2)[there]
+        else:
+            colour = np.array([int(colours[name][i : i + 2], 16) for i in (1, 3, 5)])
+            canvas[there] = (colour * (0.65 + 0.45 * shade / 255))[there]
+    return canvas.clip(0, 255).astype(np.uint8)
+
+
+def _read(cell: Cell, name: str) -> NDArray[np.uint8] | None:
+    """A picture [h, w, 3] or a map [h, w]; None for one that is not there or not whole."""
+    path = cell.planned.trial.path / "predictions" / Path(name).name
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture)
+    except (OSError, SyntaxError, ValueError):
+        return None
