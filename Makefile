@@ -1,5 +1,5 @@
 # Two commands do everything: `make ablation-cris` and `make test`. The first call of either sets up .venv.
-# Options: PROFILE=toy|refcoco|refcoco+|gref  SEEDS=1  JOBS=2  DATA=dir  ROWS=a,b
+# Options: PROFILE=toy|refcoco|refcoco+|gref  SEEDS=1  JOBS=2  DATA=dir  ROWS=a,b  LAUNCHER=slurm CLUSTER="--partition gpu ..."
 
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -9,9 +9,11 @@ SEEDS   ?= 1
 JOBS    ?=
 DATA    ?=
 ROWS    ?=
+LAUNCHER ?=
+CLUSTER ?=
 
 OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS))
-PLACE   = $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data $(DATA))
+PLACE   = $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data $(DATA))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check format test faults wandb full-size toy clip report clean
@@ -33,7 +35,7 @@ ablation-%: $(VENV)/.ready ## train and report a paper's table: PROFILE=toy SEED
 	@$(RISLAB) ablate report $* $(OPTIONS)
 
 plan-%: $(VENV)/.ready ## what `make ablation-NAME` would run
-	@$(RISLAB) ablate plan $* $(OPTIONS) $(PLACE)
+	@$(RISLAB) ablate plan $* $(OPTIONS) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(DATA),--data $(DATA))
 
 report: $(VENV)/.ready ## the report of whatever has been run: TABLE=cris
 	@$(RISLAB) ablate report $(or $(TABLE),cris) $(OPTIONS)

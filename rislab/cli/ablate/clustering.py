@@ -2,11 +2,11 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rislab.cli.ablate.running import Teller, job, make_ready, preload
+from rislab.cli.ablate.running import Teller, job, make_ready, mirrors_of, preload
 from rislab.cli.ablate.watching import status_table
 from rislab.errors import ConfigError
 
@@ -146,8 +146,10 @@ def run(
     if options.detach:
         screen.print(f"they go on by themselves; see them with: rislab ablate status {options.table}", soft_wrap=True)
         return 0
+    mirrors = mirrors_of(options, todo, table, profile)
     try:
-        _watch(screen, supervisor, cells)
+        _watch(screen, supervisor, cells, mirrors.follow)
+        mirrors.finish()
     except KeyboardInterrupt:
         screen.print(
             f"the jobs go on; watch them with: rislab ablate status {options.table} --watch, end them with: "
@@ -158,7 +160,7 @@ def run(
     return None
 
 
-def _watch(screen: Any, supervisor: "Supervisor", cells: "list[Planned]") -> None:
+def _watch(screen: Any, supervisor: "Supervisor", cells: "list[Planned]", follow: Callable[[], None]) -> None:
     teller = Teller(screen)
     if screen.is_terminal:
         from rich.live import Live
@@ -166,11 +168,13 @@ def _watch(screen: Any, supervisor: "Supervisor", cells: "list[Planned]") -> Non
         with Live(status_table(cells), console=screen, refresh_per_second=1, transient=True) as live:
             while not supervisor.is_over:
                 supervisor.look()
+                follow()
                 live.update(status_table(cells))
                 time.sleep(1)
         return
     while not supervisor.is_over:
         supervisor.look()
+        follow()
         teller.tell_states(cells)
         time.sleep(1)
     teller.tell_states(cells)

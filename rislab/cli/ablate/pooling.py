@@ -2,10 +2,11 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rislab.cli.ablate.running import TARGET, Teller, job, make_ready, on_cpu, preload
+from rislab.cli.ablate.running import TARGET, Teller, job, make_ready, mirrors_of, on_cpu, preload
 from rislab.cli.ablate.watching import status_table
 from rislab.errors import RislabError
 
@@ -50,7 +51,9 @@ def run(
             each = replace(each, need=places.Need())  # whatever the config asks for, there is only the CPU
         queue.append((each, cost.seconds if cost is not None else None))
     pool = local.LocalPool(slots, threads, modules, devices)
-    outcome = _watched(screen, pool, local.longest_first(queue), cells)
+    mirrors = mirrors_of(options, todo, table, profile)
+    outcome = _watched(screen, pool, local.longest_first(queue), cells, mirrors.follow)
+    mirrors.finish()
     if outcome.stopped_by:
         screen.print(f"stopped early: {outcome.stopped_by}", style="red", markup=False)
     return 130 if pool.stops_asked else None
@@ -78,11 +81,14 @@ def _inputs(config: dict[str, Any]) -> Any:
     return [data.get("generate"), config["model"]["init_args"].get("clip")]
 
 
-def _watched(screen: Any, pool: "LocalPool", jobs: "list[Job]", cells: "list[Planned]") -> "Outcome":
+def _watched(
+    screen: Any, pool: "LocalPool", jobs: "list[Job]", cells: "list[Planned]", follow: Callable[[], None]
+) -> "Outcome":
     """Run the jobs with a live table on a terminal, or with one line a change elsewhere."""
     teller = Teller(screen)
 
     def watch_stop() -> None:
+        follow()
         if pool.stops_asked:
             teller.tell(
                 "stopping", "trials write a checkpoint and end; the same command goes on from there (again: kill them)"

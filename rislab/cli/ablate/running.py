@@ -11,7 +11,9 @@ from rislab.errors import ConfigError, RislabError
 
 if TYPE_CHECKING:
     from rislab.ablation.plan import Planned
+    from rislab.ablation.table import Profile, Table
     from rislab.launch.local import Job
+    from rislab.launch.mirror import Mirrors
 
 TARGET = "rislab.training.trial"
 ROOM_BYTES = 512 << 20
@@ -30,6 +32,7 @@ def add(action: Action) -> None:
     started.add_argument("--retry", action="store_true", help="also repeat what failed, diverged or was cancelled")
     add_cluster_options(started)
     started.add_argument("--detach", action="store_true", help="SLURM: hand the jobs in and leave")
+    started.add_argument("--wandb", choices=("online", "offline", "disabled"), help="mirror the trials (default: off)")
     started.set_defaults(run=run_table)
 
 
@@ -75,6 +78,13 @@ def job(cell: "Planned") -> "Job":
         Need(0 if on_cpu([cell]) else devices if isinstance(devices, int) and devices > 0 else 1),
         cell.can_split,
     )
+
+
+def mirrors_of(options: argparse.Namespace, todo: "list[Planned]", table: "Table", profile: "Profile") -> "Mirrors":
+    """What keeps wandb up to date, if it was asked for."""
+    from rislab.launch.mirror import Mirrors, mode
+
+    return Mirrors(todo, table, profile, mode(options.wandb))
 
 
 def preload(cells: "list[Planned]") -> list[str]:
