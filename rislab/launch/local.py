@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -93,6 +94,8 @@ def _child(job: tuple[str, str, tuple[str, ...]], threads: int, devices: tuple[s
     target, argument, argv = job
     # A group of its own: loader processes and sisters can be ended with it, and Ctrl-C reaches the pool alone.
     os.setpgid(0, 0)
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)  # the server ignores them
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
@@ -110,6 +113,18 @@ def _child(job: tuple[str, str, tuple[str, ...]], threads: int, devices: tuple[s
         # A trial has written its own status; what comes here is about the start itself.
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+
+
+def _start_server() -> None:
+    """Start the fork server deaf to what is sent to whole jobs: a scheduler signals every process of one, and were the server to
+    die of it, its children would be taken for dead in the middle of their checkpoints."""
+    deaf = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    try:
+        forkserver.ensure_running()
+    finally:
+        for number, handler in deaf.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 def _die_with(sentinel: int) -> None:
@@ -151,6 +166,7 @@ class LocalPool:
         Ctrl-C (or SIGTERM, SIGHUP) once: running trials write a checkpoint and end. Twice: they are killed.
         """
         outcome = Outcome({job.name: "not started" for job in jobs})
+        _start_server()
         waiting = list(jobs)
         running: list[_Running] = []
         errors: list[str] = []

@@ -99,7 +99,8 @@ class StopWhenAsked(L.Callback):
             flag = torch.tensor(float(asked), device=trainer.strategy.root_device)
             asked = bool(trainer.strategy.reduce(flag, reduce_op="max"))
         if asked:
-            raise StoppedError(self.asked.kind, self.asked.number)
+            # Lightning then raises SIGTERMException, a SystemExit, once the step has been logged; here that would be too early.
+            trainer._signal_connector.received_sigterm = True
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         # Between two steps only: within one, gradients have been added up that no checkpoint holds.

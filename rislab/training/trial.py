@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from rislab.ablation.attempts import Kind
 from rislab.ablation.trial import State, TrialDir
@@ -59,7 +60,7 @@ def run_trial(directory: str, threads: int) -> None:
             RislabCLI([*arguments, *split], asked=asked)
         except BaseException as error:
             stop.set()
-            _leave(trial, error)
+            _leave(trial, StoppedError(asked.kind, asked.number) if isinstance(error, SIGTERMException) else error)
         stop.set()
         shrink(trial.checkpoints)
         trial.attempts.end("", _reached(trial))
@@ -74,7 +75,10 @@ def run_sister(directory: str, threads: int) -> None:
     torch.set_num_threads(threads)
     quiet()
     arguments = ["fit", "--config", str(trial.config), "--trainer.enable_progress_bar=false"]
-    RislabCLI([*arguments, f"--trial.parts={trial.attempts.parts}"], asked=asked)
+    try:
+        RislabCLI([*arguments, f"--trial.parts={trial.attempts.parts}"], asked=asked)
+    except SIGTERMException:
+        raise StoppedError(asked.kind, asked.number) from None
 
 
 def _leave(trial: TrialDir, error: BaseException) -> None:

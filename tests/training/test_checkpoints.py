@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rislab.errors import DataError
+from rislab.errors import DataError, DiskError
 from rislab.files import replacing
 from rislab.training.checkpoints import LAST, PREVIOUS, WholeCheckpointIO, damage, read_checkpoint, resume_point
 from rislab.training.curves import CurveLogger
@@ -66,7 +66,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(folder: Path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(DataError, match="the disk is full"):
+    with pytest.raises(DiskError, match="the disk is full"):
         WholeCheckpointIO({}).save_checkpoint({}, folder / LAST)
     assert read_checkpoint(folder / LAST)["global_step"] == 3
     assert {p.name for p in folder.iterdir()} == {LAST, PREVIOUS}

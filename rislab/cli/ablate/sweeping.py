@@ -70,6 +70,10 @@ def run_trial(options: argparse.Namespace) -> int:
     stopped = False
     if todo and not any(cell.state in ("failed", "diverged") for cell in cells if cell not in todo):
         plan.require_data(todo, profile)
+        for cell in todo:
+            holder = cell.trial.holder()
+            if holder is not None:
+                print(f"{cell.name}: being run by process {holder['pid']} on {holder['host']}", flush=True)
         shown.follow()  # opens the run while the pool imports
         stopped = _train(todo, options.threads, shown)
     shown.finish()
