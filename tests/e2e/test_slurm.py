@@ -1,6 +1,6 @@
 """A table on a real SLURM, started on this machine alone (`slurm-loopback.sh`), equal to the local pool's to the byte.
 
-The script is no part of this repository: $RISLAB_TOOLS, or ../shared/tools beside it, holds it. It wants root, slurm-wlm and munge.
+The script is no part of this repository: $RISLAB_TOOLS, or ../shared/tools beside it, holds it. It wants root and SLURM.
 """
 
 import os
