@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from rislab.report.provenance import provenance
 from rislab.report.results import Results, RowResult, relative
 from rislab.report.statistics import Judged, Spread, judge, spread
 
@@ -206,7 +206,7 @@ def view(results: Results) -> View:
         tuple(judge(results)),
         paper_metrics,
         tuple(_failures(results)),
-        tuple(_provenance(results)),
+        tuple(provenance(results)),
         tuple(_trials(results)),
         tuple(_conventions(results)),
     )
@@ -258,30 +258,6 @@ def _trials(results: Results) -> list[dict[str, str]]:
             }
         )
     return rows
-
-
-def _provenance(results: Results) -> list[tuple[str, str]]:
-    """What the finished trials were made with; several values where they differ."""
-    made = [cell.provenance for cell in results.cells if cell.state == "done" and cell.provenance]
-
-    def values(get: Any) -> str:
-        return "; ".join(sorted({str(get(p)) for p in made}))
-
-    if not made:
-        return []
-    return [
-        (
-            "commit",
-            values(lambda p: (p["code"]["commit"] or "unknown")[:12] + (" + changes" if p["code"]["dirty"] else "")),
-        ),
-        (
-            "packages",
-            values(lambda p: ", ".join(f"{name} {version}" for name, version in sorted(p["packages"].items()))),
-        ),
-        ("Python", values(lambda p: p["python"])),
-        ("hardware", values(lambda p: ", ".join(p["hardware"]["gpus"]) or f"{p['hardware']['processor']}, no GPU")),
-        ("threads a trial", values(lambda p: p["threads"])),
-    ]
 
 
 def _conventions(results: Results) -> list[tuple[str, str]]:

@@ -16,7 +16,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rislab.ablation.trial import TrialDir
 from rislab.data.evaluated import EvaluatedData
 from rislab.errors import ConfigError, nearest
-from rislab.files import read_json, write_json
 from rislab.methods.base import TextSegmenter
 from rislab.training import provenance
 from rislab.training.callbacks import StepSeed, TrialStatus
@@ -70,6 +69,7 @@ class RislabCLI(LightningCLI):
 
     def __init__(self, arguments: list[str], run: bool = True, asked: Asked | None = None) -> None:
         self.asked = asked or Asked()
+        self.arguments = arguments
         self.seconds: dict[str, float] = {}
         self.status: TrialStatus
         kwargs = {"allow_abbrev": False}
@@ -150,6 +150,7 @@ class RislabCLI(LightningCLI):
         began = time.monotonic()
         if self.trainer.is_global_zero:
             self.trial.update_status(stage="fit")
+            provenance.begin(self.trial.path, self.arguments)
         # What an earlier start logged beyond what it could save is logged again.
         self.curves.cut(read_checkpoint(resume)["global_step"] if resume is not None else 0)
         if resume is None and self.options.start_from is not None:
@@ -169,20 +170,11 @@ class RislabCLI(LightningCLI):
             self._write_provenance()
 
     def _write_provenance(self) -> None:
-        """Seconds of a resumed trial add up over its starts."""
-        before = read_json(self.trial.path / "provenance.json") or {}
-        seconds = dict(before.get("seconds", {}))
-        for stage, value in self.seconds.items():
-            seconds[stage] = round(seconds.get(stage, 0.0) + value, 2)
-        write_json(
-            self.trial.path / "provenance.json",
-            provenance.collect()
-            | {
-                "seconds": seconds,
-                "parts": self.options.parts,
-                "steps_per_second": round(self.status.fit_steps / max(self.status.fit_seconds, 1e-9), 3),
-                "peak_memory_mb": provenance.peak_memory_mb(),
-            },
+        provenance.end(
+            self.trial.path,
+            self.seconds,
+            parts=self.options.parts,
+            steps_per_second=round(self.status.fit_steps / max(self.status.fit_seconds, 1e-9), 3),
         )
 
 
