@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rislab.ablation import identity, signature
+from rislab.ablation import identity, plan, signature
+from rislab.ablation import table as tables
 from rislab.ablation.identity import digest
-from tests.worlds import tiny_config
+from rislab.ablation.table import Paper, Profile, Row, Table
+from tests.worlds import ROOT, tiny_config
 
 
 def hashed(config: dict[str, Any]) -> str:
@@ -109,6 +111,120 @@ def test_an_option_added_later_with_its_neutral_value_changes_nothing(method: An
     before = method()
     assert method(option=", norm: bool = False") != before
     assert method(option=", norm: bool = False", declared='absent_means: ClassVar = {"norm": False}') == before
+
+
+CHAIN = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass
+class Trunk:
+    {trunk_declared}
+    name: str = "small"
+    width: int = {width}
+    {trunk_option}
+
+
+class Method:
+    stages: ClassVar = ("first", "second")
+    unused_in: ClassVar = {{"first": ("decoder",)}}
+    {declared}
+
+    def __init__(
+        self, trunk: Trunk, depth: int = {depth}, decoder: int = {decoder}, stage: str | None = None{option}
+    ) -> None:
+        pass
+"""
+
+DATA = """
+class Data:
+    def __init__(self, root: str = "data", seed: int = 0, size: int = 8) -> None:
+        pass
+"""
+
+
+@pytest.fixture
+def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """As `method`, for a chain of two stages with a dataclass among its options: hashes of the planned cells of a table.
+
+    It goes the whole way: sources, configs of a profile, rows with switches, chains.
+    """
+    package = tmp_path / "fake"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "data.py").write_text(DATA)
+    config = {
+        "model": {"class_path": "fake.task.Method", "init_args": {"trunk": {"name": "small"}}},
+        "data": {"class_path": "fake.data.Data", "init_args": {}},
+        "trainer": {"max_epochs": 1},
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(signature, "PACKAGE", "fake.")
+    profile = Profile("toy", (tmp_path / "config.yaml",), "c", "d", False, "val")
+    rows = (Row("plain", "", {}, {}), Row("wide", "", {"model.init_args.trunk.width": 16}, {}))
+    paper = Paper("m", "t", "v", 2026, "", ())
+    table = Table(tmp_path / "t.yaml", "t", "t", paper, {"toy": profile}, (0,), ("oiou",), "plain", rows, ())
+
+    def release(**source: Any) -> dict[str, str]:
+        given = {
+            "width": 8,
+            "depth": 1,
+            "decoder": 1,
+            "option": "",
+            "declared": "",
+            "trunk_option": "",
+            "trunk_declared": "",
+        }
+        (package / "task.py").write_text(CHAIN.format(**given | source))
+        signature.read.cache_clear()
+        for module in ("fake", "fake.task", "fake.data"):
+            sys.modules.pop(module, None)
+        cells = plan.plan(table, profile, [0], tmp_path / "runs")
+        for cell in cells:
+            assert cell.hash == digest(cell.identity), "a hash put together from parts is that of the whole"
+        return {cell.name: cell.hash for cell in cells}
+
+    yield release
+    signature.read.cache_clear()
+
+
+ALL = {"plain s0 first", "plain s0 second", "wide s0 first", "wide s0 second"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "names"),
+    [
+        ({"depth": 2}, ALL),
+        ({"decoder": 2}, {"plain s0 second", "wide s0 second"}),  # the first stage does not read it
+        ({"width": 9}, {"plain s0 first", "plain s0 second"}),  # the other row says what it wants
+        ({"option": ", norm: bool = False"}, ALL),
+        ({"trunk_option": "norm: bool = False"}, ALL),
+        ({"option": ", norm: bool = False", "declared": 'absent_means: ClassVar = {"norm": False}'}, set()),
+        ({"option": ", norm: bool = True", "declared": 'absent_means: ClassVar = {"norm": False}'}, ALL),
+        ({"trunk_option": "norm: bool = False", "trunk_declared": 'absent_means: ClassVar = {"norm": False}'}, set()),
+        ({"trunk_option": "norm: bool = True", "trunk_declared": 'absent_means: ClassVar = {"norm": False}'}, ALL),
+    ],
+    ids=str,
+)
+def test_what_a_release_changes_in_a_chain(chain: Any, changed: dict[str, Any], names: set[str]) -> None:
+    """Through all stages, and in dataclasses of ours as in methods."""
+    before, after = chain(), chain(**changed)
+    assert before.keys() == ALL
+    assert {name for name in ALL if before[name] != after[name]} == names
+
+
+def test_hashes_of_the_shipped_tables_are_those_of_their_whole_configs() -> None:
+    """A plan hashes parts of configs, each once; nothing of that may show."""
+    for path in sorted((ROOT / "ablations").glob("*.yaml")):
+        loaded = tables.load(path)
+        for profile in loaded.profiles.values():
+            for cell in plan.plan(loaded, profile, [0, 3], Path("runs")):
+                assert cell.hash == digest(cell.identity), (path.name, profile.name, cell.name)
+                assert cell.hash == digest(
+                    identity.identity(copy.deepcopy(cell.config), cell.parent and cell.parent.hash)
+                )
 
 
 def test_a_world_or_clip_that_our_code_makes_anew_is_another_trial(monkeypatch: pytest.MonkeyPatch) -> None:
