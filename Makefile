@@ -11,12 +11,14 @@ DATA    ?=
 ROWS    ?=
 LAUNCHER ?=
 CLUSTER ?=
+PAGE    ?= reports/live.html
+YES     ?=
 
 OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS))
 PLACE   = $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data $(DATA))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test faults wandb full-size toy clip report clean
+.PHONY: help setup check format test faults wandb full-size toy clip gc report clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -36,6 +38,15 @@ ablation-%: $(VENV)/.ready ## train and report a paper's table: PROFILE=toy SEED
 
 plan-%: $(VENV)/.ready ## what `make ablation-NAME` would run
 	@$(RISLAB) ablate plan $* $(OPTIONS) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(DATA),--data $(DATA))
+
+status-%: $(VENV)/.ready ## what the trials of a table are doing
+	@$(RISLAB) ablate status $* $(OPTIONS)
+
+watch-%: $(VENV)/.ready ## the same until they have ended, as a page: PAGE=reports/live.html
+	@$(RISLAB) ablate status $* $(OPTIONS) --html $(PAGE) --watch
+
+gc: $(VENV)/.ready ## what below runs/ no table needs; YES=1 removes it
+	@$(RISLAB) ablate gc $(if $(YES),--yes)
 
 report: $(VENV)/.ready ## the report of whatever has been run: TABLE=cris
 	@$(RISLAB) ablate report $(or $(TABLE),cris) $(OPTIONS)
