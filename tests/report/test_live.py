@@ -1,5 +1,6 @@
 """The live view: what a line says, what is left, and the page."""
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from rislab.ablation import plan, table
 from rislab.cli.main import main
@@ -185,5 +187,10 @@ def test_the_live_table_fits_the_screen(tmp_path: Path) -> None:
     many = Live(tuple(replace(LINE, trial=f"r{n}", state="done" if n else "running") for n in range(100)))
     shown = live_table(many, rows=10)
     assert shown.row_count == 10
-    assert "90 more trials" in str(shown.caption)
+    assert "90 more trials" in str(shown.title)
+    console = Console(width=100, file=io.StringIO())
+    console.print(live_table(Live((replace(LINE, state="failed", note="a long reason " * 20),)), rows=10))
+    said = console.file.getvalue().splitlines()
+    assert "failed" in said[4], "what is cut off is the reason"
+    assert len(said) == 6, "title, three of the head, one line a trial, the end"
     assert status_table(cells(tmp_path)).row_count == 4

@@ -13,18 +13,22 @@ Cell = str | tuple[str, str]
 """Text, or text and its colour."""
 
 Column = tuple[str, str]
-"""Title, and "left", "right", or "fold" for text that may be broken into lines."""
+"""Title, and "left", "right", "fold" for text that may be broken into lines, or "cut" for text that may be cut off."""
 
 
 def boxed(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], **options: Any) -> "RichTable":
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(title_justify="left", caption_justify="left", **options)
+    shown = RichTable(title_justify="left", **options)
     for title, form in columns:
-        shown.add_column(title, justify="right" if form == "right" else "left", no_wrap=form != "fold")
+        shown.add_column(title, justify="right" if form == "right" else "left", no_wrap=form not in ("fold", "cut"))
     for row in rows:
-        shown.add_row(*(Text(*each) if isinstance(each, tuple) else Text(each) for each in row))
+        texts = [Text(*each) if isinstance(each, tuple) else Text(each) for each in row]
+        for text, (_, form) in zip(texts, columns, strict=True):
+            if form == "cut":  # the column gives way as one that may be broken does, but stays one line
+                text.no_wrap, text.overflow = True, "ellipsis"
+        shown.add_row(*texts)
     return shown
 
 

@@ -40,13 +40,13 @@ def status_table(cells: "Sequence[Planned]", before: "Live | None" = None, rows:
 
 
 def live_table(seen: "Live", rows: int | None = None) -> "RichTable":
-    """As many trials as fit (or `rows`), those that run or went wrong first, and what is left below."""
+    """What is left and, below, as many trials as fit (or `rows`), those that run or went wrong first; a line each."""
     room = rows if rows is not None else max(8, shutil.get_terminal_size().lines - 8)
     lines = list(seen.lines if len(seen.lines) <= room else seen.by_urgency[:room])
     hidden = len(seen.lines) - len(lines)
-    caption = _summary(seen) + (f" ({hidden} more trials)" if hidden else "")
+    title = _summary(seen) + (f" ({hidden} more trials)" if hidden else "")
     columns, texts = _columns(seen, lines)
-    return grid.boxed(columns, texts, caption=caption)
+    return grid.boxed([*columns[:-1], (columns[-1][0], "cut")], texts, title=title)
 
 
 def _columns(seen: "Live", lines: "Sequence[Line]") -> tuple[list[grid.Column], list[list[grid.Cell]]]:
