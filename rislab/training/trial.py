@@ -34,7 +34,8 @@ def run_trial(directory: str, threads: int) -> None:
 
     threads: of torch in this process. Results are bit-equal for equal numbers of threads.
     """
-    trial = TrialDir(Path(directory))
+    # Absolute, because jsonargparse changes the working directory while it reads a config, and the heartbeat looks on.
+    trial = TrialDir(Path(directory).absolute())
     asked = Asked()
     with trial.locked():
         if trial.state() in ("done", "cancelled"):
@@ -69,7 +70,7 @@ def run_trial(directory: str, threads: int) -> None:
 
 def run_sister(directory: str, threads: int) -> None:
     """A further rank of the trial in `directory`, where a scheduler has started all ranks; its books are the first one's."""
-    trial = TrialDir(Path(directory))
+    trial = TrialDir(Path(directory).absolute())
     asked = Asked()
     asked.listen()
     torch.set_num_threads(threads)
@@ -131,6 +132,7 @@ def _beat(trial: TrialDir, asked: Asked, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
         if not trial.is_ours():
             # Somebody took us for dead, because our file system was gone for a minute, and has the trial now.
+            print("the trial's lock names another process: ending", file=sys.stderr, flush=True)
             os._exit(1)
         with suppress(OSError):
             trial.update_status()
