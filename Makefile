@@ -18,7 +18,7 @@ OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS))
 PLACE   = $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data $(DATA))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test faults wandb full-size toy clip gc report clean
+.PHONY: help setup check format test faults three-ways slurm wandb full-size toy clip gc report clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -67,10 +67,16 @@ test: $(VENV)/.ready ## all tests but the long ones
 full-size: $(VENV)/.ready ## loading and scoring at the real sizes of RefCOCO and COCO-Stuff, with the figures
 	@$(VENV)/bin/pytest -n 0 -s -m slow tests/data/test_full_size.py tests/metrics/test_full_size.py
 
-faults: $(VENV)/.ready ## the long fault tests: kill -9 of real training, several times
+faults: $(VENV)/.ready ## thirty faults in one table on pools, SLURM and wandb agents, with the tally (root; RISLAB_TOOLS)
 	@$(VENV)/bin/pytest -n 0 -m slow tests/faults
 
-wandb: $(VENV)/.ready ## the long tests with real wandb agents (offline; RISLAB_TOOLS: the folder of wandb_stub.py)
+three-ways: $(VENV)/.ready ## CRIS's toy table by pool, SLURM and wandb agents: the same to the byte (root; RISLAB_TOOLS)
+	@$(VENV)/bin/pytest -n 0 -m slow tests/e2e/test_three_ways.py
+
+slurm: $(VENV)/.ready ## the long test on a real SLURM: a trial over two nodes (root; RISLAB_TOOLS)
+	@$(VENV)/bin/pytest -n 0 -m slow tests/e2e/test_slurm.py
+
+wandb: $(VENV)/.ready ## the long tests with real wandb agents (offline; RISLAB_TOOLS: the folder with stand-ins for servers)
 	@$(VENV)/bin/pytest -n 0 -m slow tests/e2e/test_wandb.py
 
 toy: $(VENV)/.ready ## write the toy world to toy/

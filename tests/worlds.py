@@ -1,15 +1,29 @@
 """The smallest real thing: CRIS on a world of a few scenes, for tests that go through the real command line."""
 
+import contextlib
 import copy
+import io
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rislab.cli.main import main
+
 ROOT = Path(__file__).parents[1]
+TOOLS = Path(os.environ.get("RISLAB_TOOLS") or ROOT.parent / "shared" / "tools")
+"""Stand-ins for what a test machine lacks: a cluster, a sweep server. No part of this repository."""
+
+ROWS = "base: {text_to_pixel: false, decoder_layers: 0}\nfull: {text_to_pixel: true, decoder_layers: 1, dropout: 0.1}"
+"""Two rows for `tiny_table`; the second draws random numbers in every step."""
+
+RESULTS = ("metrics.json", "scores.parquet", "log/metrics.csv", "predictions/predictions.json")
+"""What must be equal to the byte, however a trial came to its end."""
 
 
 def tiny_config(**changes: Any) -> dict[str, Any]:
@@ -28,8 +42,10 @@ def tiny_config(**changes: Any) -> dict[str, Any]:
     return config
 
 
-def rislab(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The real command line, in a process of its own."""
+def rislab(
+    *arguments: str, cwd: Path = ROOT, patience: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The real command line, in a process of its own, which must end within `patience` seconds."""
     return subprocess.run(
         [sys.executable, "-m", "rislab.cli.main", *arguments],
         cwd=cwd,
@@ -37,8 +53,19 @@ def rislab(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.
         text=True,
         check=False,
         env={**os.environ, **environment},
-        timeout=240,
+        timeout=patience,
     )
+
+
+def rislab_here(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """The same in this process, without paying the imports: for what ends in an error or is over at once."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(cwd):
+        try:
+            code = main(list(arguments))
+        except SystemExit as stop:  # argparse's and jsonargparse's way
+            code = int(stop.code or 0)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def tiny_table(folder: Path, rows: str = "base: {text_to_pixel: false, decoder_layers: 0}", **changes: Any) -> Path:
@@ -100,6 +127,27 @@ def tiny_chain(folder: Path, rows: str, **changes: Any) -> Path:
     table["baseline"] = table["rows"][0]["name"]
     path.write_text(yaml.safe_dump(table, sort_keys=False))
     return path
+
+
+def results(runs: Path) -> dict[str, bytes]:
+    """The results of all trials below `runs`, by `trial/file`."""
+    trials = sorted(path for path in runs.glob("*/*--s*--*") if path.is_dir())
+    return {f"{trial.name}/{name}": (trial / name).read_bytes() for trial in trials for name in RESULTS}
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that a process has started, and theirs."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [int(child), *descendants(int(child))]
+    return found
 
 
 def _put(config: dict[str, Any], changes: dict[str, Any]) -> None:

@@ -27,6 +27,10 @@ def provenance(results: Results) -> list[tuple[str, str]]:
     mixed = [cell for cell in again if len({_commit(start) for start in cell.provenance["starts"]}) > 1]
     if mixed:
         lines.append(("begun with other code", f"{_names(mixed)}: see starts in provenance.json"))
+    # The same gradient up to rounding, and other random numbers: no longer the very trial that was asked for.
+    for parts in sorted({cell.planned.trial.attempts.parts for cell in made} - {1}):
+        parted = [cell for cell in made if cell.planned.trial.attempts.parts == parts]
+        lines.append((f"batches in {parts} parts, for want of memory", _names(parted)))
     return lines
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.worlds import ROOT, rislab, tiny_config
+from tests.worlds import ROOT, rislab, rislab_here, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,6 @@ def test_every_method_on_every_benchmark(place: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_said(place: Path, arguments: list[str], said: str) -> None:
-    done = rislab("matrix", *arguments, cwd=place)
+    done = rislab_here("matrix", *arguments, cwd=place)
     assert done.returncode == 2, done.stdout + done.stderr
     assert said in done.stderr

@@ -3,7 +3,7 @@
 import json
 
 from rislab.ablation import signature
-from tests.worlds import rislab
+from tests.worlds import rislab, rislab_here
 
 
 def test_methods_are_listed_without_torch() -> None:
@@ -27,7 +27,7 @@ def test_one_method_with_its_switches_and_sizes() -> None:
     assert all(name in found["documentation"] for name in options)
     # The paper's table counts 146.85 M for the full model on R50; CLIP's temperature is in its count.
     assert abs(found["parameters"]["refcoco_r50"]["total"] / 1e6 - 146.85) < 0.01
-    wrong = rislab("methods", "risklip")
+    wrong = rislab_here("methods", "risklip")
     assert wrong.returncode == 2
     assert "did you mean 'risclip'" in wrong.stderr
 
@@ -62,6 +62,6 @@ def test_bench_labels_compares_with_a_loop_over_the_classes() -> None:
         ("maskclip/toy", "--pamr=on", "--pamr: MaskCLIPTask has no option pamr"),
         ("tcl/toy", "--classes=0", "--classes is 0, expected 1 or more"),
     ):
-        wrong = rislab("bench", "labels", "--config", f"experiments/{config}.yaml", "--classes", "2", option)
+        wrong = rislab_here("bench", "labels", "--config", f"experiments/{config}.yaml", "--classes", "2", option)
         assert wrong.returncode == 2
         assert said in wrong.stderr

@@ -9,7 +9,7 @@ from PIL import Image
 
 from rislab.data.toy.world import ToyWorld
 from tests.data.small import SmallSet
-from tests.worlds import rislab
+from tests.worlds import rislab, rislab_here
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_check_of_a_damaged_set_lists_what_is_wrong(tmp_path: Path) -> None:
         "github.com/lichengunc/refer", "1 polygons dropped",
     ):  # fmt: skip
         assert said in done.stdout, said
-    assert rislab("data", "check", str(root), "--strict").returncode == 2
+    assert rislab_here("data", "check", str(root), "--strict").returncode == 2
 
 
 def test_leaks(world: Path) -> None:
@@ -58,7 +58,7 @@ def test_leaks(world: Path) -> None:
     assert first["images"] == first["evaluated"]["images"] > 0
     assert 0 < first["objects"] <= first["evaluated"]["objects"]
     assert second["images"] == 0
-    wrong = rislab("data", "leaks", str(world), "--train", "refcoco", "--eval", "refcoco:val")
+    wrong = rislab_here("data", "leaks", str(world), "--train", "refcoco", "--eval", "refcoco:val")
     assert wrong.returncode == 2
     assert "expected DATASET:PARTITION:SPLIT" in wrong.stderr
 
@@ -71,7 +71,7 @@ def test_show_draws_what_is_asked_for(world: Path, tmp_path: Path) -> None:
         pixels = np.asarray(sheet)
     assert pixels.shape[1] == 4 * 412 + 12
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000
-    done = rislab("data", "show", str(world), "--split", "vall", "--out", str(out))
+    done = rislab_here("data", "show", str(world), "--split", "vall", "--out", str(out))
     assert done.returncode == 2
     assert "did you mean 'val'" in done.stderr
 
@@ -94,6 +94,6 @@ def test_score_prints_every_convention_and_what_is_missing(world: Path, tmp_path
     ):
         assert said in done.stdout, said
     assert (tmp_path / "masks.json.scores.parquet").exists()
-    wrong = rislab("score", str(file), "--data", str(world), "--split", "nowhere")
+    wrong = rislab_here("score", str(file), "--data", str(world), "--split", "nowhere")
     assert wrong.returncode == 2
     assert "no split 'nowhere'" in wrong.stderr

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 
-from tests.worlds import rislab, tiny_table
+from tests.worlds import rislab, rislab_here, tiny_table
 
 ROWS = "base: {text_to_pixel: false, decoder_layers: 0}\nnan: {decoder_layers: 1, base_lr: 1.0e+30}"
 
@@ -151,7 +151,7 @@ def test_mistakes_are_told_with_exit_code_2_and_nothing_written(
     arguments: list[str], said: str, tmp_path: Path
 ) -> None:
     runs = ["--runs", str(tmp_path / "runs")] if arguments[0] == "ablate" else []
-    done = rislab(*arguments, *runs)
+    done = rislab_here(*arguments, *runs)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr, done.stderr
     assert "Traceback" not in done.stderr

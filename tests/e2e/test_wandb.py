@@ -1,7 +1,4 @@
-"""wandb's real agents work through a table, driven by a stand-in for the sweep server (no network, no account).
-
-The stand-in is no part of this repository: $RISLAB_TOOLS, or ../shared/tools beside it, holds wandb_stub.py.
-"""
+"""wandb's real agents work through a table."""
 
 import os
 import shutil
@@ -9,8 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,83 +14,15 @@ import yaml
 
 from rislab.ablation.trial import TrialDir
 from tests import wandbfile
-from tests.worlds import ROOT, rislab, tiny_chain, tiny_table
+from tests.agents import agent, environment, export, server, wants_agents, work_through
+from tests.worlds import ROOT, ROWS, descendants, results, rislab, tiny_chain, tiny_table, wait_until
 
-STUB = Path(os.environ.get("RISLAB_TOOLS") or ROOT.parent / "shared" / "tools") / "wandb_stub.py"
-ROWS = "base: {text_to_pixel: false, decoder_layers: 0}\nfull: {text_to_pixel: true, decoder_layers: 1, dropout: 0.1}"
-RESULTS = ("metrics.json", "scores.parquet", "log/metrics.csv", "predictions/predictions.json")
-
-pytestmark = pytest.mark.skipif(not STUB.exists(), reason=f"no {STUB}: set RISLAB_TOOLS to the folder that has it")
-
-
-def environment(**more: str) -> dict[str, str]:
-    """Of an agent: `python` is the one that runs the tests, and nothing of wandb's comes from outside."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    bin_folder = str(Path(sys.executable).parent)
-    return kept | {"PATH": f"{bin_folder}{os.pathsep}{kept['PATH']}", "PYTHONPATH": str(ROOT)} | more
-
-
-@contextmanager
-def server(sweep: Path) -> Iterator[dict[str, str]]:
-    """The stand-in with a sweep; yields the environment of its agents."""
-    stub = subprocess.Popen([sys.executable, str(STUB), str(sweep)], stdout=subprocess.PIPE, text=True)
-    assert stub.stdout is not None
-    try:
-        yield environment(**dict(pair.split("=", 1) for pair in stub.stdout.readline().split()))
-    finally:
-        stub.terminate()
-        stub.wait()
-
-
-def agent(folder: Path, given: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """One `wandb agent` in a folder of its own."""
-    folder.mkdir()
-    sweep = f"{given['WANDB_ENTITY']}/{given['WANDB_PROJECT']}/{given['SWEEP']}"
-    command = [sys.executable, "-m", "wandb", "agent", sweep]
-    with (folder / "agent.log").open("wb") as log:
-        return subprocess.Popen(
-            command,
-            cwd=folder,
-            env=given | {"WANDB_MODE": "offline", "WANDB_AGENT_DISABLE_FLAPPING": "true"},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-
-
-def export(table: Path, folder: Path, *options: str) -> Path:
-    """The sweep of a table, as the command prints it."""
-    done = rislab("ablate", "export-sweep", str(table), "--runs", str(folder / "runs"), "--threads", "1", *options)
-    assert done.returncode == 0, done.stderr
-    sweep = folder / "sweep.yaml"
-    sweep.write_text(done.stdout)
-    return sweep
-
-
-def work_through(sweep: Path, folders: list[Path], **more: str) -> None:
-    with server(sweep) as given:
-        agents = [agent(folder, given | more) for folder in folders]
-        for process, folder in zip(agents, folders, strict=True):
-            assert process.wait(240) == 0, (folder / "agent.log").read_text()
-
-
-def results(runs: Path) -> dict[str, bytes]:
-    return {
-        f"{trial.name}/{name}": (trial / name).read_bytes()
-        for trial in sorted(runs.glob("*/*--s*--*"))
-        for name in RESULTS
-    }
+pytestmark = wants_agents
 
 
 def logged(*folders: Path) -> list[wandbfile.Run]:
     found = [wandbfile.read(path) for folder in folders for path in folder.glob("wandb/offline-run-*")]
     return sorted(found, key=lambda run: run.name)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -331,11 +258,3 @@ def test_a_server_that_answers_nonsense_costs_no_trial(
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("rislab: wandb: ") == 1
     assert results(tmp_path / "runs") == {k: v for k, v in undisturbed[1].items() if k.startswith("base")}
-
-
-def descendants(pid: int) -> list[int]:
-    """Processes that a process has started, and theirs."""
-    found = []
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        found += [int(child), *descendants(int(child))]
-    return found

@@ -56,7 +56,9 @@ def test_what_differs_is_named_with_its_trials(made: tuple[Any, list[Planned]]) 
         starts=[{"code": {"commit": "2" * 40, "dirty": None}}, {"code": {"commit": "0" * 40, "dirty": None}}],
     )
     change(cells["full s0"], starts=[{"code": {"commit": "0" * 40, "dirty": None}}] * 2)
+    cells["full s2"].trial.attempts.start_small(4)
     found = dict(provenance(results(made)))
+    assert found["batches in 4 parts, for want of memory"] == "full s2"
     assert found["commit"] == "000000000000 (5 trials); 111111111111 + changes abcdefabcdef (full s1)"
     assert found["packages"] == (
         "torch 2.9 (5 trials); 2.8 (full s1), einops 0.8 (4 trials); 0.7 (full s1), extra none (4 trials); 1.0 (full s1)"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rislab.cli.ablate.choosing import Action, load, load_table
-from rislab.cli.ablate.running import TARGET, job, make_ready, preload
+from rislab.cli.ablate.running import TARGET, job, make_ready, preload, to_run
 from rislab.errors import ConfigError, RislabError
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ def run_trial(options: argparse.Namespace) -> int:
     table = sweeps.with_switches(table, profile, row, given)
     cells = sweeps.chain(table, profile, row.name, seed, runs=options.runs, data=options.data)
     shown = mirror.Mirrors(cells, table, profile, mirror.mode(options.wandb))
-    todo = [cell for cell in cells if _to_run(cell, options.retry)]
+    todo = [cell for cell in cells if to_run(cell, stale=False, retry=options.retry)]
     stopped = False
-    if todo and not any(cell.state in ("failed", "diverged") for cell in cells if cell not in todo):
+    if todo and all(cell.state == "done" for cell in cells if cell not in todo):
         plan.require_data(todo, profile)
         for cell in todo:
             holder = cell.trial.holder()
@@ -111,14 +111,6 @@ def _train(cells: "list[Planned]", threads: int | None, shown: "Mirrors") -> boo
     pool = local.LocalPool(1, threads or (1 if on_cpu else local.cores()), modules)
     pool.run([job(cell) for cell in cells], shown.follow)
     return bool(pool.stops_asked)
-
-
-def _to_run(cell: "Planned", retry: bool) -> bool:
-    state = cell.state
-    if state in ("failed", "diverged"):
-        # What the machine did to a trial is no fault of its row.
-        return retry or cell.trial.status().get("kind") in ("lost", "oom")
-    return state != "done"
 
 
 def _check_threads(options: argparse.Namespace) -> None:

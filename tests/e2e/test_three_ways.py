@@ -1,0 +1,71 @@
+"""CRIS's toy table by the local pool, by a real SLURM and by real wandb agents: one and the same. Long: `make three-ways`."""
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agents import STUB, export, work_through
+from tests.cluster import Cluster, loopback, wants_slurm
+from tests.worlds import results, rislab
+
+TABLE = "cris"
+WAYS = ("pool", "slurm", "agents")
+ONE_THREAD = ("--threads", "1")
+
+pytestmark = [
+    *wants_slurm,
+    pytest.mark.slow,
+    pytest.mark.timeout(7200),
+    pytest.mark.skipif(not STUB.exists(), reason=f"no {STUB}: set RISLAB_TOOLS to the folder that has it"),
+]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with loopback() as made:
+        yield made
+
+
+def report(runs: Path, out: Path) -> dict[str, str]:
+    """The forms of a report, without what the trials were made with."""
+    done = rislab("ablate", "report", TABLE, "--runs", str(runs), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    texts = {path.name: path.read_text() for path in sorted((out / TABLE).glob("report.*"))}
+    assert set(texts) == {"report.md", "report.csv", "report.tex", "report.html"}
+    texts["report.md"] = re.sub(r"(?ms)^## Provenance$.*?(?=^## |\Z)", "", texts["report.md"])
+    texts["report.html"] = re.sub(r"(?s)<h2>Provenance</h2>.*?</dl>", "", texts["report.html"])
+    return texts
+
+
+def test_three_ways_give_one_table(tmp_path: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = {way: tmp_path / way / "runs" for way in WAYS}
+    seconds = {}
+    for way in WAYS:
+        (tmp_path / way).mkdir()
+        then = time.monotonic()
+        options = [TABLE, "--runs", str(runs[way]), *ONE_THREAD]
+        if way == "agents":
+            sweep = export(Path(TABLE), tmp_path / way, runs=runs[way])
+            work_through(sweep, [tmp_path / way / "1", tmp_path / way / "2"], patience=3600)
+        else:
+            where = ["--launcher", "slurm"] if way == "slurm" else ["--jobs", "2"]
+            done = rislab("ablate", "run", *options, *where, patience=3600, **cluster.environment)
+            assert done.returncode == 0, done.stdout + done.stderr
+        seconds[way] = time.monotonic() - then
+    found = {way: results(runs[way]) for way in WAYS}
+    assert found["pool"]
+    reports = {way: report(runs[way], tmp_path / way / "reports") for way in WAYS}
+    for way in WAYS[1:]:
+        assert sorted(found[way]) == sorted(found["pool"]), "the same hashes"
+        assert found[way] == found["pool"]
+        for name, text in reports["pool"].items():
+            assert reports[way][name] == text, f"{name} of {way} differs"
+    trials = len({name.partition("/")[0] for name in found["pool"]})
+    with capsys.disabled():
+        took = ", ".join(f"{way} {each:.0f} s" for way, each in seconds.items())
+        print(f"\n {trials} trials three ways ({took}): equal hashes, results equal to the byte, equal reports")
+    shutil.rmtree(tmp_path, ignore_errors=True)

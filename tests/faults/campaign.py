@@ -1,0 +1,256 @@
+"""A table under attack: starts launchers, waits until trials are in the middle of training, and looks at what came of it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rislab.ablation.trial import TrialDir
+from tests.cluster import Cluster
+from tests.worlds import ROOT, descendants, wait_until
+
+FURTHER = 3
+"""Steps that a trial makes in a start before it is disturbed, so that nothing counts as stalled."""
+
+ELSEWHERE = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "-")
+"""Prefix of a command: the same machine under another name, whose processes ours are not asked about."""
+
+
+@dataclass
+class Launcher:
+    """One `rislab` command with everything that it started."""
+
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def tree(self) -> list[int]:
+        return [self.process.pid, *descendants(self.process.pid)] if self.process.poll() is None else []
+
+    def kill(self) -> None:
+        """The command, its fork server and its trials at once, as when a machine loses its power."""
+        for pid in self.tree:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def end(self) -> None:
+        """As the user does, by Ctrl-C once; the trials write their checkpoints."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait(90)
+
+
+@dataclass
+class Campaign:
+    """table: its file; seeds: how many; folder: of logs; runs: where the trials lie, a small file system of its own."""
+
+    table: Path
+    seeds: int
+    folder: Path
+    runs: Path
+    cluster: Cluster
+    tally: list[str] = field(default_factory=list)
+    finished: dict[Path, int] = field(default_factory=dict)
+    """When a result was written, by trial, as seen first."""
+
+    def command(self, *options: str, runs: Path | None = None) -> list[str]:
+        where = ["--runs", str(runs or self.runs), "--seeds", str(self.seeds), "--threads", "1"]
+        return [sys.executable, "-m", "rislab.cli.main", "ablate", "run", str(self.table), *where, *options]
+
+    def start(self, *options: str, prefix: Sequence[str] = (), **environment: str) -> Launcher:
+        given = {**os.environ, "PYTHONPATH": str(ROOT), **self.cluster.environment, **environment}
+        with (self.folder / "launchers.log").open("ab") as log:
+            process = subprocess.Popen(
+                [*prefix, *self.command(*options)],
+                cwd=ROOT,
+                env=given,
+                start_new_session=True,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        return Launcher(process)
+
+    @contextmanager
+    def locally(self) -> Iterator[tuple[Launcher, TrialDir]]:
+        """A local pool at work, and one of its trials in the middle of training. At the end it is stopped, if it still runs."""
+        launcher = self.start("--jobs", "2")
+        try:
+            yield launcher, self.training()
+        finally:
+            launcher.end()
+            self.check()
+
+    @contextmanager
+    def on_slurm(self) -> Iterator[tuple[Launcher, TrialDir]]:
+        """A launcher watching over jobs, and a trial of one. At the end the jobs go on; the next fault finds them."""
+        launcher = self.start("--launcher", "slurm")
+        try:
+            yield launcher, self.training()
+        finally:
+            launcher.end()
+            self.check()
+
+    def trials(self) -> list[TrialDir]:
+        return [TrialDir(path) for path in sorted(self.runs.glob("*/*--s*--*"))]
+
+    def training(self, where: Callable[[TrialDir], bool] = lambda _: True) -> TrialDir:
+        """A trial that has a process, a checkpoint, and has got further in this start than ever before."""
+        found: list[TrialDir] = []
+
+        def look() -> bool:
+            found[:] = [trial for trial in self.trials() if _advances(trial) and where(trial)]
+            return bool(found)
+
+        wait_until(look)
+        return found[0]
+
+    def check(self) -> None:
+        """Whatever has a result keeps it as it is."""
+        for trial in self.trials():
+            if trial.metrics_file.exists():
+                now = trial.metrics_file.stat().st_mtime_ns
+                assert self.finished.setdefault(trial.path, now) == now, f"{trial.path} was trained twice"
+
+    def settled_free(self) -> None:
+        """No trial has a process any more, except on the cluster."""
+        wait_until(lambda: not any(_process(trial) for trial in self.trials()))
+
+    def job(self, trial: TrialDir) -> str:
+        """The SLURM job that runs the trial."""
+        holder = trial.holder()
+        assert holder is not None
+        return str(holder["job"]).rpartition(".")[0]
+
+    def node(self, job: str) -> str:
+        """Number of the node that a job runs on."""
+        return (
+            self.cluster.command("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%N").strip().lstrip("n")
+        )
+
+    def cancel_jobs(self) -> None:
+        self.cluster.command("scancel", "--user", "root")
+        wait_until(lambda: not self.cluster.command("squeue", "--noheader").strip())
+
+    def completes(self) -> None:
+        """The same command as ever brings the table to its end."""
+        done = subprocess.run(
+            self.command("--jobs", "2"), cwd=ROOT, capture_output=True, text=True, check=False, timeout=1200
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.check()
+
+
+def pid(trial: TrialDir) -> int:
+    found = _process(trial)
+    assert found is not None, f"{trial.path.name} has no process"
+    return found
+
+
+def parent(number: int) -> int:
+    stat = Path(f"/proc/{number}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[1])
+
+
+def pool_of(trial: TrialDir) -> int:
+    """The process of the pool that runs the trial: its parent is the fork server, whose parent is the pool."""
+    return parent(parent(pid(trial)))
+
+
+def is_alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def died(number: int, seconds: float = 60.0) -> None:
+    wait_until(lambda: not is_alive(number), seconds)
+
+
+def starts(trial: TrialDir) -> int:
+    return len(trial.attempts.all())
+
+
+def goes_on(trial: TrialDir, before: int) -> None:
+    """Another start than the `before` that there were has got further, or to the end."""
+    wait_until(lambda: starts(trial) > before and (_advances(trial) or trial.state() == "done"), 180)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """As when a file server fails over. A mount, since root writes whatever the permissions say."""
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """Not a byte is left on the folder's file system."""
+    filler = folder / "filler"
+    try:
+        with filler.open("wb") as file:
+            free = shutil.disk_usage(folder).free
+            os.posix_fallocate(file.fileno(), 0, free)
+            with suppress(OSError):
+                while True:
+                    file.seek(0, os.SEEK_END)
+                    os.posix_fallocate(file.fileno(), file.tell(), 4096)
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def clock_apart(folder: Path, seconds: int) -> dict[str, str]:
+    """Environment of a command whose clock is that far ahead; times of files are still the file system's."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(
+        f"import time\nright = time.time\ntime.time = lambda: right() + {seconds}\n"
+    )
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+
+
+def cut(path: Path) -> None:
+    """Half of the file is gone, as after a power cut on a file system that promised more than it kept."""
+    with path.open("rb+") as file:
+        file.truncate(path.stat().st_size // 2)
+
+
+def cut_last_line(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: max(0, len(content) - 20)])
+
+
+def _process(trial: TrialDir) -> int | None:
+    try:
+        holder = json.loads(trial.lock_file.read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return int(holder["pid"]) if is_alive(int(holder["pid"])) else None
+
+
+def _advances(trial: TrialDir) -> bool:
+    attempts = trial.attempts.all()
+    if not attempts or attempts[-1].ended or not (trial.checkpoints / "last.ckpt").exists() or _process(trial) is None:
+        return False
+    status = trial.status()
+    return status.get("stage") == "fit" and int(status.get("step") or 0) >= attempts[-1].before + FURTHER
