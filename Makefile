@@ -1,5 +1,6 @@
 # Two commands do everything: `make ablation-cris` and `make test`. The first call of either sets up .venv.
-# Options: PROFILE=toy|refcoco|refcoco+|gref  SEEDS=1  JOBS=2  DATA=dir  ROWS=a,b  LAUNCHER=slurm CLUSTER="--partition gpu ..."
+# Options: PROFILE=toy|refcoco|refcoco+|gref  SEEDS=1  JOBS=2  DATA=dir  ROWS=a,b  RUNS=dir  REPORTS=dir
+#          LAUNCHER=slurm  CLUSTER="--partition gpu ..."
 
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -9,12 +10,14 @@ SEEDS   ?= 1
 JOBS    ?=
 DATA    ?=
 ROWS    ?=
+RUNS    ?=
+REPORTS ?=
 LAUNCHER ?=
 CLUSTER ?=
 PAGE    ?= reports/live.html
 YES     ?=
 
-OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS))
+OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS))
 PLACE   = $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data $(DATA))
 
 .DEFAULT_GOAL := help
@@ -34,7 +37,7 @@ $(VENV)/.ready: pyproject.toml
 
 ablation-%: $(VENV)/.ready ## train and report a paper's table: PROFILE=toy SEEDS=1 JOBS=2 DATA=dir
 	@$(RISLAB) ablate run $* $(OPTIONS) $(PLACE)
-	@$(RISLAB) ablate report $* $(OPTIONS)
+	@$(RISLAB) ablate report $* $(OPTIONS) $(if $(REPORTS),--out $(REPORTS))
 
 plan-%: $(VENV)/.ready ## what `make ablation-NAME` would run
 	@$(RISLAB) ablate plan $* $(OPTIONS) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(DATA),--data $(DATA))
@@ -46,10 +49,10 @@ watch-%: $(VENV)/.ready ## the same until they have ended, as a page: PAGE=repor
 	@$(RISLAB) ablate status $* $(OPTIONS) --html $(PAGE) --watch
 
 gc: $(VENV)/.ready ## what below runs/ no table needs; YES=1 removes it
-	@$(RISLAB) ablate gc $(if $(YES),--yes)
+	@$(RISLAB) ablate gc $(if $(RUNS),--runs $(RUNS)) $(if $(YES),--yes)
 
 report: $(VENV)/.ready ## the report of whatever has been run: TABLE=cris
-	@$(RISLAB) ablate report $(or $(TABLE),cris) $(OPTIONS)
+	@$(RISLAB) ablate report $(or $(TABLE),cris) $(OPTIONS) $(if $(REPORTS),--out $(REPORTS))
 
 check: $(VENV)/.ready ## format, lint, types, floors
 	@$(VENV)/bin/ruff format --check --quiet .

@@ -1,7 +1,9 @@
 """CRIS's toy table by the local pool, by a real SLURM and by real wandb agents: one and the same. Long: `make three-ways`."""
 
+import os
 import re
-import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +12,11 @@ import pytest
 
 from tests.agents import STUB, export, work_through
 from tests.cluster import Cluster, loopback, wants_slurm
-from tests.worlds import results, rislab
+from tests.worlds import ROOT, results, rislab
 
 TABLE = "cris"
 WAYS = ("pool", "slurm", "agents")
-ONE_THREAD = ("--threads", "1")
+LAUNCHER = {"pool": "LAUNCHER=local", "slurm": "LAUNCHER=slurm"}
 
 pytestmark = [
     *wants_slurm,
@@ -30,11 +32,24 @@ def cluster() -> Iterator[Cluster]:
         yield made
 
 
+def make(*options: str, cluster: Cluster) -> None:
+    """`make ablation-cris` as it is typed, in the environment that runs the tests."""
+    done = subprocess.run(
+        ["make", f"ablation-{TABLE}", f"VENV={sys.prefix}", *options],
+        cwd=ROOT,
+        env={**os.environ, **cluster.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def report(runs: Path, out: Path) -> dict[str, str]:
     """The forms of a report, without what the trials were made with."""
     done = rislab("ablate", "report", TABLE, "--runs", str(runs), "--out", str(out))
     assert done.returncode == 0, done.stderr
-    texts = {path.name: path.read_text() for path in sorted((out / TABLE).glob("report.*"))}
+    texts = {path.name: path.read_text() for path in sorted(out.glob("*/report.*"))}
     assert set(texts) == {"report.md", "report.csv", "report.tex", "report.html"}
     texts["report.md"] = re.sub(r"(?ms)^## Provenance$.*?(?=^## |\Z)", "", texts["report.md"])
     texts["report.html"] = re.sub(r"(?s)<h2>Provenance</h2>.*?</dl>", "", texts["report.html"])
@@ -47,14 +62,11 @@ def test_three_ways_give_one_table(tmp_path: Path, cluster: Cluster, capsys: pyt
     for way in WAYS:
         (tmp_path / way).mkdir()
         then = time.monotonic()
-        options = [TABLE, "--runs", str(runs[way]), *ONE_THREAD]
         if way == "agents":
             sweep = export(Path(TABLE), tmp_path / way, runs=runs[way])
             work_through(sweep, [tmp_path / way / "1", tmp_path / way / "2"], patience=3600)
         else:
-            where = ["--launcher", "slurm"] if way == "slurm" else ["--jobs", "2"]
-            done = rislab("ablate", "run", *options, *where, patience=3600, **cluster.environment)
-            assert done.returncode == 0, done.stdout + done.stderr
+            make(f"RUNS={runs[way]}", f"REPORTS={tmp_path / way / 'reports'}", LAUNCHER[way], cluster=cluster)
         seconds[way] = time.monotonic() - then
     found = {way: results(runs[way]) for way in WAYS}
     assert found["pool"]
@@ -68,4 +80,3 @@ def test_three_ways_give_one_table(tmp_path: Path, cluster: Cluster, capsys: pyt
     with capsys.disabled():
         took = ", ".join(f"{way} {each:.0f} s" for way, each in seconds.items())
         print(f"\n {trials} trials three ways ({took}): equal hashes, results equal to the byte, equal reports")
-    shutil.rmtree(tmp_path, ignore_errors=True)
