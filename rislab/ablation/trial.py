@@ -22,6 +22,11 @@ LOST_AFTER_SECONDS = 60.0
 """A heartbeat older than this, from a host that cannot be asked, means that the process is gone."""
 
 
+CLOCK_SECONDS = 60.0
+
+_CLOCKS: dict[int, tuple[float, float]] = {}
+"""What a file system said the time was, and when by our monotonic clock, by device."""
+
 _WRITING = threading.Lock()
 """One writer of a status at a time in a process: a heartbeat must not write back what the trial has just changed."""
 
@@ -221,7 +226,17 @@ class TrialDir:
         return self._now() - sign < LOST_AFTER_SECONDS
 
     def _now(self) -> float:
-        """The time by the clock of the file system that the trial lies on; by our own where we cannot write."""
+        """The time by the clock of the file system that the trial lies on; by our own where we cannot write.
+
+        Asked once a minute, since whoever looks at thousands of trials should not write into each.
+        """
+        device = self.path.stat().st_dev
+        asked = _CLOCKS.get(device)
+        if asked is None or time.monotonic() - asked[1] > CLOCK_SECONDS:
+            asked = _CLOCKS[device] = self._asked_time(), time.monotonic()
+        return asked[0] + time.monotonic() - asked[1]
+
+    def _asked_time(self) -> float:
         probe = self.path / f".now-{uuid.uuid4().hex}"
         try:
             probe.touch(exist_ok=False)

@@ -223,6 +223,7 @@ class LocalPool:
                 target=_child, args=((job.target, job.argument, job.argv), self.threads, place.devices)
             )
             oom_kills, ends = _oom_kills(), _ends(job.trial)
+            _start_server()  # again, if it has died
             process.start()
             running.append(_Running(job, process, place, oom_kills, ends))
 

@@ -84,6 +84,20 @@ def test_finished_trials_are_logged_without_training(campaign: Path, tmp_path: P
         assert new.summary["_runtime"] < 5
 
 
+def test_a_finished_table_is_told_afterwards_and_once(
+    campaign: Path, undisturbed: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    """As after jobs that nobody watched."""
+    run = ["ablate", "run", str(undisturbed[0]), "--runs", str(campaign / "runs"), "--wandb", "offline"]
+    for _ in range(2):
+        done = rislab(*run, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert [each.name for each in logged(tmp_path)] == ["base s0", "full s0"]
+    alone = rislab(*run, "--launcher", "slurm", "--detach", cwd=tmp_path)
+    assert alone.returncode == 2
+    assert "--detach leaves nobody to mirror the trials" in alone.stderr
+
+
 def test_one_trial_by_hand(campaign: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, bytes]]) -> None:
     table, runs = str(undisturbed[0]), str(campaign / "runs")
     began = time.monotonic()

@@ -234,7 +234,9 @@ def job_out_of_time(c: Campaign) -> None:
     """SLURM: a job's time is over"""
     with c.on_slurm() as (_, trial):
         before, job = starts(trial), c.job(trial)
-        c.cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+        c.cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=2")  # as long as the warning before the end
+        wait_until(lambda: trial.attempts.all()[before - 1].ended, 90)
+        c.cluster.command("scontrol", "update", f"JobId={job}", "TimeLimit=60")
         goes_on(trial, before)
         assert trial.attempts.all()[before - 1].kind in RESUMED
 
@@ -299,8 +301,8 @@ def launcher_on_slurm_killed(c: Campaign) -> None:
 def local_pool_beside_slurm(c: Campaign) -> None:
     """a local pool beside the cluster's jobs, then all jobs cancelled"""
     ours = c.start("--jobs", "2")
-    with c.on_slurm() as (launcher, trial):
-        assert trial.holder() is not None
+    with c.on_slurm() as (launcher, _):
+        trial = c.training(lambda one: bool((one.holder() or {}).get("job")))
         before = starts(trial)
         launcher.end()
         c.cancel_jobs()

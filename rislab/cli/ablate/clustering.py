@@ -146,7 +146,7 @@ def run(
     if options.detach:
         screen.print(f"they go on by themselves; see them with: rislab ablate status {options.table}", soft_wrap=True)
         return 0
-    mirrors = mirrors_of(options, todo, table, profile)
+    mirrors = mirrors_of(options, cells, table, profile)
     try:
         _watch(screen, supervisor, cells, mirrors.follow)
         mirrors.finish()

@@ -51,7 +51,7 @@ def run(
             each = replace(each, need=places.Need())  # whatever the config asks for, there is only the CPU
         queue.append((each, cost.seconds if cost is not None else None))
     pool = local.LocalPool(slots, threads, modules, devices)
-    mirrors = mirrors_of(options, todo, table, profile)
+    mirrors = mirrors_of(options, cells, table, profile)
     outcome = _watched(screen, pool, local.longest_first(queue), cells, mirrors.follow)
     mirrors.finish()
     if outcome.stopped_by:

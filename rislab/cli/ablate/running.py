@@ -47,7 +47,12 @@ def run_table(options: argparse.Namespace) -> int:
     cells = plan.distinct(planned)
     todo = [cell for cell in cells if to_run(cell, options.stale, options.retry)]
     screen = console()
+    if options.detach and options.wandb not in (None, "disabled"):
+        raise ConfigError(
+            "--detach leaves nobody to mirror the trials; `rislab ablate run` with --wandb tells wandb all, also afterwards"
+        )
     if not todo:
+        mirrors_of(options, cells, table, profile).finish()
         say_result(screen, cells)
         return exit_code(cells)
     plan.require_data(planned, profile)
@@ -80,11 +85,11 @@ def job(cell: "Planned") -> "Job":
     )
 
 
-def mirrors_of(options: argparse.Namespace, todo: "list[Planned]", table: "Table", profile: "Profile") -> "Mirrors":
-    """What keeps wandb up to date, if it was asked for."""
+def mirrors_of(options: argparse.Namespace, cells: "list[Planned]", table: "Table", profile: "Profile") -> "Mirrors":
+    """What keeps wandb up to date, if it was asked for: of what is done already, too, unless wandb has been told."""
     from rislab.launch.mirror import Mirrors, mode
 
-    return Mirrors(todo, table, profile, mode(options.wandb))
+    return Mirrors(cells, table, profile, mode(options.wandb))
 
 
 def preload(cells: "list[Planned]") -> list[str]:
