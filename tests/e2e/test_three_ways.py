@@ -52,7 +52,7 @@ def report(runs: Path, out: Path) -> dict[str, str]:
     texts = {path.name: path.read_text() for path in sorted(out.glob("*/report.*"))}
     assert set(texts) == {"report.md", "report.csv", "report.tex", "report.html"}
     texts["report.md"] = re.sub(r"(?ms)^## Provenance$.*?(?=^## |\Z)", "", texts["report.md"])
-    texts["report.html"] = re.sub(r"(?s)<h2>Provenance</h2>.*?</dl>", "", texts["report.html"])
+    texts["report.html"] = re.sub(r"(?s)<h2>Provenance</h2>.*?</body>", "", texts["report.html"])
     return texts
 
 
