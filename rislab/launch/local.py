@@ -183,7 +183,7 @@ class LocalPool:
                             self.places.give_back(each.place)
                             state = self._settle(each)
                             if state is None:
-                                waiting.append(each.job)
+                                waiting.insert(0, each.job)  # what has been begun is finished first
                                 continue
                             outcome.states[each.job.name] = state
                             if each.job.trial is not None:

@@ -14,6 +14,7 @@ PAUSES = (0.0, 1.0, 4.0)
 may be gone by then."""
 
 STATES: dict[str, State] = {"nan": "diverged"}
+STATES_OF_AN_END = ("failed", "diverged")
 
 
 def is_over(trial: TrialDir, can_split: bool) -> bool:
@@ -22,7 +23,7 @@ def is_over(trial: TrialDir, can_split: bool) -> bool:
     if state in ("done", "cancelled"):
         return True
     attempts = trial.attempts.counted()
-    return state in ("failed", "diverged") and (not attempts or next_move(attempts, can_split)[0] == "stop")
+    return state in STATES_OF_AN_END and (not attempts or next_move(attempts, can_split)[0] == "stop")
 
 
 def settle(trial: TrialDir, can_split: bool) -> tuple[Next, float]:
@@ -30,7 +31,8 @@ def settle(trial: TrialDir, can_split: bool) -> tuple[Next, float]:
 
     An end that nobody wrote down is written down by the next start, or here when there is none.
     """
-    if trial.state() in ("done", "cancelled"):
+    state = trial.state()
+    if state in ("done", "cancelled"):
         return "end", 0.0
     attempts = trial.attempts.counted()
     if not attempts:
@@ -54,4 +56,7 @@ def settle(trial: TrialDir, can_split: bool) -> tuple[Next, float]:
             for path in trial.checkpoints.glob("*.ckpt"):
                 path.unlink(missing_ok=True)
             trial.attempts.start_small(2 * attempts[-1].parts)
+    if state in STATES_OF_AN_END:
+        with suppress(OSError, TrialBusyError), trial.locked():
+            trial.update_status(state="interrupted")  # what it wrote at its end sounds final, and is not
     return "again", PAUSES[min(stalled(attempts), len(PAUSES) - 1)]

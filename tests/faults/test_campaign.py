@@ -35,7 +35,7 @@ from tests.faults.campaign import (
 )
 from tests.worlds import ROWS, descendants, results, tiny_table, wait_until
 
-SEEDS = 4
+SEEDS = 6
 EPOCHS = 40
 
 pytestmark = [
