@@ -5,6 +5,7 @@ keeps its traceback.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -16,6 +17,10 @@ class RislabError(Exception):
 
 class DataError(RislabError):
     """A file of a data set is missing, unreadable or contradicts itself."""
+
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+"""What a file system says when it is full, read-only, or gone for the moment."""
 
 
 class DiskError(RislabError):

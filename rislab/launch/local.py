@@ -22,7 +22,7 @@ from typing import Any
 
 from rislab.ablation.attempts import Kind
 from rislab.ablation.trial import TrialBusyError, TrialDir
-from rislab.errors import RislabError
+from rislab.errors import DISK_ERRORS, RislabError
 from rislab.launch.places import Device, Need, Place, Places
 from rislab.launch.settling import is_over, settle
 
@@ -113,6 +113,11 @@ def _child(job: tuple[str, str, tuple[str, ...]], threads: int, devices: tuple[s
         # A trial has written its own status; what comes here is about the start itself.
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        print(f"{argument}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def _start_server() -> None:

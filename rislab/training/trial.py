@@ -1,6 +1,5 @@
 """Runs one trial directory from whatever state it is in to its result. What launchers call."""
 
-import errno
 import os
 import signal
 import sys
@@ -16,14 +15,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from rislab.ablation.attempts import Kind
 from rislab.ablation.trial import State, TrialDir
-from rislab.errors import ConfigError, DataError, DiskError, DivergedError, RislabError
+from rislab.errors import DISK_ERRORS, ConfigError, DataError, DiskError, DivergedError, RislabError
 from rislab.training.cli import RislabCLI, quiet
 from rislab.training.stopping import Asked, StoppedError
 
 HEARTBEAT_SECONDS = 2.0
 TRACEBACK_CHARACTERS = 4000
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
-"""What a file system says when it is full, read-only, or gone for the moment."""
 
 
 def run_trial(directory: str, threads: int) -> None:

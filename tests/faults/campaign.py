@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -34,10 +33,13 @@ class Launcher:
 
     def kill(self) -> None:
         """The command, its fork server and its trials at once, as when a machine loses its power."""
-        for pid in self.tree:
+        tree = self.tree
+        for number in tree:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(number, signal.SIGKILL)
         self.process.wait()
+        for number in tree:
+            died(number)
 
     def end(self) -> None:
         """As the user does, by Ctrl-C once; the trials write their checkpoints."""
@@ -67,7 +69,8 @@ class Campaign:
         given = {**os.environ, "PYTHONPATH": str(ROOT), **self.cluster.environment, **environment}
         with (self.folder / "launchers.log").open("ab") as log:
             process = subprocess.Popen(
-                [*prefix, *self.command(*options)],
+                # Whatever runs in the background of a script is deaf to Ctrl-C otherwise.
+                ["env", "--default-signal=INT", *prefix, *self.command(*options)],
                 cwd=ROOT,
                 env=given,
                 start_new_session=True,
@@ -88,13 +91,25 @@ class Campaign:
 
     @contextmanager
     def on_slurm(self) -> Iterator[tuple[Launcher, TrialDir]]:
-        """A launcher watching over jobs, and a trial of one. At the end the jobs go on; the next fault finds them."""
-        launcher = self.start("--launcher", "slurm")
+        """A launcher watching over the jobs of one seed, and a trial of it. At the end the jobs go on.
+
+        One seed has as many trials as there are nodes: what loses its job need not queue behind the rest of the table.
+        """
+        seed = self.seed_to_come()
+        launcher = self.start("--launcher", "slurm", "--seeds", f"{seed},")
         try:
-            yield launcher, self.training()
+            yield launcher, self.training(lambda trial: f"--s{seed}--" in trial.path.name and bool(self.job(trial)))
         finally:
             launcher.end()
             self.check()
+
+    def seed_to_come(self) -> int:
+        """The first one none of whose trials is half done."""
+        for seed in range(self.seeds):
+            trials = [trial for trial in self.trials() if f"--s{seed}--" in trial.path.name]
+            if not any(trial.state() == "done" or _progress(trial) > 0.5 for trial in trials):
+                return seed
+        raise AssertionError("the table is too short for so many faults")
 
     def trials(self) -> list[TrialDir]:
         return [TrialDir(path) for path in sorted(self.runs.glob("*/*--s*--*"))]
@@ -122,10 +137,8 @@ class Campaign:
         wait_until(lambda: not any(_process(trial) for trial in self.trials()))
 
     def job(self, trial: TrialDir) -> str:
-        """The SLURM job that runs the trial."""
-        holder = trial.holder()
-        assert holder is not None
-        return str(holder["job"]).rpartition(".")[0]
+        """The SLURM job that runs the trial; "" when none does."""
+        return str((trial.holder() or {}).get("job") or "").rpartition(".")[0]
 
     def node(self, job: str) -> str:
         """Number of the node that a job runs on."""
@@ -182,6 +195,11 @@ def goes_on(trial: TrialDir, before: int) -> None:
     wait_until(lambda: starts(trial) > before and (_advances(trial) or trial.state() == "done"), 180)
 
 
+def handed_in_again(trial: TrialDir, job: str) -> None:
+    """The trial has another job than `job`, or is at its end."""
+    wait_until(lambda: (trial.job() or {"id": job})["id"] != job or trial.state() == "done", 120)
+
+
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     """As when a file server fails over. A mount, since root writes whatever the permissions say."""
@@ -199,12 +217,10 @@ def full(folder: Path) -> Iterator[None]:
     filler = folder / "filler"
     try:
         with filler.open("wb") as file:
-            free = shutil.disk_usage(folder).free
-            os.posix_fallocate(file.fileno(), 0, free)
-            with suppress(OSError):
-                while True:
-                    file.seek(0, os.SEEK_END)
-                    os.posix_fallocate(file.fileno(), file.tell(), 4096)
+            for size in (1 << 22, 1 << 12):
+                with suppress(OSError):  # which says that so much is not left
+                    while True:
+                        os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), size)
         yield
     finally:
         filler.unlink()
@@ -246,6 +262,11 @@ def _process(trial: TrialDir) -> int | None:
     except (OSError, json.JSONDecodeError):
         return None
     return int(holder["pid"]) if is_alive(int(holder["pid"])) else None
+
+
+def _progress(trial: TrialDir) -> float:
+    status = trial.status()
+    return float(status.get("step") or 0) / float(status.get("max_steps") or 1)
 
 
 def _advances(trial: TrialDir) -> bool:
