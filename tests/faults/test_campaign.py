@@ -36,7 +36,7 @@ from tests.faults.campaign import (
 )
 from tests.worlds import ROWS, descendants, results, tiny_table, wait_until
 
-SEEDS = 8
+SEEDS = 10
 EPOCHS = 40
 
 pytestmark = [
