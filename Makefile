@@ -70,8 +70,8 @@ test: $(VENV)/.ready ## all tests but the long ones
 full-size: $(VENV)/.ready ## loading and scoring at the real sizes of RefCOCO and COCO-Stuff, with the figures
 	@$(VENV)/bin/pytest -n 0 -s -m slow tests/data/test_full_size.py tests/metrics/test_full_size.py
 
-faults: $(VENV)/.ready ## thirty faults in one table on pools, SLURM and wandb agents, with the tally (root; RISLAB_TOOLS)
-	@$(VENV)/bin/pytest -n 0 -m slow tests/faults
+faults: $(VENV)/.ready ## 31 faults in one table on pools, SLURM and wandb agents, with the tally (root; RISLAB_TOOLS)
+	@$(VENV)/bin/pytest -n 0 -m slow tests/launch tests/faults
 
 three-ways: $(VENV)/.ready ## CRIS's toy table by pool, SLURM and wandb agents: the same to the byte (root; RISLAB_TOOLS)
 	@$(VENV)/bin/pytest -n 0 -m slow tests/e2e/test_three_ways.py

@@ -21,8 +21,8 @@ State = Literal["pending", "queued", "running", "lost", "done", "failed", "diver
 LOST_AFTER_SECONDS = 60.0
 """A heartbeat older than this, from a host that cannot be asked, means that the process is gone."""
 
-
 CLOCK_SECONDS = 60.0
+"""For so long a file system's clock is reckoned from our monotonic one; then it is asked again."""
 
 _CLOCKS: dict[int, tuple[float, float]] = {}
 """What a file system said the time was, and when by our monotonic clock, by device."""
@@ -228,7 +228,7 @@ class TrialDir:
     def _now(self) -> float:
         """The time by the clock of the file system that the trial lies on; by our own where we cannot write.
 
-        Asked once a minute, since whoever looks at thousands of trials should not write into each.
+        Asked now and then only, since whoever looks at thousands of trials should not write into each.
         """
         device = self.path.stat().st_dev
         asked = _CLOCKS.get(device)

@@ -15,6 +15,7 @@ may be gone by then."""
 
 STATES: dict[str, State] = {"nan": "diverged"}
 STATES_OF_AN_END = ("failed", "diverged")
+"""What a trial calls itself when it ends by its own fault; whether it stays so is decided here."""
 
 
 def is_over(trial: TrialDir, can_split: bool) -> bool:

@@ -28,9 +28,10 @@ def provenance(results: Results) -> list[tuple[str, str]]:
     if mixed:
         lines.append(("begun with other code", f"{_names(mixed)}: see starts in provenance.json"))
     # The same gradient up to rounding, and other random numbers: no longer the very trial that was asked for.
-    for parts in sorted({cell.planned.trial.attempts.parts for cell in made} - {1}):
-        parted = [cell for cell in made if cell.planned.trial.attempts.parts == parts]
-        lines.append((f"batches in {parts} parts, for want of memory", _names(parted)))
+    by_parts: dict[int, list[Cell]] = {}
+    for cell in made:
+        by_parts.setdefault(cell.planned.trial.attempts.parts, []).append(cell)
+    lines += [(f"batches in {n} parts, for want of memory", _names(by_parts[n])) for n in sorted(by_parts) if n > 1]
     return lines
 
 

@@ -206,9 +206,8 @@ ALL = {"plain s0 first", "plain s0 second", "wide s0 first", "wide s0 second"}
         ({"trunk_option": "norm: bool = False", "trunk_declared": 'absent_means: ClassVar = {"norm": False}'}, set()),
         ({"trunk_option": "norm: bool = True", "trunk_declared": 'absent_means: ClassVar = {"norm": False}'}, ALL),
     ],
-    ids=lambda value: str(
-        sorted(value) if isinstance(value, set) else value
-    ),  # a set's own order differs between processes
+    # A set's own order differs between processes, and pytest's workers compare their ids.
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_what_a_release_changes_in_a_chain(chain: Any, changed: dict[str, Any], names: set[str]) -> None:
     """Through all stages, and in dataclasses of ours as in methods."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agents import STUB, export, work_through
+from tests.agents import export, wants_agents, work_through
 from tests.cluster import Cluster, loopback, wants_slurm
 from tests.worlds import ROOT, results, rislab
 
@@ -20,9 +20,9 @@ LAUNCHER = {"pool": "LAUNCHER=local", "slurm": "LAUNCHER=slurm"}
 
 pytestmark = [
     *wants_slurm,
+    wants_agents,
     pytest.mark.slow,
     pytest.mark.timeout(7200),
-    pytest.mark.skipif(not STUB.exists(), reason=f"no {STUB}: set RISLAB_TOOLS to the folder that has it"),
 ]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rislab.ablation.trial import TrialDir
 from tests.cluster import Cluster
-from tests.worlds import ROOT, descendants, wait_until
+from tests.worlds import ROOT, descendants, is_alive, wait_until
 
 FURTHER = 3
 """Steps that a trial makes in a start before it is disturbed, so that nothing counts as stalled."""
@@ -173,13 +173,6 @@ def parent(number: int) -> int:
 def pool_of(trial: TrialDir) -> int:
     """The process of the pool that runs the trial: its parent is the fork server, whose parent is the pool."""
     return parent(parent(pid(trial)))
-
-
-def is_alive(number: int) -> bool:
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def died(number: int, seconds: float = 60.0) -> None:

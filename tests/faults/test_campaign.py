@@ -1,4 +1,4 @@
-"""Thirty faults, one after the other, in one table that pools, a SLURM cluster and wandb agents work on; then nothing is missing.
+"""Faults of every kind in one table that pools, a SLURM cluster and wandb agents work on; then nothing is missing.
 
 Each fault looks whether it has really happened and whether the trial goes on after it. `make faults` prints the tally.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rislab.ablation.attempts import RESUMED
-from tests.agents import STUB, agent, export, server
+from tests.agents import agent, export, server, wants_agents
 from tests.cluster import Cluster, loopback, wants_slurm
 from tests.faults.campaign import (
     ELSEWHERE,
@@ -26,7 +26,6 @@ from tests.faults.campaign import (
     full,
     goes_on,
     handed_in_again,
-    is_alive,
     parent,
     pid,
     pool_of,
@@ -34,16 +33,16 @@ from tests.faults.campaign import (
     small_disk,
     starts,
 )
-from tests.worlds import ROWS, descendants, results, tiny_table, wait_until
+from tests.worlds import ROWS, descendants, is_alive, results, tiny_table, wait_until
 
 SEEDS = 10
 EPOCHS = 40
 
 pytestmark = [
     *wants_slurm,
+    wants_agents,
     pytest.mark.slow,
     pytest.mark.timeout(5400),
-    pytest.mark.skipif(not STUB.exists(), reason=f"no {STUB}: set RISLAB_TOOLS to the folder that has it"),
 ]
 
 
@@ -107,18 +106,18 @@ def pool_asked_twice(c: Campaign) -> None:
 
 def trial_preempted(c: Campaign) -> None:
     """SIGUSR2 to a trial, mid-epoch"""
-    with c.locally() as (_, trial):
-        before = starts(trial)
-        os.kill(pid(trial), signal.SIGUSR2)
-        goes_on(trial, before)
-        assert trial.attempts.all()[before - 1].kind == "preempted"
+    _ask_to_stop(c, signal.SIGUSR2)
 
 
 def trial_terminated(c: Campaign) -> None:
     """SIGTERM to a trial, mid-epoch"""
+    _ask_to_stop(c, signal.SIGTERM)
+
+
+def _ask_to_stop(c: Campaign, number: signal.Signals) -> None:
     with c.locally() as (_, trial):
         before = starts(trial)
-        os.kill(pid(trial), signal.SIGTERM)
+        os.kill(pid(trial), number)
         goes_on(trial, before)
         assert trial.attempts.all()[before - 1].kind == "preempted"
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import pytest
 from rislab.ablation.trial import TrialBusyError, TrialDir
 from rislab.files import write_json
 from rislab.launch.local import Job, LocalPool, longest_first
-from tests.worlds import ROOT
+from tests.worlds import ROOT, is_alive, wait_until
 
 JOBS = "tests.launch.jobs"
 
@@ -117,21 +116,32 @@ def launcher(folder: Path, kind: str, count: int) -> "subprocess.Popen[bytes]":
     )
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 def steps(folder: Path) -> list[int]:
     return [json.loads(path.read_text())["steps"] for path in sorted(folder.glob("*/metrics.json"))]
 
 
-def test_eight_launchers_never_run_a_trial_twice(tmp_path: Path) -> None:
-    launchers = [launcher(tmp_path, "quick", 50) for _ in range(8)]
-    assert all(process.wait(120) == 0 for process in launchers)
-    assert [len((tmp_path / str(n) / "runs.log").read_text().splitlines()) for n in range(50)] == [1] * 50
+@pytest.mark.parametrize("count", [50, pytest.param(200, marks=pytest.mark.slow)])
+def test_eight_launchers_never_run_a_trial_twice(tmp_path: Path, count: int) -> None:
+    launchers = [launcher(tmp_path, "quick", count) for _ in range(8)]
+    assert all(process.wait(240) == 0 for process in launchers)
+    runs = [len((tmp_path / str(n) / "runs.log").read_text().splitlines()) for n in range(count)]
+    assert runs == [1] * count
+
+
+@pytest.mark.slow
+def test_a_trial_costs_the_pool_less_than_a_third_of_a_second(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With all that real trials import in the fork server, and one slot: nothing is hidden by a neighbour."""
+    pool = LocalPool(1, 1, [JOBS, "rislab.training.trial", "rislab.methods.cris.task", "rislab.data.referring"])
+    pool.run([job(tmp_path, "warm-up", "quick")], nothing)
+    jobs = [job(tmp_path, str(n), "quick") for n in range(60)]
+    then = time.monotonic()
+    assert set(pool.run(jobs, nothing).states.values()) == {"done"}
+    each = (time.monotonic() - then) / len(jobs)
+    with capsys.disabled():
+        print(f"\n {each:.3f} s a no-op trial")
+    assert each < 0.3
 
 
 def test_kill_9_of_everything_loses_nothing_and_leaves_no_process(tmp_path: Path) -> None:
@@ -191,14 +201,7 @@ def test_a_killed_trial_takes_its_own_processes_along(tmp_path: Path) -> None:
     LocalPool(1, 1, [JOBS]).run([one], nothing)
     found = json.loads((tmp_path / "a" / "family.json").read_text())
     assert found["argv"] == ["fit", "--config", "x.yaml"]
-    wait_until(lambda: not alive(found["child"]))
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    wait_until(lambda: not is_alive(found["child"]))
 
 
 def test_an_end_without_a_result_is_a_failure(tmp_path: Path) -> None:
