@@ -11,7 +11,8 @@ from tests.worlds import RESULTS, ROWS, results, rislab, tiny_table, wait_until
 
 pytestmark = wants_slurm
 
-FULL = ROWS.splitlines()[1]
+FULL = ROWS.splitlines()[1].replace("full", "base")
+"""The row that draws random numbers, alone in its table."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_slurm_gives_what_the_pool_gives_also_when_preempted(tmp_path: Path, clu
 def test_a_trial_over_two_nodes_is_stopped_goes_on_and_gives_what_two_processes_give(
     tmp_path: Path, cluster: Cluster
 ) -> None:
-    two = {"trainer__strategy": "ddp", "trainer__max_epochs": 6}
+    two = {"trainer__strategy": "ddp", "trainer__max_epochs": 6, "data__init_args__generate__init_args__scenes": 80}
     (tmp_path / "one").mkdir()
     one_node = tiny_table(tmp_path / "one", FULL, trainer__devices=2, **two)
     done = rislab("ablate", "run", str(one_node), "--runs", str(tmp_path / "local"), "--threads", "1", "--jobs", "1")
@@ -60,7 +61,7 @@ def test_a_trial_over_two_nodes_is_stopped_goes_on_and_gives_what_two_processes_
     options = [str(table), "--runs", str(runs), "--launcher", "slurm", "--threads", "1", *here]
     left = rislab("ablate", "run", *options, "--detach", **cluster.environment)
     assert left.returncode == 0, left.stderr
-    (folder,) = runs.glob("tiny/full--*")
+    (folder,) = runs.glob("tiny/base--*")
     trial = TrialDir(folder)
     wait_until(lambda: bool(trial.status().get("step")))
     job = trial.job()
@@ -71,6 +72,6 @@ def test_a_trial_over_two_nodes_is_stopped_goes_on_and_gives_what_two_processes_
     starts = trial.attempts.all()
     assert [start.kind for start in starts] == ["preempted", ""], starts
     assert starts[1].before > 0
-    (alone,) = (tmp_path / "local").glob("tiny/full--*")
+    (alone,) = (tmp_path / "local").glob("tiny/base--*")
     for name in RESULTS:
         assert (folder / name).read_bytes() == (alone / name).read_bytes(), name
