@@ -104,7 +104,7 @@ def _show(found: list[dict[str, Any]], size: str, loop: bool) -> None:
     columns = ["classes", "PAMR", "names s", "s", "MiB"]
     if loop:
         columns += ["loop s", "loop MiB", "time x", "memory x", "same %"]
-    table = Table(*columns, box=box.SIMPLE_HEAD)
+    table = Table(*columns, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)  # ten columns in 80 characters
     for column in table.columns:
         column.justify, column.no_wrap = "right", True
     for entry in found:
