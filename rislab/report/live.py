@@ -58,9 +58,10 @@ class Line:
 
     @property
     def steps(self) -> str:
+        """`168/2793`, or `2793` where there is no more to come."""
         if self.step is None:
             return ""
-        return f"{self.step}/{self.max_steps}" if self.max_steps is not None else str(self.step)
+        return str(self.step) if self.max_steps in (None, self.step) else f"{self.step}/{self.max_steps}"
 
     @property
     def left(self) -> str:
@@ -170,12 +171,14 @@ class Left:
     """What is left of a table.
 
     seconds: until the last trial ends, with as many at once as run now; of the trials that can be reckoned only.
-    at_once: trials that run now. waiting: trials that have not ended. unknown: how many of those cannot be reckoned.
+    at_once: trials that run now. waiting: trials that have not ended. guessed: how many of those were never measured and
+        count as long as the stage's other trials train, on average. unknown: how many cannot be reckoned even so.
     """
 
     seconds: float
     at_once: int
     waiting: int
+    guessed: int
     unknown: int
 
     @property
@@ -186,7 +189,9 @@ class Left:
         how = several if self.at_once else " of trials, one after the other"
         idle = "" if self.at_once else "nothing runs now; "
         if not self.unknown:
-            return f"{idle}about {duration(self.seconds)} left{how}"
+            these = "1 trial was" if self.guessed == 1 else f"{self.guessed} trials were"
+            guess = f"; {these} never measured, and taken as the others" if self.guessed else ""
+            return f"{idle}about {duration(self.seconds)} left{how}{guess}"
         rest = f"; the others: about {duration(self.seconds)}{how}" if self.unknown < self.waiting else ""
         which = f"{self.unknown} of the {self.waiting} trials left were" if self.waiting > 1 else "the trial left was"
         return f"{idle}time left unknown: {which} never measured{rest}"
@@ -195,14 +200,29 @@ class Left:
 def left(lines: Sequence[Line]) -> Left:
     """When the table will be done: trials that wait go, longest first, to whoever of those that run now is free first."""
     waiting = [each for each in lines if each.state not in ENDED]
-    running = [each for each in waiting if each.state == "running"]
-    slots = [each.seconds_left or 0.0 for each in running] or [0.0]
+    known = [each for each in waiting if each.seconds_left is not None]
+    guesses = _guesses([each for each in waiting if each.seconds_left is None], _training_seconds(lines))
+    reckoned = [(each, each.seconds_left or 0.0) for each in known] + guesses
+    slots = [seconds for each, seconds in reckoned if each.state == "running"]
+    at_once = sum(1 for each in waiting if each.state == "running")
+    slots += [0.0] * (max(1, at_once) - len(slots))
     heapq.heapify(slots)
-    rest = (each.seconds_left for each in waiting if each.state != "running")
-    for seconds in sorted((each for each in rest if each is not None), reverse=True):
+    for seconds in sorted((seconds for each, seconds in reckoned if each.state != "running"), reverse=True):
         heapq.heappush(slots, heapq.heappop(slots) + seconds)
-    unknown = sum(1 for each in waiting if each.seconds_left is None)
-    return Left(max(slots), len(running), len(waiting), unknown)
+    return Left(max(slots), at_once, len(waiting), len(guesses), len(waiting) - len(reckoned))
+
+
+def _training_seconds(lines: Sequence[Line]) -> dict[str, float]:
+    """What the trials of a stage take to train, on average, by the speed of those that have trained or do."""
+    found: dict[str, list[float]] = {}
+    for each in lines:
+        if each.speed and each.max_steps:
+            found.setdefault(each.stage, []).append(each.max_steps / each.speed)
+    return {stage: sum(seconds) / len(seconds) for stage, seconds in found.items()}
+
+
+def _guesses(lines: Sequence[Line], training: Mapping[str, float]) -> list[tuple[Line, float]]:
+    return [(each, 0.0 if each.phase == "test" else training[each.stage]) for each in lines if each.stage in training]
 
 
 def duration(seconds: float) -> str:

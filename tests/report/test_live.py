@@ -79,6 +79,21 @@ def test_what_the_table_still_has(given: list[tuple[str, float | None]], seconds
     assert found.text == text
 
 
+def test_trials_that_were_never_measured_count_as_the_others_of_their_stage() -> None:
+    fit, test = replace(LINE, state="running", phase="fit"), replace(LINE, state="running", phase="test")
+    seen = [
+        replace(fit, speed=2.0, max_steps=100, step=40, seconds_left=30.0),  # 50 s in all
+        replace(LINE, state="done", speed=1.0, max_steps=100, step=100, seconds_left=0.0),  # 100 s
+        test,
+        LINE,
+        replace(LINE, stage="another"),
+    ]
+    found = left(seen[:4])
+    assert found == Left(75.0, at_once=2, waiting=3, guessed=2, unknown=0)
+    assert found.text == "about 75 s left, 2 at once; 2 trials were never measured, and taken as the others"
+    assert left(seen) == Left(75.0, at_once=2, waiting=4, guessed=2, unknown=1)
+
+
 @given(st.lists(st.tuples(st.sampled_from(["running", "pending"]), st.floats(0, 1e4)), min_size=1, max_size=12))
 def test_no_trial_is_forgotten_and_no_slot_is_made_up(given: list[tuple[str, float | None]]) -> None:
     found: Left = left(lines(*given))
@@ -181,16 +196,43 @@ def test_status_writes_the_page_and_nothing_else(tmp_path: Path, capsys: pytest.
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*")} == before
 
 
-def test_the_live_table_fits_the_screen(tmp_path: Path) -> None:
-    from rislab.cli.ablate.watching import live_table, status_table
+def test_the_live_view_fits_the_screen(tmp_path: Path) -> None:
+    from rislab.cli.ablate.watching import live_view, status_view
 
-    many = Live(tuple(replace(LINE, trial=f"r{n}", state="done" if n else "running") for n in range(100)))
-    shown = live_table(many, rows=10)
-    assert shown.row_count == 10
-    assert "90 more trials" in str(shown.title)
-    console = Console(width=100, file=io.StringIO())
-    console.print(live_table(Live((replace(LINE, state="failed", note="a long reason " * 20),)), rows=10))
-    said = console.file.getvalue().splitlines()
-    assert "failed" in said[4], "what is cut off is the reason"
-    assert len(said) == 6, "title, three of the head, one line a trial, the end"
-    assert status_table(cells(tmp_path)).row_count == 4
+    def drawn(given: Any) -> list[str]:
+        console = Console(width=80, file=io.StringIO())
+        console.print(given)
+        return console.file.getvalue().splitlines()
+
+    states = ["running", "failed", *["done"] * 98]
+    many = [replace(LINE, trial=f"r{n}", state=state) for n, state in enumerate(states)]
+    many[1] = replace(many[1], kind="oom", note="a long reason " * 20)
+    said = drawn(live_view(Live(tuple(many)), height=18))
+    assert len(said) <= 18 - 1
+    assert "91 more trials" in " ".join(said[:2])
+    assert said[-1].startswith("r1: oom: a long reason")
+    assert drawn(status_view(cells(tmp_path)))
+
+
+def test_nothing_of_a_common_table_is_cut_at_80_characters() -> None:
+    from rislab.cli.ablate.watching import live_view
+
+    common = replace(
+        LINE, trial="con+dec1 s0", state="running", phase="fit", step=168, max_steps=2793, epoch=6, speed=6.9,
+        metric="miou_expr", value=44.6, seconds_left=600.0,
+    )  # fmt: skip
+    console = Console(width=80, file=io.StringIO())
+    console.print(live_view(Live((common, replace(common, state="pending"), replace(common, state="done", phase="")))))
+    assert "…" not in console.file.getvalue()
+
+
+def test_what_is_said_of_several_trials_is_said_once() -> None:
+    from rislab.cli.ablate.watching import notes
+
+    stale = [replace(LINE, trial=f"r{n}", state="done", note="code changed: a.py") for n in range(6)]
+    failed = replace(LINE, trial="x", state="failed", kind="bug", note="boom", shared_with="y")
+    assert notes([*stale, failed]) == [
+        "x: bug: boom",
+        "x: shared with y",
+        "r0, r1, r2, r3 and 2 more: code changed: a.py",
+    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rislab.cli.ablate.running import Teller, job, make_ready, mirrors_of, preload
-from rislab.cli.ablate.watching import status_table
+from rislab.cli.ablate.watching import status_view
 from rislab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -165,11 +165,11 @@ def _watch(screen: Any, supervisor: "Supervisor", cells: "list[Planned]", follow
     if screen.is_terminal:
         from rich.live import Live
 
-        with Live(status_table(cells), console=screen, refresh_per_second=1, transient=True) as live:
+        with Live(status_view(cells), console=screen, refresh_per_second=1, transient=True) as live:
             while not supervisor.is_over:
                 supervisor.look()
                 follow()
-                live.update(status_table(cells))
+                live.update(status_view(cells))
                 time.sleep(1)
         return
     while not supervisor.is_over:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from rislab.cli.ablate.running import TARGET, Teller, job, make_ready, mirrors_of, on_cpu, preload
-from rislab.cli.ablate.watching import status_table
+from rislab.cli.ablate.watching import status_view
 from rislab.errors import RislabError
 
 if TYPE_CHECKING:
@@ -99,9 +99,9 @@ def _watched(
 
         def show() -> None:
             watch_stop()
-            live.update(status_table(cells))
+            live.update(status_view(cells))
 
-        with Live(status_table(cells), console=screen, refresh_per_second=2, transient=True) as live:
+        with Live(status_view(cells), console=screen, refresh_per_second=2, transient=True) as live:
             return pool.run(jobs, show)
 
     def print_changes() -> None:

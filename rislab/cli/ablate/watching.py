@@ -13,13 +13,16 @@ from rislab.cli.ablate.choosing import COLOURS, Action, console, load
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table as RichTable
+    from rich.console import Group
 
     from rislab.ablation.plan import Planned
     from rislab.report.live import Line, Live
 
 PAGE_SECONDS = 5
 """How often the page loads itself anew, and is written anew."""
+
+NAMED = 4
+"""Trials that are named where one thing is said of several."""
 
 
 def add(action: Action) -> None:
@@ -32,48 +35,67 @@ def add(action: Action) -> None:
     status.set_defaults(run=show_status)
 
 
-def status_table(cells: "Sequence[Planned]", before: "Live | None" = None, rows: int | None = None) -> "RichTable":
-    """The table now, for a screen that is drawn again and again. See `live_table`."""
+def status_view(cells: "Sequence[Planned]", before: "Live | None" = None) -> "Group":
+    """The table now, for a screen that is drawn again and again. See `live_view`."""
     from rislab.report import live
 
-    return live_table(live.watch(cells, before), rows)
+    return live_view(live.watch(cells, before))
 
 
-def live_table(seen: "Live", rows: int | None = None) -> "RichTable":
-    """What is left and, below, as many trials as fit (or `rows`), those that run or went wrong first; a line each."""
-    room = rows if rows is not None else max(8, shutil.get_terminal_size().lines - 8)
+def live_view(seen: "Live", height: int | None = None) -> "Group":
+    """What is left; as many trials as fit, those that run or went wrong first, a line each; what there is to say of them.
+
+    height: lines of the screen; None: the terminal's.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    room = max(8, (shutil.get_terminal_size().lines if height is None else height) - 8)
+    said = notes(seen.lines)[: room // 3]
+    room -= len(said)
     lines = list(seen.lines if len(seen.lines) <= room else seen.by_urgency[:room])
     hidden = len(seen.lines) - len(lines)
     title = _summary(seen) + (f" ({hidden} more trials)" if hidden else "")
     columns, texts = _columns(seen, lines)
-    return grid.boxed([*columns[:-1], (columns[-1][0], "cut")], texts, title=title)
+    table = grid.boxed([(columns[0][0], "cut"), *columns[1:]], texts, title=title)
+    return Group(table, *(Text(each, no_wrap=True, overflow="ellipsis") for each in said))
 
 
 def _columns(seen: "Live", lines: "Sequence[Line]") -> tuple[list[grid.Column], list[list[grid.Cell]]]:
+    """Seven that fit 80 characters; what takes more, the reasons, is said below (`notes`)."""
     columns: list[grid.Column] = [
-        ("trial", "left"),
+        ("trial", "fold"),
         ("state", "left"),
-        ("stage", "left"),
         ("step", "right"),
         ("epoch", "right"),
         (seen.metric or "score", "right"),
         ("steps/s", "right"),
         ("left", "right"),
-        ("note", "fold"),
     ]
     return columns, [
         [
             each.trial,
             (each.state, COLOURS.get(each.state, "magenta")),
-            each.phase,
-            each.steps,
+            " ".join(filter(None, (each.phase, each.steps))),
             "" if each.epoch is None else str(each.epoch),
             "" if each.value is None else f"{each.value:.1f}" + ("" if seen.metric else f" {each.metric}"),
             "" if each.speed is None else f"{each.speed:.1f}",
             each.left,
-            "; ".join(filter(None, (each.reason, f"shared with {each.shared_with}" if each.shared_with else ""))),
         ]
         for each in lines
+    ]
+
+
+def notes(lines: "Sequence[Line]") -> list[str]:
+    """`a s0, b s1: oom: ...`: why trials failed, and what else there is to say; what is said of several is said once."""
+    about: dict[str, list[str]] = {}
+    for each in sorted(lines, key=lambda line: not line.is_bad):
+        for text in (each.reason, f"shared with {each.shared_with}" if each.shared_with else ""):
+            if text:
+                about.setdefault(text, []).append(each.trial)
+    return [
+        f"{', '.join(trials[:NAMED])}{f' and {len(trials) - NAMED} more' if len(trials) > NAMED else ''}: {text}"
+        for text, trials in about.items()
     ]
 
 
@@ -106,7 +128,8 @@ def show_status(options: argparse.Namespace) -> int:
         print(options.html)
     elif not (options.watch and screen.is_terminal):
         grid.show(screen, *_columns(seen, seen.lines))
-        screen.print(_summary(seen), soft_wrap=True, markup=False)
+        for text in (*notes(seen.lines), _summary(seen)):
+            screen.print(text, soft_wrap=True, markup=False)
     return 0
 
 
@@ -121,13 +144,13 @@ def _watch(screen: Any, cells: "list[Planned]", seen: "Live", write_page: Any, q
         if screen.is_terminal and not quiet:
             from rich.live import Live as Screen
 
-            shown = stack.enter_context(Screen(live_table(seen), console=screen, auto_refresh=False))
+            shown = stack.enter_context(Screen(live_view(seen), console=screen, auto_refresh=False))
         while not seen.has_ended:
             time.sleep(PAGE_SECONDS if shown is None else 1.0)
             began = time.monotonic()
             seen = live.watch(cells, seen)
             write_page(seen)
             if shown is not None:
-                shown.update(live_table(seen), refresh=True)
+                shown.update(live_view(seen), refresh=True)
             time.sleep(4 * (time.monotonic() - began))
     return seen
