@@ -39,15 +39,15 @@ def server(sweep: Path) -> Iterator[dict[str, str]]:
 
 
 def agent(folder: Path, given: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """One `wandb agent` in a folder of its own."""
+    """One `wandb agent` in the checkout, as tables are called by name there; what wandb writes is in a folder of its own."""
     folder.mkdir()
     sweep = f"{given['WANDB_ENTITY']}/{given['WANDB_PROJECT']}/{given['SWEEP']}"
     command = [sys.executable, "-m", "wandb", "agent", sweep]
     with (folder / "agent.log").open("wb") as log:
         return subprocess.Popen(
             command,
-            cwd=folder,
-            env=given | {"WANDB_MODE": "offline", "WANDB_AGENT_DISABLE_FLAPPING": "true"},
+            cwd=ROOT,
+            env=given | {"WANDB_MODE": "offline", "WANDB_DIR": str(folder), "WANDB_AGENT_DISABLE_FLAPPING": "true"},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
