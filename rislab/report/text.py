@@ -47,7 +47,7 @@ def markdown(view: View) -> str:
         cells.append(UNVERIFIED if line.paper_parameters is None else f"{line.paper_parameters:.2f}")
         cells.append(view.same_setup)
         out.append(_md_row(cells))
-    out += ["", "Percent; Δ is the change against the baseline row. " + _footnotes(view), ""]
+    out += ["", f"Percent. {_md(view.change)} {_footnotes(view)}", ""]
     if view.judged:
         out += [
             "## Claims",

@@ -152,7 +152,16 @@ class View:
         listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
         asked = str(len(seeds)) if seeds == tuple(range(len(seeds))) else listed
         name = table.path.stem if table.path.parent.name == "ablations" else table.path.name
-        return f"rislab ablate run {name} --profile {self.results.profile.name} --seeds {asked}"
+        chosen = [result.row.name for result in self.results.rows]
+        rows = f" --rows {','.join(chosen)}" if len(chosen) < len(table.rows) else ""
+        return f"rislab ablate run {name} --profile {self.results.profile.name} --seeds {asked}{rows}"
+
+    @property
+    def change(self) -> str:
+        """What Δ is; it is empty where only other rows were asked for."""
+        table = self.results.table
+        missing = "" if self.results.row(table.baseline) else ", which was not asked for"
+        return f"Δ: change against the row “{table.row(table.baseline).label}”{missing}."
 
 
 def view(results: Results) -> View:

@@ -106,6 +106,16 @@ def test_a_table_of_which_nothing_has_run(tmp_path: Path) -> None:
     assert "0 of 4 trials done" in markdown.read_text()
 
 
+@pytest.mark.parametrize("row", ["base", "better"])
+def test_a_report_of_a_single_row(campaign, row: str, seeds: list[int], tmp_path: Path) -> None:
+    table, planned = campaign
+    some = [cell for cell in planned if cell.row.name == row]
+    for path in build(table, table.profile("toy"), seeds, some, tmp_path / "reports"):
+        if path.suffix in (".md", ".html"):
+            assert (", which was not asked for" in path.read_text()) == (row != "base")
+            assert f"--rows {row}" in path.read_text()
+
+
 def test_changed_code_is_marked(campaign, seeds: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, planned = campaign
     monkeypatch.setattr("rislab.ablation.identity.sources", lambda _: {"rislab/data/x.py": "other"})
