@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-# Okabe and Ito's colours: told apart by colour-blind readers, too.
-COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
+from rislab.report.figures import colour
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 SMALLEST_SIDE = 480
 MARGIN = 8
@@ -33,16 +33,18 @@ def captioned(image: NDArray[np.uint8], mask: NDArray[np.bool_], texts: Sequence
 
 def _outlined(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Image.Image:
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return Image.fromarray(np.asarray(cv2.drawContours(image.copy(), outline, -1, COLOURS[0], thickness=2), np.uint8))
+    return Image.fromarray(
+        np.asarray(cv2.drawContours(image.copy(), outline, -1, ImageColor.getrgb(colour(0)), thickness=2), np.uint8)
+    )
 
 
 def _tinted(image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]]) -> Image.Image:
     canvas = image.astype(np.float32)
     for number, mask in enumerate(masks):
-        colour = np.array(COLOURS[number % len(COLOURS)], np.float32)
-        canvas[mask] = 0.55 * canvas[mask] + 0.45 * colour
+        tint = np.array(ImageColor.getrgb(colour(number)), np.float32)
+        canvas[mask] = 0.55 * canvas[mask] + 0.45 * tint
         outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        cv2.drawContours(canvas, outline, -1, colour.tolist(), thickness=2)
+        cv2.drawContours(canvas, outline, -1, tint.tolist(), thickness=2)
     return Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
 
 
@@ -52,9 +54,9 @@ def _with_legend(picture: Image.Image, texts: Sequence[str], colours: Sequence[i
     sheet = Image.new("RGB", (picture.width, picture.height + line * len(texts) + 2 * MARGIN), "white")
     sheet.paste(picture)
     draw = ImageDraw.Draw(sheet)
-    for number, (text, colour) in enumerate(zip(texts, colours, strict=True)):
+    for number, (text, of) in enumerate(zip(texts, colours, strict=True)):
         y = picture.height + MARGIN + number * line
-        draw.rectangle((MARGIN, y + 4, MARGIN + 16, y + 20), fill=COLOURS[colour % len(COLOURS)])
+        draw.rectangle((MARGIN, y + 4, MARGIN + 16, y + 20), fill=colour(of))
         draw.text((MARGIN + 26, y + 2), _fit(draw, text, font, sheet.width - 2 * MARGIN - 26), fill="black", font=font)
     return sheet
 

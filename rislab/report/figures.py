@@ -1,6 +1,7 @@
 """Pictures of a report: learning curves as inline SVG, masks over images as data URIs. Same inputs, same bytes."""
 
 import base64
+import colorsys
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,16 @@ from rislab.report.text import interval
 
 # Okabe and Ito's colours, and two more: told apart by colour-blind readers, and on light and dark grounds.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#9A8C00", "#8A8A8A", "#7B5EA7")
+
+
+def colour(number: int) -> str:
+    """`#RRGGBB` of the class with that number: the palette's, and after it hues a golden angle apart, none twice."""
+    if number < len(PALETTE):
+        return PALETTE[number]
+    parts = colorsys.hsv_to_rgb((number * 0.381966) % 1, 0.62, 0.82)
+    return "#" + "".join(f"{round(255 * part):02X}" for part in parts)
+
+
 TRUTH = (0, 158, 115)
 PREDICTED = (230, 159, 0)
 WIDEST = 260

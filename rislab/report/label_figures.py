@@ -1,6 +1,5 @@
 """Label maps over their pictures, as data URIs, with the colour of each class: the same class, the same colour in a report."""
 
-import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 
-from rislab.report.figures import PALETTE, data_uri
+from rislab.report.figures import colour, data_uri
 from rislab.report.results import Cell, Results
 
 BACKGROUND = "#B9BEC6"
@@ -70,14 +69,10 @@ def _line(
 
 
 def _colours(entries: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Okabe and Ito's colours first, then hues a golden angle apart; classes in the order of their labels."""
+    """By class, in the order of their labels."""
     names = dict(sorted((int(value), str(name)) for one in entries for value, name in one["classes"].items()))
     things = [name for name in names.values() if name != "background"]
-    found = {"background": BACKGROUND}
-    for n, name in enumerate(things):
-        more = "#" + "".join(f"{round(255 * part):02X}" for part in colorsys.hsv_to_rgb((n * 0.381966) % 1, 0.62, 0.82))
-        found[name] = PALETTE[n] if n < len(PALETTE) else more
-    return found
+    return {"background": BACKGROUND} | {name: colour(n) for n, name in enumerate(things)}
 
 
 def _painted(
@@ -91,8 +86,7 @@ def _painted(
         if name == "background":
             canvas[there] = (shade * 0.35 + 130).repeat(3, axis=2)[there]
         else:
-            colour = np.array([int(colours[name][i : i + 2], 16) for i in (1, 3, 5)])
-            canvas[there] = (colour * (0.65 + 0.45 * shade / 255))[there]
+            canvas[there] = (np.array(ImageColor.getrgb(colours[name])) * (0.65 + 0.45 * shade / 255))[there]
     return canvas.clip(0, 255).astype(np.uint8)
 
 

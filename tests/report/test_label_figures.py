@@ -1,6 +1,7 @@
 """Label maps: which are kept, how, and what a report shows of them."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rislab.report.build import build
+from rislab.report.figures import colour
+from rislab.report.label_figures import BACKGROUND
 from rislab.training.label_pictures import LabelPictures
 from tests.report.trials import finish, planned_table
 from tests.worlds import tiny_table
@@ -76,3 +79,10 @@ def test_a_report_shows_them_beside_the_truth(tmp_path: Path) -> None:
     Image.new("L", (3, 3)).save(folder / third["prediction"])
     build(table, table.profile("toy"), [0], planned, tmp_path / "reports")
     assert page.read_text().count("none kept") == 2 + 2, "a damaged file costs its own cell, a lost picture its line"
+
+
+def test_no_two_classes_share_a_colour() -> None:
+    """Of the largest benchmark's 171, and nowhere the grey of the background."""
+    colours = [colour(number) for number in range(171)]
+    assert len({*colours, BACKGROUND}) == 172
+    assert all(re.fullmatch("#[0-9A-F]{6}", each) for each in colours)
