@@ -73,7 +73,7 @@ full-size: $(VENV)/.ready ## loading and scoring at the real sizes of RefCOCO an
 faults: $(VENV)/.ready ## 31 faults in one table on pools, SLURM and wandb agents, with the tally (root; RISLAB_TOOLS)
 	@$(VENV)/bin/pytest -n 0 -m slow tests/launch tests/faults
 
-three-ways: $(VENV)/.ready ## CRIS's toy table by pool, SLURM and wandb agents: the same to the byte (root; RISLAB_TOOLS)
+three-ways: $(VENV)/.ready ## CRIS's toy table by pool, SLURM and wandb agents: the same to the byte; about an hour (root; RISLAB_TOOLS)
 	@$(VENV)/bin/pytest -n 0 -m slow tests/e2e/test_three_ways.py
 
 slurm: $(VENV)/.ready ## the long test on a real SLURM: a trial over two nodes (root; RISLAB_TOOLS)
