@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from rislab.report.figures import colour
+from rislab.report.figures import colour_of
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 SMALLEST_SIDE = 480
@@ -34,14 +34,14 @@ def captioned(image: NDArray[np.uint8], mask: NDArray[np.bool_], texts: Sequence
 def _outlined(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Image.Image:
     outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     return Image.fromarray(
-        np.asarray(cv2.drawContours(image.copy(), outline, -1, ImageColor.getrgb(colour(0)), thickness=2), np.uint8)
+        np.asarray(cv2.drawContours(image.copy(), outline, -1, ImageColor.getrgb(colour_of(0)), thickness=2), np.uint8)
     )
 
 
 def _tinted(image: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]]) -> Image.Image:
     canvas = image.astype(np.float32)
     for number, mask in enumerate(masks):
-        tint = np.array(ImageColor.getrgb(colour(number)), np.float32)
+        tint = np.array(ImageColor.getrgb(colour_of(number)), np.float32)
         canvas[mask] = 0.55 * canvas[mask] + 0.45 * tint
         outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         cv2.drawContours(canvas, outline, -1, tint.tolist(), thickness=2)
@@ -54,9 +54,9 @@ def _with_legend(picture: Image.Image, texts: Sequence[str], colours: Sequence[i
     sheet = Image.new("RGB", (picture.width, picture.height + line * len(texts) + 2 * MARGIN), "white")
     sheet.paste(picture)
     draw = ImageDraw.Draw(sheet)
-    for number, (text, of) in enumerate(zip(texts, colours, strict=True)):
+    for number, (text, colour) in enumerate(zip(texts, colours, strict=True)):
         y = picture.height + MARGIN + number * line
-        draw.rectangle((MARGIN, y + 4, MARGIN + 16, y + 20), fill=colour(of))
+        draw.rectangle((MARGIN, y + 4, MARGIN + 16, y + 20), fill=colour_of(colour))
         draw.text((MARGIN + 26, y + 2), _fit(draw, text, font, sheet.width - 2 * MARGIN - 26), fill="black", font=font)
     return sheet
 

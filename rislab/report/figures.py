@@ -20,20 +20,18 @@ from rislab.report.text import interval
 
 # Okabe and Ito's colours, and two more: told apart by colour-blind readers, and on light and dark grounds.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#9A8C00", "#8A8A8A", "#7B5EA7")
-
-
-def colour(number: int) -> str:
-    """`#RRGGBB` of the class with that number: the palette's, and after it hues a golden angle apart, none twice."""
-    if number < len(PALETTE):
-        return PALETTE[number]
-    parts = colorsys.hsv_to_rgb((number * 0.381966) % 1, 0.62, 0.82)
-    return "#" + "".join(f"{round(255 * part):02X}" for part in parts)
-
-
 TRUTH = (0, 158, 115)
 PREDICTED = (230, 159, 0)
 WIDEST = 260
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 640, 290, 44, 24, 40, 12
+
+
+def colour_of(number: int) -> str:
+    """`#RRGGBB` of the class or curve with that number: the palette's, and after it hues a golden angle apart, none twice."""
+    if number < len(PALETTE):
+        return PALETTE[number]
+    parts = colorsys.hsv_to_rgb((number * 0.381966) % 1, 0.62, 0.82)
+    return "#" + "".join(f"{round(255 * part):02X}" for part in parts)
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def curves(results: Results, metric: str, prefix: str = "") -> list[Curve]:
 
 def line_chart(curves: Sequence[Curve], y_title: str) -> str:
     """An SVG of all curves that have points; an empty string when none has."""
-    drawn = [(curve, PALETTE[n % len(PALETTE)]) for n, curve in enumerate(curves) if curve.points]
+    drawn = [(curve, colour_of(n)) for n, curve in enumerate(curves) if curve.points]
     if not drawn:
         return ""
     steps = [step for curve, _ in drawn for step, _ in curve.points]
@@ -101,7 +99,7 @@ def line_chart(curves: Sequence[Curve], y_title: str) -> str:
 
 def legend(curves: Sequence[Curve]) -> list[tuple[str, str]]:
     """(colour, label) of the curves that a chart shows."""
-    return [(PALETTE[n % len(PALETTE)], curve.label) for n, curve in enumerate(curves) if curve.points]
+    return [(colour_of(n), curve.label) for n, curve in enumerate(curves) if curve.points]
 
 
 def interval_chart(test: Tested, reach: float) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from rislab.report.figures import colour, data_uri
+from rislab.report.figures import colour_of, data_uri
 from rislab.report.results import Cell, Results
 
 BACKGROUND = "#B9BEC6"
@@ -72,7 +72,7 @@ def _colours(entries: Sequence[dict[str, Any]]) -> dict[str, str]:
     """By class, in the order of their labels."""
     names = dict(sorted((int(value), str(name)) for one in entries for value, name in one["classes"].items()))
     things = [name for name in names.values() if name != "background"]
-    return {"background": BACKGROUND} | {name: colour(n) for n, name in enumerate(things)}
+    return {"background": BACKGROUND} | {name: colour_of(n) for n, name in enumerate(things)}
 
 
 def _painted(

@@ -200,16 +200,16 @@ class Left:
 def left(lines: Sequence[Line]) -> Left:
     """When the table will be done: trials that wait go, longest first, to whoever of those that run now is free first."""
     waiting = [each for each in lines if each.state not in ENDED]
-    known = [each for each in waiting if each.seconds_left is not None]
-    guesses = _guesses([each for each in waiting if each.seconds_left is None], _training_seconds(lines))
-    reckoned = [(each, each.seconds_left or 0.0) for each in known] + guesses
-    slots = [seconds for each, seconds in reckoned if each.state == "running"]
-    at_once = sum(1 for each in waiting if each.state == "running")
-    slots += [0.0] * (max(1, at_once) - len(slots))
+    training = _training_seconds(lines)
+    reckoned = [(each.state == "running", _or_guess(each, training)) for each in waiting]
+    slots = [seconds or 0.0 for runs, seconds in reckoned if runs]
+    at_once, slots = len(slots), slots or [0.0]
     heapq.heapify(slots)
-    for seconds in sorted((seconds for each, seconds in reckoned if each.state != "running"), reverse=True):
+    for seconds in sorted((each for runs, each in reckoned if not runs and each is not None), reverse=True):
         heapq.heappush(slots, heapq.heappop(slots) + seconds)
-    return Left(max(slots), at_once, len(waiting), len(guesses), len(waiting) - len(reckoned))
+    unknown = sum(1 for _, seconds in reckoned if seconds is None)
+    unmeasured = sum(1 for each in waiting if each.seconds_left is None)
+    return Left(max(slots), at_once, len(waiting), unmeasured - unknown, unknown)
 
 
 def _training_seconds(lines: Sequence[Line]) -> dict[str, float]:
@@ -221,8 +221,11 @@ def _training_seconds(lines: Sequence[Line]) -> dict[str, float]:
     return {stage: sum(seconds) / len(seconds) for stage, seconds in found.items()}
 
 
-def _guesses(lines: Sequence[Line], training: Mapping[str, float]) -> list[tuple[Line, float]]:
-    return [(each, 0.0 if each.phase == "test" else training[each.stage]) for each in lines if each.stage in training]
+def _or_guess(line: Line, training: Mapping[str, float]) -> float | None:
+    """What a trial still has; where that was never measured, what its stage's others train, or nothing once it is scored."""
+    if line.seconds_left is not None:
+        return line.seconds_left
+    return None if line.stage not in training else 0.0 if line.phase == "test" else training[line.stage]
 
 
 def duration(seconds: float) -> str:

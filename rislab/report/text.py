@@ -47,7 +47,7 @@ def markdown(view: View) -> str:
         cells.append(UNVERIFIED if line.paper_parameters is None else f"{line.paper_parameters:.2f}")
         cells.append(view.same_setup)
         out.append(_md_row(cells))
-    out += ["", f"Percent. {_md(view.change)} {_footnotes(view)}", ""]
+    out += ["", f"Percent. {_md(view.meaning_of_delta)} {_footnotes(view)}", ""]
     if view.judged:
         out += [
             "## Claims",

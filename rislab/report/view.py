@@ -157,8 +157,8 @@ class View:
         return f"rislab ablate run {name} --profile {self.results.profile.name} --seeds {asked}{rows}"
 
     @property
-    def change(self) -> str:
-        """What Δ is; it is empty where only other rows were asked for."""
+    def meaning_of_delta(self) -> str:
+        """It is empty where only other rows were asked for."""
         table = self.results.table
         missing = "" if self.results.row(table.baseline) else ", which was not asked for"
         return f"Δ: change against the row “{table.row(table.baseline).label}”{missing}."

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rislab.report.build import build
-from rislab.report.figures import colour
+from rislab.report.figures import colour_of
 from rislab.report.label_figures import BACKGROUND
 from rislab.training.label_pictures import LabelPictures
 from tests.report.trials import finish, planned_table
@@ -83,6 +83,6 @@ def test_a_report_shows_them_beside_the_truth(tmp_path: Path) -> None:
 
 def test_no_two_classes_share_a_colour() -> None:
     """Of the largest benchmark's 171, and nowhere the grey of the background."""
-    colours = [colour(number) for number in range(171)]
+    colours = [colour_of(number) for number in range(171)]
     assert len({*colours, BACKGROUND}) == 172
     assert all(re.fullmatch("#[0-9A-F]{6}", each) for each in colours)

@@ -35,11 +35,11 @@ def add(action: Action) -> None:
     status.set_defaults(run=show_status)
 
 
-def status_view(cells: "Sequence[Planned]", before: "Live | None" = None) -> "Group":
+def status_view(cells: "Sequence[Planned]") -> "Group":
     """The table now, for a screen that is drawn again and again. See `live_view`."""
     from rislab.report import live
 
-    return live_view(live.watch(cells, before))
+    return live_view(live.watch(cells))
 
 
 def live_view(seen: "Live", height: int | None = None) -> "Group":
