@@ -37,17 +37,22 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def json_bytes(value: Any) -> bytes:
     """Sorted keys and a final newline, so that equal values are equal bytes."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """See `json_bytes`."""
+    write_bytes(path, json_bytes(value))
 
 
 def read_json(path: Path) -> Any:
     """The parsed file, or None when it does not exist or was damaged by something other than us."""
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
-        return None
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None  # ValueError: no JSON, no text, or a number of thousands of digits
 
 
 def cache_dir() -> Path:

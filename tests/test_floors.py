@@ -15,7 +15,7 @@ FLOORS = (
     {"clip"},
     {"data"},
     {"nn", "losses", "metrics"},
-    {"files", "errors", "ranks"},
+    {"files", "errors", "ranks", "printable"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FORBIDDEN = {("report", "methods"), ("launch", "methods"), ("report", "data"), ("launch", "data")}

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from rislab.ablation import records
+
 Kind = Literal["oom", "nan", "data", "config", "preempted", "lost", "timeout", "disk", "cancelled", "bug"]
 Move = Literal["again", "smaller", "stop"]
 
@@ -27,6 +29,22 @@ NAN_STARTS = 2
 
 MOST_PARTS = 16
 """Nobody splits a batch further: what then still does not fit is not the batch."""
+
+
+LINE = records.Record(
+    optional={
+        "begin": records.NUMBER,
+        "host": records.TEXT,
+        "pid": records.COUNT,
+        "job": records.TEXT,
+        "before": records.COUNT,
+        "parts": records.Kind("1 or more", lambda value: records.is_count(value) and value >= 1),
+        "end": records.NUMBER,
+        "kind": records.TEXT,
+        "reached": records.COUNT,
+    }
+)
+"""What a line may hold."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +140,17 @@ class Attempts:
         for line in text.splitlines():
             try:
                 value = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue  # cut short by a kill or a full disk
-            if isinstance(value, dict):
+            if isinstance(value, dict) and records.wrong(value, LINE) is None and _is_whole(value):
                 found.append(value)
         return found
+
+
+def _is_whole(line: dict[str, Any]) -> bool:
+    return ("begin" not in line or {"host", "pid", "job", "before", "parts"} <= line.keys()) and (
+        "end" not in line or {"kind", "reached"} <= line.keys()
+    )
 
 
 def _attempts(lines: Sequence[dict[str, Any]]) -> Iterator[Attempt]:

@@ -1,11 +1,14 @@
 """What the rest of the house asks of any data module, whatever it holds."""
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 
 from rislab.data.geometry import Geometry
+from rislab.errors import ConfigError
+from rislab.files import cache_dir
 
 
 class EvaluatedData(L.LightningDataModule):
@@ -60,3 +63,15 @@ class EvaluatedData(L.LightningDataModule):
         geometry = self.trainer.lightning_module.geometry
         assert isinstance(geometry, Geometry), "a method has a geometry"
         return geometry
+
+
+def in_cache(root: str) -> Path:
+    """Where a generated world goes: below the cache folder, or the absolute path that somebody chose.
+
+    Raises ConfigError for a relative path that leads out of the cache.
+    """
+    if ".." in Path(root).parts:
+        raise ConfigError(
+            f"root is {root!r}: a generated world lies in the cache folder ({cache_dir()}), or at an absolute path"
+        )
+    return cache_dir() / root

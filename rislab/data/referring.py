@@ -11,7 +11,7 @@ from filelock import FileLock
 from rislab.data import masks, sampling
 from rislab.data.annotations import Reference
 from rislab.data.augment import Flip, is_flipped
-from rislab.data.evaluated import EvaluatedData
+from rislab.data.evaluated import EvaluatedData, in_cache
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.loader import PlannedLoader, ResumableLoader
 from rislab.data.pack import Pack, place_of
@@ -20,7 +20,6 @@ from rislab.data.queries import Queries
 from rislab.data.refer import Refer, required_files
 from rislab.data.toy.world import RECIPE, ToyWorld
 from rislab.errors import ConfigError, DataError
-from rislab.files import cache_dir
 from rislab.metrics.protocols import Convention, Protocol
 
 ORDER = ("val", "testA", "testB", "test")  # as papers print them
@@ -55,6 +54,9 @@ class ReferringData(EvaluatedData):
     of training, with a warning, and scored in evaluation.
     """
 
+    root_option: ClassVar[str] = "root"
+    required_files: ClassVar[str] = "rislab.data.required.referring"
+    neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers", "cache_mb", "packed", "eval_images")
     absent_means: ClassVar[dict[str, Any]] = {
         "no_target_min_pixels": 1,
         "layout": "refer",
@@ -99,7 +101,7 @@ class ReferringData(EvaluatedData):
             if value < least:
                 reason = " (references_per_image)" if name == "batch_size" else ""
                 raise ConfigError(f"data.init_args.{name} is {value}, expected {least}{reason} or more")
-        self.root = cache_dir() / root if generate is not None else Path(root)
+        self.root = in_cache(root) if generate is not None else Path(root)
         self.dataset, self.split_by = dataset, split_by
         self.protocol = protocol
         self.generate = generate

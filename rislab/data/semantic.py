@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rislab.data.evaluated import EvaluatedData
+from rislab.data.evaluated import EvaluatedData, in_cache
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.data.vocabulary import Item, Tree, benchmark, class_names, fitted, read_picture
 from rislab.errors import ConfigError
-from rislab.files import cache_dir
 from rislab.metrics.classes import AVERAGES
 
 
@@ -81,6 +80,10 @@ class SemanticData(EvaluatedData):
     num_workers: loader processes.
     """
 
+    root_option: ClassVar[str] = "root"
+    required_files: ClassVar[str] = "rislab.data.required.benchmark"
+    neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers")
+
     def __init__(
         self,
         root: str,
@@ -94,7 +97,7 @@ class SemanticData(EvaluatedData):
         super().__init__()
         if limit_val_images is not None and limit_val_images < 1:
             raise ConfigError(f"data.init_args.limit_val_images is {limit_val_images}, expected 1 or more")
-        self.root = cache_dir() / root if generate is not None else Path(root)
+        self.root = in_cache(root) if generate is not None else Path(root)
         self.of = benchmark(name)
         self.protocol, self.generate = protocol, generate
         self.val_split, self.limit_val_images, self.num_workers = val_split, limit_val_images, num_workers

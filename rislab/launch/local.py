@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rislab.ablation.attempts import Kind
-from rislab.ablation.trial import TrialBusyError, TrialDir
+from rislab.ablation.trial import CLOSED, TrialBusyError, TrialDir
 from rislab.errors import DISK_ERRORS, RislabError
 from rislab.launch.places import Device, Need, Place, Places
 from rislab.launch.settling import is_over, settle
@@ -254,10 +254,10 @@ class LocalPool:
         if trial.holder() is not None:
             return None
         state = trial.state()
-        if state not in ("done", "cancelled") and _ends(trial) == ended.ends:
+        if state not in CLOSED and _ends(trial) == ended.ends:
             self._write_down(ended, code, trial)
             state = trial.state()
-        if self.stops_asked or state in ("done", "cancelled"):
+        if self.stops_asked or state in CLOSED:
             return state
         move, pause = settle(trial, ended.job.can_split)
         if move == "end":

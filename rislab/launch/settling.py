@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Literal
 
 from rislab.ablation.attempts import next_move, stalled
-from rislab.ablation.trial import State, TrialBusyError, TrialDir
+from rislab.ablation.trial import CLOSED, State, TrialBusyError, TrialDir
 
 Next = Literal["end", "again"]
 
@@ -21,7 +21,7 @@ STATES_OF_AN_END = ("failed", "diverged")
 def is_over(trial: TrialDir, can_split: bool) -> bool:
     """Whether nobody is going to start the trial again by himself."""
     state = trial.state()
-    if state in ("done", "cancelled"):
+    if state in CLOSED:
         return True
     attempts = trial.attempts.counted()
     return state in STATES_OF_AN_END and (not attempts or next_move(attempts, can_split)[0] == "stop")
@@ -33,7 +33,7 @@ def settle(trial: TrialDir, can_split: bool) -> tuple[Next, float]:
     An end that nobody wrote down is written down by the next start, or here when there is none.
     """
     state = trial.state()
-    if state in ("done", "cancelled"):
+    if state in CLOSED:
         return "end", 0.0
     attempts = trial.attempts.counted()
     if not attempts:

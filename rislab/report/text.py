@@ -2,12 +2,16 @@
 
 import csv
 import io
+import re
+from typing import Any
 
+from rislab.printable import printable
 from rislab.report.statistics import Judged, Tested
 from rislab.report.view import View, title
 
 UNVERIFIED = "not verified"
-REPEAT_ONE = "rislab fit --config runs/DIRECTORY/config.yaml"
+REPEAT_ONE = "rislab fit --config runs/DIRECTORY/config.yaml --trainer.default_root_dir=ANOTHER"
+"""The directory itself is the evidence; `fit` refuses to write into it."""
 
 
 def signed(value: float | None) -> str:
@@ -26,20 +30,21 @@ def evidence(judged: Judged) -> str:
 
 def markdown(view: View) -> str:
     table = view.results.table
-    out = [f"# {table.title}", "", f"{table.paper.title} ({table.paper.venue} {table.paper.year}). {view.summary}.", ""]
+    source = f"{_md(table.paper.title)} ({_md(table.paper.venue)} {table.paper.year})"
+    out = [f"# {_md(table.title)}", "", f"{source}. {_md(view.summary)}.", ""]
     if view.notice:
-        out += [f"> **These numbers are not the paper's benchmark.** {view.notice}", ""]
+        out += [f"> **These numbers are not the paper's benchmark.** {_md(view.notice)}", ""]
     head = ["row", "n"]
     for metric in table.metrics:
         head += [title(metric), "Δ"]
     for metric in view.paper_metrics:
-        head += [f"paper: {title(metric)}, {view.paper_dataset}", "paper: Δ"]
+        head += [f"paper: {title(metric)}, {_md(view.paper_dataset)}", "paper: Δ"]
     head += ["params (M)", "paper: params (M)", "same setup?"]
     out += [_md_row(head), _md_row(["---"] * len(head))]
     for line in view.lines:
         cells = [_md(line.label) + (" †" if line.stale else ""), line.n]
         for ours in line.ours:
-            cells += [f"**{ours.text}**" if ours.best else ours.text or f"*{line.state}*", signed(ours.change)]
+            cells += [f"**{ours.text}**" if ours.best else ours.text or f"*{_md(line.state)}*", signed(ours.change)]
         for paper in line.paper:
             value = UNVERIFIED if paper.value is None else f"{paper.value:.2f}"
             cells += [f"**{value}**" if paper.best else value, signed(paper.change)]
@@ -52,33 +57,36 @@ def markdown(view: View) -> str:
         out += [
             "## Claims",
             "",
-            *([f"> {view.caution}", ""] if view.caution else []),
+            *([f"> {_md(view.caution)}", ""] if view.caution else []),
             _md_row(["claim", "verdict", "measured", "note", "source"]),
             _md_row(["---"] * 5),
         ]
         for judged in view.judged:
             claim = judged.claim
-            text = f"{_md(claim.text)}<br>`{claim.holds}`"
-            note = judged.why if judged.tests else ""
-            out.append(_md_row([text, f"**{judged.verdict}**", evidence(judged), note, _md(claim.source)]))
+            text = f"{_md(claim.text)}<br>{_code(claim.holds)}"
+            note = _md(judged.why) if judged.tests else ""
+            measured = "; ".join(map(interval, judged.tests)) or _md(judged.why)
+            out.append(_md_row([text, f"**{judged.verdict}**", measured, note, _md(claim.source)]))
         out.append("")
     if view.failures:
         out += ["## What did not finish", ""]
-        out += [f"- {f['trial']}: {f['state']}: {_md(f['error'])} (`{f['log']}`)" for f in view.failures] + [""]
+        out += [f"- {_md(f['trial'])}: {_md(f['state'])}: {_md(f['error'])} ({_code(f['log'])})" for f in view.failures]
+        out.append("")
     out += ["## Conventions", ""] + [f"- {_md(name)}: {_md(text)}" for name, text in view.conventions] + [""]
     out += ["## Provenance", ""] + [f"- {_md(name)}: {_md(text)}" for name, text in view.provenance]
     out += [
-        f"- repeat the table: `{view.command}`",
-        f"- repeat one trial: `{REPEAT_ONE}`",
+        f"- repeat the table: {_code(view.command)}",
+        f"- see whether finished trials repeat: {_code(view.command.replace('ablate run', 'ablate verify', 1))}",
+        f"- repeat one trial elsewhere: {_code(REPEAT_ONE)}",
         "",
         _md_row(["trial", "directory", "state", "minutes", "steps/s", "MiB"]),
     ]
     out.append(_md_row(["---"] * 6))
     out += [
-        _md_row([t["trial"], f"`{t['directory']}`", t["state"], t["minutes"], t["speed"], t["memory"]])
+        _md_row([_md(t["trial"]), _code(t["directory"]), _md(t["state"]), t["minutes"], t["speed"], t["memory"]])
         for t in view.trials
     ]
-    out += ["", "Sources of the paper's numbers: " + "; ".join(table.paper.sources) + ".", ""]
+    out += ["", "Sources of the paper's numbers: " + "; ".join(map(_md, table.paper.sources)) + ".", ""]
     return "\n".join(out)
 
 
@@ -90,28 +98,64 @@ def _footnotes(view: View) -> str:
 
 
 def _md(text: str) -> str:
-    """Plain text for Markdown: no tags, no emphasis; `_md_row` sees to columns and lines."""
+    """Plain text for Markdown: no tags, no emphasis, no links, no control characters; `_md_row` sees to columns and lines."""
     for mark in "\\`*_[":
         text = text.replace(mark, "\\" + mark)
-    return text.replace("\n", " ").replace("<", "&lt;")
+    # GitHub makes a link of a bare address; a character reference keeps it as it is read.
+    text = re.sub(r"(?i)\b(https?|ftp|mailto):", r"\1&#58;", text)
+    text = re.sub(r"(?i)\bwww\.", "www&#46;", text)
+    return printable(text).replace("\n", " ").replace("\t", " ").replace("<", "&lt;")
+
+
+def _code(text: str) -> str:
+    """Text as code. A code span takes no escapes, so its fence is longer than any run of backticks inside."""
+    text = printable(text).replace("\n", " ").replace("\t", " ")
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    if not longest:
+        return f"`{text}`"
+    fence = "`" * (longest + 1)
+    return f"{fence} {text} {fence}"
 
 
 def _md_row(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
+def csv_cell(value: Any) -> Any:
+    """A cell of CSV that no spreadsheet takes for a formula; numbers stay what they are."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) or value[:1] in ("\t", "\r") else text
+
+
+class CsvWriter:
+    """Rows of text and numbers, one a line; floats in full precision."""
+
+    def __init__(self) -> None:
+        self._out = io.StringIO()
+        self._writer = csv.writer(self._out, lineterminator="\n")
+
+    def writerow(self, cells: list[Any]) -> None:
+        self._writer.writerow([repr(cell) if isinstance(cell, float) else csv_cell(cell) for cell in cells])
+
+    @property
+    def text(self) -> str:
+        return self._out.getvalue()
+
+
 def csv_text(view: View) -> str:
     """Long form, full precision: one line a measured or published value."""
     table, profile = view.results.table, view.results.profile
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = CsvWriter()
     writer.writerow(["table", "profile", "source", "dataset", "split", "row", "seed", "metric", "value", "trial"])
     for result in view.results.rows:
         for cell in result.cells:
             for split, scores in sorted(cell.metrics.get("splits", {}).items()):
                 for metric, value in sorted(scores.items()):
                     where = (table.name, profile.name, "ours", profile.dataset, split, result.row.name, cell.seed)
-                    writer.writerow([*where, metric, repr(value), cell.planned.trial.path.name])
+                    if not isinstance(value, dict):  # scores of single classes are in metrics.json
+                        writer.writerow([*where, metric, value, cell.planned.trial.path.name])
         for column, cells in sorted(result.row.paper.items()):
             for metric, value in sorted(cells.items()):
                 writer.writerow(
@@ -124,11 +168,11 @@ def csv_text(view: View) -> str:
                         result.row.name,
                         "",
                         metric,
-                        repr(value),
+                        value,
                         "",
                     ]
                 )
-    return out.getvalue()
+    return writer.text
 
 
 _LATEX = {
@@ -152,9 +196,10 @@ _LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    """Plain text for LaTeX; letters that its T1 fonts lack become `?`, where pdflatex would stop."""
+    """Plain text for LaTeX; letters that its T1 fonts lack become `?`, where pdflatex would stop, as it would at controls."""
     return "".join(
-        _LATEX.get(c, c if ord(c) < 0x180 or c in "\u2013\u2014\u2018\u2019\u201c\u201d\u2026" else "?") for c in text
+        _LATEX.get(c, c if ord(c) < 0x180 or c in "\u2013\u2014\u2018\u2019\u201c\u201d\u2026" else "?")
+        for c in " ".join(printable(text).splitlines())
     )
 
 

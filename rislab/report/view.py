@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rislab.ablation.evidence import SUSPECT
 from rislab.report.provenance import provenance
-from rislab.report.results import Results, RowResult, relative
+from rislab.report.results import Cell, Results, RowResult, relative
 from rislab.report.statistics import Judged, Spread, judge, spread
 
 METRIC_TITLES = {
@@ -248,7 +249,7 @@ def _failures(results: Results) -> list[dict[str, str]]:
             "log": relative(cell.planned.trial.path) + "/log/stdout.txt",
         }
         for cell in results.cells
-        if cell.state in ("failed", "diverged", "lost", "interrupted")
+        if cell.state in ("failed", "diverged", "lost", "interrupted", *SUSPECT)
     ]
 
 
@@ -262,11 +263,16 @@ def _trials(results: Results) -> list[dict[str, str]]:
                 "directory": relative(cell.planned.trial.path),
                 "state": cell.state + (" (code changed since)" if cell.stale else ""),
                 "minutes": f"{sum(seconds.values()) / 60:.1f}" if seconds else "",
-                "speed": f"{cell.provenance['steps_per_second']:.2f}" if seconds else "",
-                "memory": f"{cell.provenance['peak_memory_mb']:.0f}" if seconds else "",
+                "speed": _printed(cell, "steps_per_second", 2),
+                "memory": _printed(cell, "peak_memory_mb", 0),
             }
         )
     return rows
+
+
+def _printed(cell: Cell, what: str, digits: int) -> str:
+    value = cell.provenance.get(what) if cell.state == "done" else None
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _conventions(results: Results) -> list[tuple[str, str]]:

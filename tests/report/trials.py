@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from rislab.ablation import plan, table
+from rislab.ablation.evidence import seal
 from rislab.ablation.plan import Planned
 from rislab.data import masks
 from rislab.files import write_json
@@ -73,8 +74,8 @@ def finish(cell: Planned, gain: float, text: str = "red circle", pictures: bool 
             "peak_memory_mb": 700.0,
         },
     )
-    write_json(
-        cell.trial.metrics_file,
+    seal(
+        cell.place,
         {
             "benchmark": "toy world",
             "protocol": "cris",
