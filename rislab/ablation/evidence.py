@@ -5,8 +5,8 @@ last one is `metrics.json`, whose own digest is in the manifest, too. What was f
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ class Finding:
     """What a look into a directory found.
 
     suspect: the state of one that cannot be believed, with the reason; "" for any other. is_done: it holds a result.
-    has_digests: the result came with a manifest. changed: files that no number comes from and that are not what the trial
+    has_digests: the result came with a manifest. result: metrics.json; recorded: identity.json. changed: files that no number comes from and that are not what the trial
         wrote: pictures, curves. They are not shown, and the result stands. Known after a thorough look only.
     """
 
@@ -45,6 +45,8 @@ class Finding:
     reason: str = ""
     is_done: bool = False
     has_digests: bool = False
+    result: Mapping[str, Any] = field(default_factory=dict)
+    recorded: Mapping[str, Any] = field(default_factory=dict)
     changed: tuple[str, ...] = ()
 
 
@@ -110,7 +112,7 @@ def unreadable(error: OSError, folder: Path) -> str:
 
 def _look(folder: Path, wanted: str | None, thorough: bool) -> Finding:
     data = records.content(folder / METRICS)
-    recorded = records.load(folder / IDENTITY, records.IDENTITY)
+    recorded = records.load(folder / IDENTITY, records.IDENTITY if thorough else records.IDENTIFIED)
     if wanted is not None:
         if recorded is None and (data is not None or (folder / "checkpoints" / "last.ckpt").exists()):
             raise ForeignError(f"{IDENTITY} is gone, so nobody knows which trial this is")
@@ -120,14 +122,14 @@ def _look(folder: Path, wanted: str | None, thorough: bool) -> Finding:
             raise ForeignError(f"belongs to a trial with hash {whose}, and the table's has {planned}")
     if data is None:
         return Finding()
-    records.parsed(data, METRICS, records.RESULT)
+    result = records.parsed(data, METRICS, records.RESULT)
     manifest = records.load(folder / FILE, records.MANIFEST)
     if manifest is None:
         if thorough and recorded is not None:
             if "config" in recorded and identity.digest(recorded["config"]) != recorded["hash"]:
                 raise DamagedError(f"{IDENTITY}: its config is not the one of its hash")
             _check_config(folder, recorded)
-        return Finding(is_done=True)
+        return Finding(is_done=True, result=result, recorded=recorded or {})
     mine = recorded["hash"] if recorded else None
     if manifest["hash"] != mine:
         whose = manifest["hash"][:8] if manifest["hash"] else "a run by hand"
@@ -145,7 +147,8 @@ def _look(folder: Path, wanted: str | None, thorough: bool) -> Finding:
                 raise DamagedError(f"{name} is not what the trial wrote")
             _check_config(folder, recorded)  # it may say that data lie elsewhere today, and nothing else
     others = (name for name in files if name not in (*DECIDING, METRICS)) if thorough else ()
-    return Finding(is_done=True, has_digests=True, changed=tuple(n for n in others if _is_changed(folder, n, files[n])))
+    changed = tuple(name for name in others if _is_changed(folder, name, files[name]))
+    return Finding(is_done=True, has_digests=True, result=result, recorded=recorded or {}, changed=changed)
 
 
 def _is_same(path: Path, entry: dict[str, Any], written: int, thorough: bool) -> bool:

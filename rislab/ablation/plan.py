@@ -3,7 +3,7 @@
 import importlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,16 +80,16 @@ class Planned:
     def state(self) -> State:
         return self.trial.state()
 
-    def stale(self) -> list[str]:
-        """Source files that have changed since the trial was made; empty for a trial that is not done."""
-        try:
-            recorded = records.load(self.trial.identity, records.IDENTITY)
-        except (records.DamagedError, OSError):
-            return []
+    def stale(self, recorded: Mapping[str, Any] | None = None) -> list[str]:
+        """Source files that have changed since the trial was begun; empty where that is not known.
+
+        recorded: identity.json, where it has been read already.
+        """
+        if recorded is None:
+            recorded = _record(self.trial.identity, records.IDENTITY) or {}
+        sources = recorded.get("sources", {})
         return (
-            identity.changed_sources(recorded.get("sources", {}), self.config["model"]["class_path"])
-            if recorded
-            else []
+            identity.changed_sources(sources, self.config["model"]["class_path"]) if isinstance(sources, dict) else []
         )
 
     @property

@@ -113,6 +113,9 @@ RESULT = Record(
     },
 )
 IDENTITY = Record({"hash": DIGEST}, {"config": Record(), "sources": Mapped(TEXT)})
+IDENTIFIED = Record({"hash": DIGEST})
+"""What of it says whose a directory is."""
+
 MANIFEST = Record({"hash": _or_null(DIGEST), "files": Mapped(Record({"sha256": DIGEST, "size": COUNT}))})
 CODE = Record({"commit": _or_null(TEXT), "dirty": _or_null(TEXT)})
 PROVENANCE = Record(

@@ -6,6 +6,7 @@ import sys
 
 from rislab import __version__
 from rislab.errors import RislabError
+from rislab.printable import printable
 
 TRAINING = {
     "fit": "train a method from a config file, then score its test splits",
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = parser().parse_args(given)
         return int(options.run(options))
     except RislabError as error:
-        print(f"rislab: {error}", file=sys.stderr)
+        print(printable(f"rislab: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("rislab: interrupted", file=sys.stderr)

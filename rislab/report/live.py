@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rislab.ablation import evidence, records
@@ -117,7 +118,7 @@ def line(
         epoch=_whole(_number(status.get("epoch"))),
         speed=speed,
         metric=cell.metric,
-        value=_result(cell) if done else _number(_mapping(status.get("metrics")).get(cell.metric)),
+        value=_score(cell, found) if done else _number(_mapping(status.get("metrics")).get(cell.metric)),
         seconds_left=seconds_left(state, phase, step, max_steps, speed, expected, _elapsed(status, now)),
         kind=state if state in SUSPECT else str(status.get("kind") or "") if state in BAD else "",
         note=_note(cell, state, status, found),
@@ -129,18 +130,14 @@ def _note(cell: Planned, state: str, status: Mapping[str, Any], found: Finding) 
         return found.reason
     if state != "done":
         return " ".join(str(status.get("error") or "").split()) if state in BAD else ""
-    changed = cell.stale()
+    changed = cell.stale(found.recorded)
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
     notes = [f"code changed: {changed[0]}{more}"] if changed else []
     return "; ".join([*notes, *([] if found.has_digests else [UNDIGESTED])])
 
 
-def _result(cell: Planned) -> float | None:
-    try:
-        result = records.load(cell.trial.metrics_file, records.RESULT) or {}
-    except (records.DamagedError, OSError):
-        return None  # since its state was asked
-    return _number(_mapping(_mapping(result.get("splits")).get(cell.split)).get(cell.metric))
+def _score(cell: Planned, found: Finding) -> float | None:
+    return _number(_mapping(_mapping(found.result.get("splits")).get(cell.split)).get(cell.metric))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -285,7 +282,7 @@ class Live:
         """What runs, what went wrong, what waits, what is done."""
         return sorted(self.lines, key=lambda each: _rank(each.state))
 
-    @property
+    @cached_property
     def metric(self) -> str:
         """The metric of every line, or "" when they differ."""
         names = {each.metric for each in self.lines}

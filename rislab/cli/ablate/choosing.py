@@ -23,6 +23,9 @@ COLOURS = {
     "running": "cyan",
     "failed": "red",
     "diverged": "red",
+    "foreign": "red",
+    "damaged": "red",
+    "unreadable": "red",
     "lost": "yellow",
     "interrupted": "yellow",
     "cancelled": "yellow",
@@ -63,6 +66,13 @@ def _seeds(text: str) -> list[int]:
 
 
 def console() -> Any:
+    """A console that shows control characters in texts instead of obeying them."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    from rislab.printable import shown
+
+    class Printable(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*map(shown, objects), **options)
+
+    return Printable(highlight=False)
