@@ -30,63 +30,80 @@ def evidence(judged: Judged) -> str:
 
 def markdown(view: View) -> str:
     table = view.results.table
-    source = f"{_md(table.paper.title)} ({_md(table.paper.venue)} {table.paper.year})"
-    out = [f"# {_md(table.title)}", "", f"{source}. {_md(view.summary)}.", ""]
+    source = f"{md_escape(table.paper.title)} ({md_escape(table.paper.venue)} {table.paper.year})"
+    out = [f"# {md_escape(table.title)}", "", f"{source}. {md_escape(view.summary)}.", ""]
     if view.notice:
-        out += [f"> **These numbers are not the paper's benchmark.** {_md(view.notice)}", ""]
+        out += [f"> **These numbers are not the paper's benchmark.** {md_escape(view.notice)}", ""]
     head = ["row", "n"]
     for metric in table.metrics:
         head += [title(metric), "Δ"]
     for metric in view.paper_metrics:
-        head += [f"paper: {title(metric)}, {_md(view.paper_dataset)}", "paper: Δ"]
+        head += [f"paper: {title(metric)}, {md_escape(view.paper_dataset)}", "paper: Δ"]
     head += ["params (M)", "paper: params (M)", "same setup?"]
-    out += [_md_row(head), _md_row(["---"] * len(head))]
+    out += [md_row(head), md_row(["---"] * len(head))]
     for line in view.lines:
-        cells = [_md(line.label) + (" †" if line.stale else ""), line.n]
+        cells = [md_escape(line.label) + (" †" if line.stale else ""), line.n]
         for ours in line.ours:
-            cells += [f"**{ours.text}**" if ours.best else ours.text or f"*{_md(line.state)}*", signed(ours.change)]
+            cells += [
+                f"**{ours.text}**" if ours.best else ours.text or f"*{md_escape(line.state)}*",
+                signed(ours.change),
+            ]
         for paper in line.paper:
             value = UNVERIFIED if paper.value is None else f"{paper.value:.2f}"
             cells += [f"**{value}**" if paper.best else value, signed(paper.change)]
         cells.append("" if line.parameters is None else f"{line.parameters:.2f}")
         cells.append(UNVERIFIED if line.paper_parameters is None else f"{line.paper_parameters:.2f}")
         cells.append(view.same_setup)
-        out.append(_md_row(cells))
-    out += ["", f"Percent. {_md(view.meaning_of_delta)} {_footnotes(view)}", ""]
+        out.append(md_row(cells))
+    out += ["", f"Percent. {md_escape(view.meaning_of_delta)} {_footnotes(view)}", ""]
     if view.judged:
         out += [
             "## Claims",
             "",
-            *([f"> {_md(view.caution)}", ""] if view.caution else []),
-            _md_row(["claim", "verdict", "measured", "note", "source"]),
-            _md_row(["---"] * 5),
+            *([f"> {md_escape(view.caution)}", ""] if view.caution else []),
+            md_row(["claim", "verdict", "measured", "note", "source"]),
+            md_row(["---"] * 5),
         ]
         for judged in view.judged:
             claim = judged.claim
-            text = f"{_md(claim.text)}<br>{_code(claim.holds)}"
-            note = _md(judged.why) if judged.tests else ""
-            measured = "; ".join(map(interval, judged.tests)) or _md(judged.why)
-            out.append(_md_row([text, f"**{judged.verdict}**", measured, note, _md(claim.source)]))
+            text = f"{md_escape(claim.text)}<br>{md_code(claim.holds)}"
+            note = md_escape(judged.why) if judged.tests else ""
+            measured = "; ".join(map(interval, judged.tests)) or md_escape(judged.why)
+            out.append(md_row([text, f"**{judged.verdict}**", measured, note, md_escape(claim.source)]))
         out.append("")
     if view.failures:
         out += ["## What did not finish", ""]
-        out += [f"- {_md(f['trial'])}: {_md(f['state'])}: {_md(f['error'])} ({_code(f['log'])})" for f in view.failures]
+        out += [
+            f"- {md_escape(f['trial'])}: {md_escape(f['state'])}: {md_escape(f['error'])} ({md_code(f['log'])})"
+            for f in view.failures
+        ]
         out.append("")
-    out += ["## Conventions", ""] + [f"- {_md(name)}: {_md(text)}" for name, text in view.conventions] + [""]
-    out += ["## Provenance", ""] + [f"- {_md(name)}: {_md(text)}" for name, text in view.provenance]
+    out += (
+        ["## Conventions", ""] + [f"- {md_escape(name)}: {md_escape(text)}" for name, text in view.conventions] + [""]
+    )
+    out += ["## Provenance", ""] + [f"- {md_escape(name)}: {md_escape(text)}" for name, text in view.provenance]
     out += [
-        f"- repeat the table: {_code(view.command)}",
-        f"- see whether finished trials repeat: {_code(view.command.replace('ablate run', 'ablate verify', 1))}",
-        f"- repeat one trial elsewhere: {_code(REPEAT_ONE)}",
+        f"- repeat the table: {md_code(view.command)}",
+        f"- see whether finished trials repeat: {md_code(view.command.replace('ablate run', 'ablate verify', 1))}",
+        f"- repeat one trial elsewhere: {md_code(REPEAT_ONE)}",
         "",
-        _md_row(["trial", "directory", "state", "minutes", "steps/s", "MiB"]),
+        md_row(["trial", "directory", "state", "minutes", "steps/s", "MiB"]),
     ]
-    out.append(_md_row(["---"] * 6))
+    out.append(md_row(["---"] * 6))
     out += [
-        _md_row([_md(t["trial"]), _code(t["directory"]), _md(t["state"]), t["minutes"], t["speed"], t["memory"]])
+        md_row(
+            [
+                md_escape(t["trial"]),
+                md_code(t["directory"]),
+                md_escape(t["state"]),
+                t["minutes"],
+                t["speed"],
+                t["memory"],
+            ]
+        )
         for t in view.trials
     ]
-    out += ["", "Sources of the paper's numbers: " + "; ".join(map(_md, table.paper.sources)) + ".", ""]
+    out += ["", "Sources of the paper's numbers: " + "; ".join(map(md_escape, table.paper.sources)) + ".", ""]
     return "\n".join(out)
 
 
@@ -97,8 +114,8 @@ def _footnotes(view: View) -> str:
     return " ".join(notes)
 
 
-def _md(text: str) -> str:
-    """Plain text for Markdown: no tags, no emphasis, no links, no control characters; `_md_row` sees to columns and lines."""
+def md_escape(text: str) -> str:
+    """Plain text for Markdown: no tags, no emphasis, no links, no control characters; `md_row` sees to columns and lines."""
     for mark in "\\`*_[":
         text = text.replace(mark, "\\" + mark)
     # GitHub makes a link of a bare address; a character reference keeps it as it is read.
@@ -107,7 +124,7 @@ def _md(text: str) -> str:
     return printable(text).replace("\n", " ").replace("\t", " ").replace("<", "&lt;")
 
 
-def _code(text: str) -> str:
+def md_code(text: str) -> str:
     """Text as code. A code span takes no escapes, so its fence is longer than any run of backticks inside."""
     text = printable(text).replace("\n", " ").replace("\t", " ")
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
@@ -117,7 +134,7 @@ def _code(text: str) -> str:
     return f"{fence} {text} {fence}"
 
 
-def _md_row(cells: list[str]) -> str:
+def md_row(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
