@@ -45,9 +45,9 @@ class Cell:
     @property
     def trial(self) -> TrialDir:
         path = self.runs / self.name
-        # Cells of earlier releases have no identity beside them; what has one must have the right one.
-        is_known = (path / "identity.json").exists() or not (path / "metrics.json").exists()
-        return TrialDir(path, self.hash if is_known or (path / "manifest.json").exists() else None)
+        # A cell that an earlier release finished has neither file, and is taken as it is.
+        is_old = not (path / "identity.json").exists() and not (path / "manifest.json").exists()
+        return TrialDir(path, None if is_old else self.hash)
 
     def write(self) -> None:
         """The config that `rislab fit --config` repeats. Raises ConfigError where the directory is another cell's, or damaged."""
@@ -78,7 +78,9 @@ class Shown:
 def shown(cell: Cell) -> Shown:
     state, look = cell.trial.look(thorough=True)
     found = look.result
-    split, values = next(iter(found.get("splits", {}).items()), ("", {}))
+    splits: dict[str, dict[str, Any]] = found.get("splits", {})
+    split = next(iter(splits), "")
+    values = splits.get(split, {})
     metric = next((name for name in ("miou_class", "miou_expr", *METRICS) if name in values), "")
     if state != "done" or not metric:
         return Shown(None, "", "", "", f"{state}: {look.reason}" if look.suspect else state, "", cell.name)
