@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rislab.cli import screens
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -51,10 +53,9 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def _show_check(found: "Check") -> None:
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(highlight=False)
+    console = screens.console()
     for one in found.data_sets:
         _show_set(one)
     for tree in found.benchmarks:
@@ -71,11 +72,10 @@ def _show_check(found: "Check") -> None:
 
 def _show_set(one: "SetCheck") -> None:
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = screens.console()
     names = ("split", "images", "references", "expressions", "no target", "no pixel", "published")
     table = Table(*names, box=box.SIMPLE_HEAD)
     for column in table.columns[1:6]:

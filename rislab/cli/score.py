@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rislab.cli import screens
 from rislab.cli.selecting import add_selection
 from rislab.metrics.protocols import Protocol
 
@@ -100,12 +101,11 @@ def _as_json(options: argparse.Namespace, place: "Place", scores: "Scores") -> d
 
 def _show(options: argparse.Namespace, place: "Place", scores: "Scores", out: Path) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from rislab.scoring.score import breakdown
 
-    console = Console(highlight=False)
+    console = screens.console()
     of = scores.features
     nothing = int((of.objects == 0).sum())
     console.print(

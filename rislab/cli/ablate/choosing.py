@@ -1,13 +1,17 @@
 """Which table, which of its rows and seeds, and where trials lie: what every action asks first."""
 
 import argparse
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from rislab.cli.screens import console
 from rislab.errors import ConfigError
 
 if TYPE_CHECKING:
     from rislab.ablation.plan import Planned
     from rislab.ablation.table import Profile, Table
+
+
+__all__ = ["COLOURS", "Action", "console", "load", "load_table"]
 
 
 class Action(Protocol):
@@ -63,16 +67,3 @@ def _seeds(text: str) -> list[int]:
     if not result or min(result) < 0 or len(set(result)) < len(result):
         raise ConfigError(f"--seeds {text!r}: expected at least one seed, none negative, none twice")
     return result
-
-
-def console() -> Any:
-    """A console that shows control characters in texts instead of obeying them."""
-    from rich.console import Console
-
-    from rislab.printable import shown
-
-    class Printable(Console):
-        def print(self, *objects: Any, **options: Any) -> None:
-            super().print(*map(shown, objects), **options)
-
-    return Printable(highlight=False)
