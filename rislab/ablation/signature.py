@@ -42,6 +42,8 @@ class Signature:
     unused_in: options that change nothing in a stage, by its name: rows that differ in nothing else share it.
     splits_batches: stages ("" for a method without) in which a batch may be computed in parts with the same gradient, since no
         term and no normalisation looks across samples; each with the options that this takes.
+    untrained_when: values of options with which nothing is trained, each alternative a mapping; an empty one for a method that
+        trains nothing at all. Such a trial gives the same result with every seed.
     """
 
     class_path: str
@@ -51,6 +53,7 @@ class Signature:
     stages: tuple[str, ...] = ()
     unused_in: dict[str, tuple[str, ...]] = field(default_factory=dict)
     splits_batches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    untrained_when: tuple[dict[str, Any], ...] = ()
 
 
 def source_file(module: str) -> Path:
@@ -87,7 +90,17 @@ def read(class_path: str) -> Signature:
         _declared(node, "stages", ()),
         _declared(node, "unused_in", {}),
         _declared(node, "splits_batches", {}),
+        _declared(node, "untrained_when", ()),
     )
+
+
+def trains_nothing(class_path: str, given: dict[str, Any]) -> bool:
+    """Whether a method with these options is scored as it is, by what it declares; False for classes that are not ours."""
+    if not class_path.startswith(PACKAGE):
+        return False
+    known = read(class_path)
+    full = {name: option.default for name, option in known.options.items()} | given
+    return any(when.items() <= full.items() for when in known.untrained_when)
 
 
 def _classes_of_ours(tree: ast.Module, module: str) -> dict[str, str]:
