@@ -25,6 +25,10 @@ STALLED_AFTER = 3
 NAN_STARTS = 2
 """A loss that is not finite may be the fault of one bad step on one machine: once more from the last checkpoint."""
 
+DISK_EXIT_CODE = 74
+"""Exit code of a trial's process that could not write where results go (EX_IOERR of sysexits.h): when the disk is full, this
+is all that its launcher hears of it."""
+
 MOST_PARTS = 16
 """Nobody splits a batch further: what then still does not fit is not the batch."""
 
@@ -87,6 +91,11 @@ class Attempts:
         """Parts of a batch at the next start."""
         return next((line["parts"] for line in reversed(self._lines()) if set(line) == {"parts"}), 1)
 
+    @property
+    def forgiven(self) -> int:
+        """How often somebody has said that what was before does not count."""
+        return sum("forgiven" in line for line in self._lines())
+
     def all(self) -> list[Attempt]:
         """Every start there ever was, oldest first."""
         return list(_attempts(self._lines()))
@@ -122,11 +131,25 @@ class Attempts:
         for line in text.splitlines():
             try:
                 value = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue  # cut short by a kill or a full disk
-            if isinstance(value, dict):
+            if isinstance(value, dict) and _is_sound(value):
                 found.append(value)
         return found
+
+
+def _is_sound(line: dict[str, Any]) -> bool:
+    """Whether a line holds what one of its kind must; damage may have left other JSON."""
+    if "begin" in line:
+        form: dict[str, tuple[type, ...]] = {"begin": (int, float), "host": (str,), "pid": (int,), "job": (str,)}
+        form |= {"before": (int,), "parts": (int,)}
+    elif "end" in line:
+        form = {"end": (int, float), "kind": (str,), "reached": (int,)}
+    elif "parts" in line:
+        form = {"parts": (int,)}
+    else:
+        form = {"forgiven": (int, float)}
+    return all(type(line.get(name)) in types for name, types in form.items()) and line.get("parts", 1) > 0
 
 
 def _attempts(lines: Sequence[dict[str, Any]]) -> Iterator[Attempt]:

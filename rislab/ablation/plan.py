@@ -73,9 +73,10 @@ class Planned:
     def stale(self) -> list[str]:
         """Source files that have changed since the trial was made; empty for a trial that is not done."""
         recorded = read_json(self.trial.identity)
-        if not isinstance(recorded, dict):
+        made_with = recorded.get("sources") if isinstance(recorded, dict) else None
+        if not isinstance(made_with, dict):
             return []
-        return identity.changed_sources(recorded.get("sources", {}), self.config["model"]["class_path"])
+        return identity.changed_sources(made_with, self.config["model"]["class_path"])
 
     @property
     def can_split(self) -> bool:
@@ -274,22 +275,46 @@ def _of_other_seeds(cell: Planned, candidates: Iterable[Path]) -> list[Cost]:
     wanted, found = None, []
     for path in candidates:
         cost = _measured(path)
-        recorded = read_json(path / "identity.json") if cost is not None else None
-        if cost is None or not isinstance(recorded, dict):
+        recorded = _readable(path / "identity.json") if cost is not None else None
+        config: Any = recorded.get("config") if isinstance(recorded, dict) else None
+        if cost is None or not _has_options(config):
             continue
         wanted = wanted or _unseeded(cell.identity)
-        if _unseeded(recorded["config"]) == wanted:
+        if _unseeded(config) == wanted:
             found.append(cost)
     return found
 
 
 def _measured(path: Path) -> Cost | None:
-    """What a finished trial took, all its starts together."""
-    provenance = read_json(path / "provenance.json")
+    """What a finished trial took, all its starts together; None also where that was damaged, or is closed to us."""
+    provenance = _readable(path / "provenance.json")
     seconds = provenance.get("seconds") if isinstance(provenance, dict) else None
-    if not seconds or not (path / "metrics.json").exists():
+    try:
+        is_finished = (path / "metrics.json").exists()
+    except OSError:
+        is_finished = False
+    if not is_finished or not isinstance(seconds, dict) or not seconds or not all(map(_is_amount, seconds.values())):
         return None
-    return Cost(sum(seconds.values()), provenance.get("peak_gpu_memory_mb") or 0.0)
+    memory = provenance.get("peak_gpu_memory_mb")
+    return Cost(sum(seconds.values()), memory if _is_amount(memory) else 0.0)
+
+
+def _readable(path: Path) -> Any:
+    """The parsed file; None when there is none, or none that can be read."""
+    try:
+        return read_json(path)
+    except OSError:
+        return None
+
+
+def _is_amount(value: Any) -> bool:
+    """Whether it is a number that can be a time or a size."""
+    return type(value) in (int, float) and 0 <= value < 1e15
+
+
+def _has_options(config: Any) -> bool:
+    data = config.get("data") if isinstance(config, dict) else None
+    return isinstance(data, dict) and isinstance(data.get("init_args"), dict)
 
 
 def _unseeded(config: dict[str, Any]) -> str:

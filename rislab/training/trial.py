@@ -13,7 +13,7 @@ import torch
 import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from rislab.ablation.attempts import Kind
+from rislab.ablation.attempts import DISK_EXIT_CODE, Kind
 from rislab.ablation.trial import State, TrialDir
 from rislab.errors import DISK_ERRORS, ConfigError, DataError, DiskError, DivergedError, RislabError
 from rislab.training.cli import RislabCLI, quiet
@@ -44,8 +44,9 @@ def run_trial(directory: str, threads: int) -> None:
         asked.listen()
         torch.set_num_threads(threads)
         quiet()
+        trial.clear()
         parts = trial.attempts.parts
-        trial.attempts.begin(_reached(trial), parts)
+        trial.attempts.begin(trial.step, parts)
         trial.update_status(
             state="running", stage="prepare", started=time.time(), error=None, kind=None, traceback=None
         )
@@ -61,7 +62,7 @@ def run_trial(directory: str, threads: int) -> None:
             _leave(trial, StoppedError(asked.kind, asked.number) if isinstance(error, SIGTERMException) else error)
         stop.set()
         shrink(trial.checkpoints)
-        trial.attempts.end("", _reached(trial))
+        trial.attempts.end("", trial.step)
         trial.update_status(state="done", stage="test", ended=time.time())
 
 
@@ -81,11 +82,12 @@ def run_sister(directory: str, threads: int) -> None:
 
 def _leave(trial: TrialDir, error: BaseException) -> None:
     """Write down what ended the trial, as far as that can be written, and end this process."""
-    traceback.print_exc()
-    sys.stderr.flush()
+    with suppress(OSError):  # the log may lie on the full disk, too
+        traceback.print_exc()
+        sys.stderr.flush()
     state, kind = _classify(error)
     with suppress(OSError):
-        trial.attempts.end(kind, _reached(trial))
+        trial.attempts.end(kind, trial.step)
     with suppress(OSError):
         trial.update_status(
             state=state,
@@ -96,6 +98,8 @@ def _leave(trial: TrialDir, error: BaseException) -> None:
         )
     if isinstance(error, StoppedError):
         raise error
+    if kind == "disk":
+        sys.exit(DISK_EXIT_CODE)  # nothing of the above may have been written
     sys.exit(error.exit_code if isinstance(error, RislabError) else 1)
 
 
@@ -136,11 +140,6 @@ def _beat(trial: TrialDir, asked: Asked, stop: threading.Event) -> None:
         if not asked.cancelled and trial.is_cancelled():
             asked.cancelled = True
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _reached(trial: TrialDir) -> int:
-    """Steps done, as far as they were written down."""
-    return int(trial.status().get("step") or 0)
 
 
 def _classify(error: BaseException) -> tuple[State, Kind]:
