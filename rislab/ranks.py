@@ -16,7 +16,9 @@ def mean(x: Tensor) -> Tensor:
     """Mean over the elements of x of all processes, a scalar without a gradient; processes may have unequal numbers of them."""
     if world()[1] == 1:
         return x.detach().mean()
-    total = torch.stack([x.detach().double().sum(), torch.tensor(float(x.numel()), dtype=torch.float64, device=x.device)])
+    total = torch.stack(
+        [x.detach().double().sum(), torch.tensor(float(x.numel()), dtype=torch.float64, device=x.device)]
+    )
     dist.all_reduce(total)
     return (total[0] / total[1]).to(x.dtype)
 

@@ -163,7 +163,9 @@ class _Labelled(Dataset[LabelBatch]):
         self.viewing = data.protocol.value
 
     def __len__(self) -> int:
-        return max(1, len(self.mine))  # one batch without a picture for a process without: all take part in every collective
+        return max(
+            1, len(self.mine)
+        )  # one batch without a picture for a process without: all take part in every collective
 
     def __getitem__(self, at: int) -> LabelBatch:
         if at >= len(self):

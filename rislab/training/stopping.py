@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from rislab.ablation.attempts import Kind
 from rislab.ablation.trial import TrialDir
 from rislab.errors import DataError, RislabError
-from rislab.training.peers import PeerFailedError, Peers, inherited, kill_descendants
+from rislab.training.peers import PeerFailedError, Peers, inherited, kill_descendants, left
 
 ASKING = (signal.SIGTERM, signal.SIGUSR2)
 """What pools, schedulers and people send; SIGUSR2 is submitit's early warning."""
@@ -212,6 +212,7 @@ class Asked:
         else:
             time.sleep(WRITE_SECONDS)  # the main thread is writing
         kill_descendants()
+        left()
         os._exit(exit_code(error))
 
 

@@ -44,7 +44,7 @@ def run_trial(directory: str, threads: int) -> None:
         _redirect_output(trial.path / "log" / "stdout.txt")
         # Ctrl-C reaches the whole group; the launcher passes on what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with asked.listening(lambda error: _write_and_release(asked, trial, error)):
+        with asked.listening(lambda error: _write_and_release(asked, trial, error, in_attempts=True)):
             torch.set_num_threads(threads)
             quiet()
             parts = trial.attempts.parts
@@ -94,7 +94,7 @@ def _run(arguments: list[str]) -> None:
     quiet()
     asked = Asked()
     is_child = asked.peers is not None
-    with asked.listening(lambda error: _write(asked, asked.trial, error)):
+    with asked.listening(lambda error: _write_and_release(asked, asked.trial, error, in_attempts=False)):
         try:
             RislabCLI(arguments, asked=asked)
         except BaseException as error:
@@ -104,7 +104,7 @@ def _run(arguments: list[str]) -> None:
             _leave(asked, cause)
             if is_child:
                 # Rank 0 has been told. At another code than 0 Lightning would kill it before it could write that down.
-                if not isinstance(cause, (PeerFailedError, StoppedError)):
+                if not isinstance(cause, (RislabError, StoppedError)):
                     _print(cause)
                 sys.exit(0 if told else exit_code(cause))
             if cause is error:
@@ -145,7 +145,8 @@ def _write(asked: Asked, trial: TrialDir | None, error: BaseException, in_attemp
     if asked.peers is not None and not known:
         failure = Failure(asked.peers.rank, state, kind, _one_line(error), tail, exit_code(error), time.time())
         known = asked.peers.tell(failure)
-    if trial is None or (asked.peers is not None and asked.peers.rank > 0):
+    is_first = asked.peers is None or asked.peers.rank == 0
+    if trial is None or not is_first or not (trial.is_ours() or trial.holder() is None):
         return known
     if isinstance(error, PeerFailedError):
         tail = error.failure.traceback
@@ -157,11 +158,11 @@ def _write(asked: Asked, trial: TrialDir | None, error: BaseException, in_attemp
     return known
 
 
-def _write_and_release(asked: Asked, trial: TrialDir, error: BaseException) -> None:
+def _write_and_release(asked: Asked, trial: TrialDir | None, error: BaseException, in_attempts: bool) -> None:
     """The same from another thread, while the main thread, which holds the trial, hangs."""
-    print(_one_line(error), file=sys.stderr, flush=True)
-    _write(asked, trial, error, in_attempts=True)
-    if trial.is_ours():
+    _write(asked, trial, error, in_attempts)
+    print(f"rislab: {_one_line(error)}", file=sys.stderr, flush=True)
+    if trial is not None and trial.is_ours():
         trial.lock_file.unlink(missing_ok=True)
 
 
