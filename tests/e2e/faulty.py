@@ -2,12 +2,10 @@
 
 import os
 import signal
-import threading
 
 from torch import Tensor
 
 from rislab.data.batch import Batch
-from rislab.errors import DataError
 from rislab.methods.cris.task import CRISTask
 
 VARIABLE = "RISLAB_TEST_FAULT"
@@ -16,8 +14,7 @@ VARIABLE = "RISLAB_TEST_FAULT"
 class FaultyCRIS(CRISTask):
     """RISLAB_TEST_FAULT is `what:rank:step`; without it, this is CRIS.
 
-    what: `stop` is a SIGTERM to this rank; `nan` a loss that is not finite; `error` an exception; `kill` a SIGKILL; `hang` a step
-    that never ends.
+    what: `stop` is a SIGTERM to this rank; `nan` a loss that is not finite.
     """
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -28,12 +25,6 @@ class FaultyCRIS(CRISTask):
         match what:
             case "stop":
                 os.kill(os.getpid(), signal.SIGTERM)
-            case "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "error":
-                raise DataError("pictures/7.jpg: not a picture")
-            case "hang":
-                threading.Event().wait()
             case "nan":
                 return {name: value * float("nan") for name, value in terms.items()}
         return terms
