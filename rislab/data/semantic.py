@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from rislab.data.evaluated import EvaluatedData
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.data.vocabulary import Item, Tree, benchmark, class_names, fitted, read_picture
-from rislab.errors import ConfigError
+from rislab.errors import ConfigError, DataError
 from rislab.files import cache_dir
 from rislab.metrics.classes import AVERAGES
 
@@ -141,6 +141,8 @@ class SemanticData(EvaluatedData):
 
     def _loader(self, limit: int | None) -> "DataLoader[LabelBatch]":
         items = self.items()[:limit]
+        if not items:
+            raise DataError(f"{self.benchmark}, {self.val_split}: no pictures to evaluate on")
         rank, world = self.place
         mine = range(rank, len(items), world)  # every picture once: no process gets one twice
         return DataLoader(
@@ -161,11 +163,15 @@ class _Labelled(Dataset[LabelBatch]):
         self.viewing = data.protocol.value
 
     def __len__(self) -> int:
-        return len(self.mine)
+        return max(
+            1, len(self.mine)
+        )  # one batch without a picture for a process without: all take part in every collective
 
     def __getitem__(self, at: int) -> LabelBatch:
         if at >= len(self):
             raise IndexError(at)
+        if not self.mine:
+            return LabelBatch([], [], self.names, self.has_background, self.viewing, [])
         number = self.mine[at]
         item = self.items[number]
         image = fitted(read_picture(item.image), self.viewing.short, self.viewing.long)
