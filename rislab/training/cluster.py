@@ -21,6 +21,10 @@ class SlurmStep(SLURMEnvironment):
         super().__init__(auto_requeue=False)
 
     @staticmethod
+    def _validate_srun_used() -> None:
+        """It is."""
+
+    @staticmethod
     def _validate_srun_variables() -> None:
         """Lightning wants --ntasks-per-node; `check` counts the tasks themselves."""
 

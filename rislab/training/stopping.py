@@ -37,7 +37,7 @@ EVERY = 8
 """Steps between two comparisons of flags, at most, where there are several processes: each costs a look at the device."""
 
 LOOK_SECONDS = 2.0
-"""Steps that are slow are compared more often, so that a stop is not late."""
+"""Where steps are slow, flags are compared more often, so that a stop is not late."""
 
 LIMIT_SECONDS = 180.0
 """A stop this near to the end of the job's time is put down to the limit."""
@@ -322,7 +322,7 @@ class StopWhenAsked(L.Callback):
         own = [float(asked), (now - self._looked) / self._every]
         found = torch.tensor(own, dtype=torch.float32, device=trainer.strategy.root_device)
         any_asked, slowest = trainer.strategy.reduce(found, reduce_op="max").tolist()
-        self._every = max(1, min(EVERY, int(LOOK_SECONDS / max(slowest, 1e-6))))
+        self._every = max(1, min(EVERY, 2 * self._every, int(LOOK_SECONDS / max(slowest, 1e-6))))
         self._looked = now
         return bool(any_asked)
 
