@@ -23,7 +23,7 @@ from rislab.training.callbacks import StepSeed, TrialStatus
 from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
 from rislab.training.curves import CurveLogger
 from rislab.training.scorers import scorer
-from rislab.training.stopping import GRACE_SECONDS, Asked, EvaluateAlike, StopWhenAsked, take_over_signals
+from rislab.training.stopping import Asked, EvaluateAlike, StopWhenAsked, take_over_signals
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class TrialOptions:
     train: bool = True
     start_from: str | None = None
     parts: int = 1
-    grace_seconds: float = GRACE_SECONDS
+    grace_seconds: float = 120.0
 
 
 class Parser(LightningArgumentParser):

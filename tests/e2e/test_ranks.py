@@ -17,7 +17,7 @@ from tests.e2e.faulty import VARIABLE
 from tests.forks import forking
 from tests.worlds import RESULTS, ROOT, descendants, is_alive, rislab_here, tiny_config, wait_until
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds for a run of a few steps; one that hangs would take for ever."""
 
 
