@@ -153,6 +153,8 @@ class RislabCLI(LightningCLI):
         """Make the run one of its ranks: how it ends is decided together, and written down by the first."""
         take_over_signals(trainer)
         self.asked.grace = self.options.grace_seconds
+        if not self.asked.grace >= 0:
+            raise ConfigError(f"trial.grace_seconds is {self.asked.grace}, expected 0 or more")
         if self.subcommand == "fit" and trainer.is_global_zero:
             self.asked.trial = self.trial
         cluster.check(trainer)

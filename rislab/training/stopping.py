@@ -48,6 +48,7 @@ GRACE_SECONDS = 120.0
 REPEATED_SECONDS = 1.0
 """Two signals this near to each other are one request: a scheduler signals everybody, and a launcher passes it on."""
 
+LONGEST_WAIT = 3600.0
 POLL_SECONDS = 0.5
 UNWIND_SECONDS = 5.0
 """For a main thread that ends by itself after another rank has failed."""
@@ -129,7 +130,8 @@ class Asked:
             self._wake()
             signal.set_wakeup_fd(woken_before)
             for number, handler in before.items():
-                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+                if isinstance(handler, signal.Handlers):  # one of submitit's, which requeues, stays put aside
+                    signal.signal(number, handler)
 
     def _forked(self) -> None:
         if self._waker is not None:
@@ -167,7 +169,7 @@ class Asked:
             waits = [POLL_SECONDS] if self.peers is not None else []
             if self._since is not None:
                 waits.append(max(0.0, self._since + self.grace - time.monotonic()))
-            select.select([receiver], [], [], min(waits, default=None))
+            select.select([receiver], [], [], min([*waits, LONGEST_WAIT]))
             if over.is_set():
                 return
             numbers: set[int] = set()
