@@ -181,6 +181,7 @@ class RislabCLI(LightningCLI):
         resume = Path(ckpt_path) if ckpt_path not in (None, "last") else resume_point(self.trial.checkpoints)
         began = time.monotonic()
         if self.trainer.is_global_zero:
+            self.trial.clear()
             self.trial.update_status(stage="fit")
             provenance.begin(self.trial.path, self.arguments)
         # What an earlier start logged beyond what it could save is logged again.

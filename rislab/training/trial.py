@@ -47,7 +47,6 @@ def run_trial(directory: str, threads: int) -> None:
         with asked.listening(lambda error: _write_and_release(asked, trial, error, in_attempts=True)):
             torch.set_num_threads(threads)
             quiet()
-            trial.clear()
             parts = trial.attempts.parts
             trial.attempts.begin(trial.step, parts)
             trial.update_status(

@@ -55,7 +55,7 @@ QUICK = f"""
 import importlib.abc, importlib.util, os, sys, time
 from rislab.ablation import trial
 from rislab.launch import local, supervising
-trial.LOST_AFTER_SECONDS = 20.0
+trial.LOST_AFTER_SECONDS = 12.0
 supervising.ASK_EVERY_SECONDS = 2.0
 local.DISK_PAUSES = (0.5, 1.0, 2.0, 4.0)
 if os.environ.get("NO_HARD_LINKS"):
@@ -148,7 +148,7 @@ class Campaign:
     def locally(self, **environment: str) -> Iterator[tuple[Launcher, TrialDir]]:
         """A local pool at work, and one of its trials in the middle of training."""
         launcher = self._at_work("--jobs", "2", **environment)
-        yield launcher, self.training()
+        yield launcher, self.training(lambda trial: pool_of(trial) == launcher.process.pid)
         self.check()
 
     @contextmanager
@@ -226,13 +226,17 @@ def pid(trial: TrialDir) -> int:
 
 
 def parent(number: int) -> int:
-    stat = Path(f"/proc/{number}/stat").read_text()
+    """Of a process; 0 when there is none."""
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
     return int(stat.rpartition(")")[2].split()[1])
 
 
 def pool_of(trial: TrialDir) -> int:
-    """The process of the pool that runs the trial: its parent is the fork server, whose parent is the pool."""
-    return parent(parent(pid(trial)))
+    """The process of the pool that runs the trial: its parent is the fork server, whose parent is the pool. 0 when none does."""
+    return parent(parent(_process(trial) or 0))
 
 
 def died(number: int, seconds: float = 60.0) -> None:

@@ -37,8 +37,8 @@ from tests.faults.campaign import (
 )
 from tests.worlds import ROWS, descendants, is_alive, results, tiny_table, wait_until
 
-EPOCHS = 8
-"""Eighty steps, some of them made again after each fault."""
+EPOCHS = 6
+"""Sixty steps, some of them made again after each fault."""
 
 SMALL = {
     "trainer__max_epochs": EPOCHS,
@@ -441,7 +441,7 @@ def cluster() -> Iterator[Cluster]:
 def test_every_fault_on_a_cluster_leaves_a_table_that_completes(
     tmp_path: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _disturb(tmp_path, ON_SLURM, 9, cluster, capsys)
+    _disturb(tmp_path, ON_SLURM, 8, cluster, capsys)
 
 
 @wants_agents
@@ -449,7 +449,7 @@ def test_every_fault_on_a_cluster_leaves_a_table_that_completes(
 def test_every_fault_on_this_machine_leaves_a_table_that_completes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _disturb(tmp_path, ON_THIS_MACHINE, 9, None, capsys)
+    _disturb(tmp_path, ON_THIS_MACHINE, 8, None, capsys)
 
 
 def _disturb(

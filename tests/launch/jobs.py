@@ -137,6 +137,6 @@ def writer(directory: str, threads: int) -> None:
             file.write(f"{trial.path.name} {time.monotonic()}\n")
     with trial.locked():
         trial.attempts.begin(trial.step, 1)
-        write_json(trial.metrics_file, {})
+        write_json(trial.metrics_file, {"splits": {}})
         trial.attempts.end("", 0)
         trial.update_status(state="done")
