@@ -187,11 +187,20 @@ def two_sided(t: float, freedom: float) -> float:
 
 @lru_cache(maxsize=4096)
 def critical(level: float, freedom: float) -> float:
-    """The t that Student's t exceeds, on either side, with probability `level`. Newton's method on log p over log t."""
+    """The t that Student's t exceeds, on either side, with probability `level`.
+
+    Abramowitz and Stegun 26.7.5 for many degrees of freedom; for few it is where Newton's method starts, on log p over log t.
+    """
     z = NormalDist().inv_cdf(1 - level / 2)
-    if freedom > 1e6:
-        return z
-    u = math.log(z + (z**3 + z) / (4 * freedom))
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    if freedom > 500:
+        return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+    u = math.log(z + sum(term / freedom**power for power, term in enumerate(terms[: 1 + (freedom > 10) * 3], 1)))
     scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - 0.5 * math.log(freedom * math.pi)
     for _ in range(100):
         t = math.exp(u)
