@@ -60,7 +60,7 @@ class Variance:
 
 NOTHING = Variance(0.0, math.inf)
 
-BORROW = (0.0, 0.15, 0.4, 0.7)
+BORROW = (0.0, 0.1, 0.25, 0.6)
 """The pooled spread is used while the compared rows' own variance is at most this share of the other rows', by the degrees of
 freedom of the compared rows; 1 from four on. With few a row of large spread looks like one of small spread too often."""
 
