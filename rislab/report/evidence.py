@@ -75,7 +75,7 @@ class Evidence:
         self.split = results.profile.split
         self._tables: dict[str, PerExpression | PerClass] = {}
         self._sums: dict[tuple[str, str], tuple[float, NDArray[np.float64]]] = {}
-        self._pools: dict[Weights, SeedSpread | None] = {}
+        self._pools: dict[tuple[Weights, frozenset[tuple[str, ...]]], SeedSpread | None] = {}
 
     def measure(self, comparison: Comparison) -> Measurement:
         """Raises NoEvidenceError."""
@@ -103,20 +103,28 @@ class Evidence:
         return Measurement(difference, image_variance(without), len(without), seeds, least)
 
     def _seed_variance(self, trained: list[_Group]) -> Variance:
-        rows = [RowSpread(float(np.var(group.values, ddof=1)), len(group.values)) for group in trained]
-        pools = [self.pool(group.weights) for group in trained]
-        return seed_variance(rows, [pool for pool in pools if pool is not None])
+        compared = frozenset(_hashes(group) for group in trained)
+        rows = []
+        for group in trained:
+            pool, rest = self.pool(group.weights), self.pool(group.weights, compared)
+            assert pool is not None, "the compared rows are in it"
+            rows.append(RowSpread(float(np.var(group.values, ddof=1)), len(group.values), pool, rest))
+        return seed_variance(rows)
 
-    def pool(self, weights: Weights) -> SeedSpread | None:
-        """Spread between seeds of these metrics, pooled over the trained rows of the table; each trial counts once."""
-        if weights not in self._pools:
+    def pool(self, weights: Weights, without: frozenset[tuple[str, ...]] = frozenset()) -> SeedSpread | None:
+        """Spread between seeds of these metrics, pooled over the trained rows of the table; each trial counts once.
+
+        without: trials of rows that are left out.
+        """
+        key = (weights, without)
+        if key not in self._pools:
             groups: dict[tuple[str, ...], _Group] = {}
             for row in self.results.rows:
                 group = self._group(row, weights)
-                if group is not None and group.varies:
+                if group is not None and group.varies and _hashes(group) not in without:
                     groups.setdefault(_hashes(group), group)
-            self._pools[weights] = pooled(group.values for group in groups.values())
-        return self._pools[weights]
+            self._pools[key] = pooled(group.values for group in groups.values())
+        return self._pools[key]
 
     def spread_ratio(self, row: RowResult, metric: str) -> float | None:
         """A row's standard deviation between seeds over the pooled one; None for one seed and for rows that train nothing."""

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 
 from rislab.report.results import Cell, Results
 from rislab.report.text import interval
-from rislab.report.verdicts import Judged, Tested
+from rislab.report.verdicts import Decided, Judged
 
 # Okabe and Ito's colours, and two more: told apart by colour-blind readers, and on light and dark grounds.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#9A8C00", "#8A8A8A", "#7B5EA7")
@@ -102,7 +102,7 @@ def legend(curves: Sequence[Curve]) -> list[tuple[str, str]]:
     return [(colour_of(n), curve.label) for n, curve in enumerate(curves) if curve.points]
 
 
-def interval_chart(test: Tested, reach: float) -> str:
+def interval_chart(test: Decided, reach: float) -> str:
     """An SVG of one comparison: its interval and difference on an axis of -reach to reach points, 0 in the middle.
 
     Right of the line that the difference must exceed (0, or the claim's own margin) is what the claim says.

@@ -60,46 +60,67 @@ class Variance:
 
 NOTHING = Variance(0.0, math.inf)
 
-LEAST_SHARE = (0.0, 0.15, 0.4, 0.7)
-"""The pooled spread is used while the compared rows' own variance is at most this share of it, by their degrees of freedom;
-1 from four on. With few of them a row of large spread looks like one of small spread too often."""
-
-CAUTION = 0.8
-"""Share of Welch's degrees of freedom above the least of one row that is counted: Welch's number is itself estimated, and is
-too large too often when one of two rows spreads much more."""
+BORROW = (0.0, 0.1, 0.25, 0.6)
+"""The pooled spread is used while the compared rows' own variance is at most this share of the other rows', by the degrees of
+freedom of the compared rows; 1 from four on. With few a row of large spread looks like one of small spread too often."""
 
 
 @dataclass(frozen=True)
 class RowSpread:
-    """A row of a comparison: variance between its seeds, and how many seeds; the row's weight is in the values."""
+    """A row of a comparison.
+
+    Attributes:
+        variance: between its seeds, of what is read of it. seeds: how many.
+        pool: the spread pooled over all rows of the table. rest: over those that are not compared, if there are any.
+    """
 
     variance: float
     seeds: int
+    pool: SeedSpread
+    rest: SeedSpread | None
 
 
-def seed_variance(rows: Sequence[RowSpread], pool: Sequence[SeedSpread]) -> Variance:
+def seed_variance(rows: Sequence[RowSpread]) -> Variance:
     """Variance of a weighted difference of rows' means, as far as seeds make it.
 
     The pooled spread has many degrees of freedom, and is wrong for rows that spread more than the others. So it is used only
-    where the compared rows do not spread more than it says; else their own spread is, with Welch's degrees of freedom.
+    where the compared rows do not spread more than the rest; else, and where there is no rest, their own spread is.
 
     Args:
-        rows: the rows with more than one possible value, at least two seeds each.
-        pool: what the table's rows say of each of them, in the same order.
+        rows: the compared rows that other seeds would change, with two seeds at least each.
     """
     if not rows:
         return NOTHING
-    freedoms = [row.seeds - 1 for row in rows]
     parts = [row.variance / row.seeds for row in rows]
-    own = sum(parts)
-    common = sum(p.sd**2 / row.seeds for p, row in zip(pool, rows, strict=True))
-    enough = sum(freedoms)
-    share = LEAST_SHARE[enough] if enough < len(LEAST_SHARE) else 1.0
-    if own <= share * common:
-        return Variance(common, min(p.freedom for p in pool)) if common > 0 else NOTHING
-    welch = own**2 / sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
-    least = min(freedoms)
-    return Variance(own, least + CAUTION * (welch - least))
+    freedoms = [row.seeds - 1 for row in rows]
+    rest = [row.rest.sd**2 / row.seeds for row in rows if row.rest is not None]
+    if len(rest) == len(rows):
+        alike = _welch([1 / row.seeds for row in rows], freedoms)
+        enough = int(alike + 1e-9)
+        share = BORROW[enough] if enough < len(BORROW) else 1.0
+        if sum(parts) <= share * sum(rest):
+            common = sum(row.pool.sd**2 / row.seeds for row in rows)
+            return Variance(common, min(row.pool.freedom for row in rows)) if common > 0 else NOTHING
+    if not sum(parts):
+        return NOTHING
+    # Welch's number is itself estimated, and too large where the row that spreads most seems not to. So each row in turn is
+    # taken at the end of what its variance may be, and the least number counts.
+    doubted = (
+        _welch([part * (_most(freedom) if n == at else 1.0) for n, part in enumerate(parts)], freedoms)
+        for at, freedom in enumerate(freedoms)
+    )
+    return Variance(sum(parts), min(doubted))
+
+
+def _welch(parts: Sequence[float], freedoms: Sequence[int]) -> float:
+    """Degrees of freedom of a sum of estimated variances (Welch, Satterthwaite)."""
+    return sum(parts) ** 2 / sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
+
+
+def _most(freedom: int) -> float:
+    """How many times its estimate a variance may be, at the upper end of a one-sided interval of 75 % (Wilson, Hilferty)."""
+    part = 2 / (9 * freedom)
+    return float((1 - part - NormalDist().inv_cdf(0.75) * math.sqrt(part)) ** -3)
 
 
 @dataclass(frozen=True)
@@ -166,10 +187,20 @@ def two_sided(t: float, freedom: float) -> float:
 
 @lru_cache(maxsize=4096)
 def critical(level: float, freedom: float) -> float:
-    """The t that Student's t exceeds, on either side, with probability `level`. Newton's method on log p over log t."""
-    u = math.log(NormalDist().inv_cdf(1 - level / 2))
-    if freedom > 1e6:
-        return math.exp(u)
+    """The t that Student's t exceeds, on either side, with probability `level`.
+
+    Abramowitz and Stegun 26.7.5 for many degrees of freedom; for few it is where Newton's method starts, on log p over log t.
+    """
+    z = NormalDist().inv_cdf(1 - level / 2)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    if freedom > 500:
+        return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+    u = math.log(z + sum(term / freedom**power for power, term in enumerate(terms[: 1 + (freedom > 10) * 3], 1)))
     scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - 0.5 * math.log(freedom * math.pi)
     for _ in range(100):
         t = math.exp(u)
@@ -177,7 +208,7 @@ def critical(level: float, freedom: float) -> float:
         density = math.exp(scale - (freedom + 1) / 2 * math.log1p(t * t / freedom))
         step = (math.log(p) - math.log(level)) * p / (2 * density * t)
         u += max(-2.0, min(2.0, step))
-        if abs(step) < 1e-13:
+        if abs(step) < 1e-9:
             break
     return math.exp(u)
 
@@ -209,6 +240,6 @@ def _fraction(x: float, a: float, b: float) -> float:
             c = 1 + term / c
             c = c if abs(c) > tiny else tiny
             value *= c * d
-        if abs(c * d - 1) < 1e-15:
+        if abs(c * d - 1) < 1e-13:
             break
     return value

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from rislab.report.verdicts import Judged, Tested
+from rislab.report.verdicts import Decided, Judged
 from rislab.report.view import NOT_MEASURED, View, title
 
 UNVERIFIED = "not verified"
@@ -14,7 +14,7 @@ def signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.2f}"
 
 
-def interval(test: Tested) -> str:
+def interval(test: Decided) -> str:
     """`+2.06 [+0.56, +3.56], p = 0.012`; the line of a claim with a margin; of one seed, its direction and no p."""
     reaches = f"[{test.low:+.2f}, {test.high:+.2f}]"
     line = f", line {test.line:+.2f}" if test.line else ""

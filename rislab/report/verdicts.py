@@ -23,7 +23,7 @@ MOST_PICTURES = 64
 
 
 @dataclass(frozen=True)
-class Tested:
+class Decided:
     """One comparison of a claim, turned so that a larger difference is what the claim says.
 
     Attributes:
@@ -50,7 +50,7 @@ class Tested:
 class Judged:
     claim: Claim
     verdict: Verdict
-    tests: tuple[Tested, ...]
+    tests: tuple[Decided, ...]
     why: str
 
 
@@ -71,7 +71,7 @@ def judge(results: Results) -> list[Judged]:
         if not isinstance(outcome, str)
         for measurement, comparison in zip(outcome, claim.comparisons, strict=True)
     ]
-    tests = iter(tested(found, family, results.table.margin_of_interest))
+    tests = iter(decide(found, family, results.table.margin_of_interest))
     judged = []
     for claim, outcome in zip(claims, measured, strict=True):
         if isinstance(outcome, str):
@@ -82,7 +82,7 @@ def judge(results: Results) -> list[Judged]:
     return judged
 
 
-def tested(found: Sequence[tuple[Measurement, float]], family: int, interest: float) -> list[Tested]:
+def decide(found: Sequence[tuple[Measurement, float]], family: int, interest: float) -> list[Decided]:
     """Decide comparisons together.
 
     Args:
@@ -98,7 +98,7 @@ def tested(found: Sequence[tuple[Measurement, float]], family: int, interest: fl
         if measurement.seeds is None:
             half = _half(measurement.images, level)
             low, high = measurement.difference - half, measurement.difference + half
-            tests.append(Tested(measurement.difference, line, low, high, None, "single"))
+            tests.append(Decided(measurement.difference, line, low, high, None, "single"))
             continue
         tests.append(
             _decided(measurement, line, next(adjusted), measurement.images + measurement.seeds, level, interest)
@@ -118,7 +118,9 @@ def _half(error: Variance, level: float) -> float:
     return critical(level, error.freedom) * math.sqrt(error.value) if error.value > 0 else 0.0
 
 
-def _decided(measurement: Measurement, line: float, p: float, error: Variance, level: float, interest: float) -> Tested:
+def _decided(
+    measurement: Measurement, line: float, p: float, error: Variance, level: float, interest: float
+) -> Decided:
     difference, half = measurement.difference, _half(error, level)
     low, high = difference - half, difference + half
     decision: Decision = "open"
@@ -129,10 +131,10 @@ def _decided(measurement: Measurement, line: float, p: float, error: Variance, l
     if -interest < low and high < interest and (decision == "open" or not line):
         decision = "negligible"
     needed = _needed(measurement, line, level, interest) if decision == "open" else ""
-    return Tested(difference, line, low, high, p, decision, needed)
+    return Decided(difference, line, low, high, p, decision, needed)
 
 
-def verdict_of(tests: Sequence[Tested]) -> Verdict:
+def verdict_of(tests: Sequence[Decided]) -> Verdict:
     """All comparisons of a claim must hold for it to be replicated; one that is against contradicts it."""
     decisions = {test.decision for test in tests}
     if "against" in decisions:
@@ -144,7 +146,7 @@ def verdict_of(tests: Sequence[Tested]) -> Verdict:
     return "negligible" if "negligible" in decisions else "replicated"
 
 
-def _why(tests: Sequence[Tested], interest: float) -> str:
+def _why(tests: Sequence[Decided], interest: float) -> str:
     """What a reader must know beside the numbers."""
     verdict = verdict_of(tests)
     if verdict == "single seed":
@@ -162,7 +164,7 @@ def _needed(measurement: Measurement, line: float, level: float, interest: float
     now = measurement.least
 
     def decides(many: int | None, pictures: int) -> bool:
-        error = Variance(measurement.images.value / pictures, measurement.images.freedom * pictures)
+        error = Variance(measurement.images.value / pictures, measurement.images.freedom)
         if many is not None and now is not None:
             error = error + Variance(seeds.value * now / many, seeds.freedom * (many - 1) / (now - 1))
         half = _half(error, level)
