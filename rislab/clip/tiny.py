@@ -61,8 +61,7 @@ class Recipe:
 
 RECIPES = {
     "rislab-tiny-RN": Recipe(),
-    # Patches are of use sooner than whole captions are told apart.
-    "rislab-tiny-ViT": Recipe(steps=300, kinds=True),
+    "rislab-tiny-ViT": Recipe(steps=500, kinds=True),
 }
 
 
