@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -77,9 +77,12 @@ class SemanticData(EvaluatedData):
     root: folder that holds the benchmark's folder. With `generate`, a relative root lies in the user's cache folder.
     name: voc21, voc20, context60, context59, coco_object, coco_stuff, cityscapes, ade20k, or toy_voc.
     protocol: size, windows and class names. generate: a world to write into `root` when it is not there.
-    val_split: scored; limit_val_images: the first so many of them while a method is trained.
+    val_split: scored while a method is trained; limit_val_images: the first so many of its pictures.
+    test_splits: scored at the end; None: `val_split` alone.
     num_workers: loader processes.
     """
+
+    absent_means: ClassVar[dict[str, Any]] = {"test_splits": None}
 
     def __init__(
         self,
@@ -90,6 +93,7 @@ class SemanticData(EvaluatedData):
         val_split: str = "val",
         limit_val_images: int | None = None,
         num_workers: int = 0,
+        test_splits: list[str] | None = None,
     ) -> None:
         super().__init__()
         if limit_val_images is not None and limit_val_images < 1:
@@ -98,6 +102,7 @@ class SemanticData(EvaluatedData):
         self.of = benchmark(name)
         self.protocol, self.generate = protocol, generate
         self.val_split, self.limit_val_images, self.num_workers = val_split, limit_val_images, num_workers
+        self._test_splits = test_splits
         self.names = class_names(self.of.names, protocol.value.names)
 
     @property
@@ -114,7 +119,7 @@ class SemanticData(EvaluatedData):
 
     @property
     def test_splits(self) -> list[str]:
-        return [self.val_split]
+        return [self.val_split] if self._test_splits is None else self._test_splits
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -130,19 +135,21 @@ class SemanticData(EvaluatedData):
             with FileLock(self.root.with_name(f"{self.root.name}.lock")):
                 self.generate.write(self.root)
 
-    def items(self) -> list[Item]:
+    def items(self, split: str) -> list[Item]:
         """Raises DataError for whatever is missing, before anything is computed."""
-        return Tree(self.root, self.of).items(self.val_split)
+        return Tree(self.root, self.of).items(split)
 
     def setup(self, stage: str) -> None:
-        found, published = len(self.items()), self.of.counts.get(self.val_split)
-        if published is not None and found != published and self.generate is None:
-            warnings.warn(f"{self.benchmark}, {self.val_split}: {found} pictures, published: {published}", stacklevel=2)
+        used = self.test_splits if stage == "test" else [self.val_split, *self.test_splits]
+        for split in dict.fromkeys(used):
+            found, published = len(self.items(split)), self.of.counts.get(split)
+            if published is not None and found != published and self.generate is None:
+                warnings.warn(f"{self.benchmark}, {split}: {found} pictures, published: {published}", stacklevel=2)
 
-    def _loader(self, limit: int | None) -> "DataLoader[LabelBatch]":
-        items = self.items()[:limit]
+    def _loader(self, split: str, limit: int | None = None) -> "DataLoader[LabelBatch]":
+        items = self.items(split)[:limit]
         if not items:
-            raise DataError(f"{self.benchmark}, {self.val_split}: no pictures to evaluate on")
+            raise DataError(f"{self.benchmark}, {split}: no pictures to evaluate on")
         rank, world = self.place
         mine = range(rank, len(items), world)  # every picture once: no process gets one twice
         return DataLoader(
@@ -150,10 +157,10 @@ class SemanticData(EvaluatedData):
         )
 
     def val_dataloader(self) -> "DataLoader[LabelBatch]":
-        return self._loader(self.limit_val_images)
+        return self._loader(self.val_split, self.limit_val_images)
 
     def test_dataloader(self) -> "list[DataLoader[LabelBatch]]":
-        return [self._loader(None)]
+        return [self._loader(split) for split in self.test_splits]
 
 
 class _Labelled(Dataset[LabelBatch]):
