@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import shutil
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +29,66 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)-\d+\.tmp$")
+
+
+def leftovers(folder: Path) -> dict[Path, int]:
+    """Temporary files of `replacing` in a folder, with the process that made each."""
+    try:
+        found = {path: _TEMPORARY.match(path.name) for path in folder.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {path: int(match["pid"]) for path, match in found.items() if match is not None}
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Make a file that is not there yet. False when there is one, of whatever content.
+
+    The file appears with its whole content where the file system has hard links. Where it has none (exFAT, many FUSE and SMB
+    mounts), it is created exclusively and then written: a reader may see it empty or cut for a moment, and after a kill for
+    ever. While that lasts, a file beside it holds the whole content (`being_created`).
+    """
+    if path.exists():
+        return False
+    beside = path.with_name(f".{path.name.lstrip('.')}-{uuid.uuid4().hex}.new")
+    try:
+        beside.write_bytes(data)
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            return False
+        except OSError:  # no hard links; if it is anything else, the next line meets it, too
+            try:
+                with path.open("xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+        return True
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def being_created(path: Path) -> list[Path]:
+    """The files that hold what `create` is writing to `path`, or was when it was killed."""
+    form = re.compile(rf"\.{re.escape(path.name.lstrip('.'))}-[0-9a-f]{{32}}\.new")
+    try:
+        return sorted(each for each in path.parent.iterdir() if form.fullmatch(each.name))
+    except OSError:
+        return []
+
+
+def keep_as(path: Path, kept: Path) -> None:
+    """Make `kept` a second name of the file `path`, or a copy of it where the file system has no hard links.
+
+    `path` itself is there at every moment.
+    """
+    with replacing(kept) as temporary:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -12,6 +12,17 @@ def world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
+def mean(x: Tensor) -> Tensor:
+    """Mean over the elements of x of all processes, a scalar without a gradient; processes may have unequal numbers of them."""
+    if world()[1] == 1:
+        return x.detach().mean()
+    total = torch.stack(
+        [x.detach().double().sum(), torch.tensor(float(x.numel()), dtype=torch.float64, device=x.device)]
+    )
+    dist.all_reduce(total)
+    return (total[0] / total[1]).to(x.dtype)
+
+
 class _Gather(torch.autograd.Function):
     """torch's own differentiable gather leaves gradients out on some backends (seen: gloo, torch 2.15), and is deprecated."""
 

@@ -38,34 +38,37 @@ def server(sweep: Path) -> Iterator[dict[str, str]]:
         stub.wait()
 
 
-def agent(folder: Path, given: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """One `wandb agent` in the checkout, as tables are called by name there; what wandb writes is in a folder of its own."""
+def agent(folder: Path, given: dict[str, str], cwd: Path = ROOT) -> "subprocess.Popen[bytes]":
+    """One `wandb agent` in the checkout, as tables are called by name there; what wandb writes is in a folder of its own.
+
+    cwd: another folder with tables in it.
+    """
     folder.mkdir()
     sweep = f"{given['WANDB_ENTITY']}/{given['WANDB_PROJECT']}/{given['SWEEP']}"
     command = [sys.executable, "-m", "wandb", "agent", sweep]
     with (folder / "agent.log").open("wb") as log:
         return subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=cwd,
             env=given | {"WANDB_MODE": "offline", "WANDB_DIR": str(folder), "WANDB_AGENT_DISABLE_FLAPPING": "true"},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
 
 
-def export(table: Path, folder: Path, *options: str, runs: Path | None = None) -> Path:
+def export(table: Path, folder: Path, *options: str, runs: Path | None = None, cwd: Path = ROOT) -> Path:
     """The sweep of a table, as the command prints it; its trials lie in `runs`, or in the folder."""
     where = str(runs or folder / "runs")
-    done = rislab("ablate", "export-sweep", str(table), "--runs", where, "--threads", "1", *options)
+    done = rislab("ablate", "export-sweep", str(table), "--runs", where, "--threads", "1", *options, cwd=cwd)
     assert done.returncode == 0, done.stderr
     sweep = folder / "sweep.yaml"
     sweep.write_text(done.stdout)
     return sweep
 
 
-def work_through(sweep: Path, folders: list[Path], patience: float = 240, **more: str) -> None:
+def work_through(sweep: Path, folders: list[Path], patience: float = 240, cwd: Path = ROOT, **more: str) -> None:
     """One agent in each folder, all at once, until the sweep is done."""
     with server(sweep) as given:
-        agents = [agent(folder, given | more) for folder in folders]
+        agents = [agent(folder, given | more, cwd) for folder in folders]
         for process, folder in zip(agents, folders, strict=True):
             assert process.wait(patience) == 0, (folder / "agent.log").read_text()

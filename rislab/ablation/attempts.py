@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rislab.ablation import records
-
 Kind = Literal["oom", "nan", "data", "config", "preempted", "lost", "timeout", "disk", "cancelled", "bug"]
 Move = Literal["again", "smaller", "stop"]
 
@@ -27,24 +25,12 @@ STALLED_AFTER = 3
 NAN_STARTS = 2
 """A loss that is not finite may be the fault of one bad step on one machine: once more from the last checkpoint."""
 
+DISK_EXIT_CODE = 74
+"""Exit code of a trial's process that could not write where results go (EX_IOERR of sysexits.h): when the disk is full, this
+is all that its launcher hears of it."""
+
 MOST_PARTS = 16
 """Nobody splits a batch further: what then still does not fit is not the batch."""
-
-
-LINE = records.Record(
-    optional={
-        "begin": records.NUMBER,
-        "host": records.TEXT,
-        "pid": records.COUNT,
-        "job": records.TEXT,
-        "before": records.COUNT,
-        "parts": records.Kind("1 or more", lambda value: records.is_count(value) and value >= 1),
-        "end": records.NUMBER,
-        "kind": records.TEXT,
-        "reached": records.COUNT,
-    }
-)
-"""What a line may hold."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +91,11 @@ class Attempts:
         """Parts of a batch at the next start."""
         return next((line["parts"] for line in reversed(self._lines()) if set(line) == {"parts"}), 1)
 
+    @property
+    def forgiven(self) -> int:
+        """How often somebody has said that what was before does not count."""
+        return sum("forgiven" in line for line in self._lines())
+
     def all(self) -> list[Attempt]:
         """Every start there ever was, oldest first."""
         return list(_attempts(self._lines()))
@@ -142,15 +133,23 @@ class Attempts:
                 value = json.loads(line)
             except (ValueError, RecursionError):
                 continue  # cut short by a kill or a full disk
-            if isinstance(value, dict) and records.wrong(value, LINE) is None and _is_whole(value):
+            if isinstance(value, dict) and _is_sound(value):
                 found.append(value)
         return found
 
 
-def _is_whole(line: dict[str, Any]) -> bool:
-    return ("begin" not in line or {"host", "pid", "job", "before", "parts"} <= line.keys()) and (
-        "end" not in line or {"kind", "reached"} <= line.keys()
-    )
+def _is_sound(line: dict[str, Any]) -> bool:
+    """Whether a line holds what one of its kind must; damage may have left other JSON."""
+    if "begin" in line:
+        form: dict[str, tuple[type, ...]] = {"begin": (int, float), "host": (str,), "pid": (int,), "job": (str,)}
+        form |= {"before": (int,), "parts": (int,)}
+    elif "end" in line:
+        form = {"end": (int, float), "kind": (str,), "reached": (int,)}
+    elif "parts" in line:
+        form = {"parts": (int,)}
+    else:
+        form = {"forgiven": (int, float)}
+    return all(type(line.get(name)) in types for name, types in form.items()) and line.get("parts", 1) > 0
 
 
 def _attempts(lines: Sequence[dict[str, Any]]) -> Iterator[Attempt]:

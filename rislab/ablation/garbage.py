@@ -27,7 +27,9 @@ OLD_SECONDS = 3600.0
 CHANGED = "it has been started, or changed, since it was found"
 RESUMES = ("last.ckpt", "previous.ckpt")
 _TRIAL = re.compile(r".+--s(?P<seed>\d+)--(?P<short>[0-9a-f]{8})$")
-_TEMPORARY = re.compile(r"\..+\.\d+-\d+\.tmp$|\.lock-.+$|\.now-.+$|\.[0-9a-f]{8}\.[0-9a-f]{32}\.tmp$")
+_TEMPORARY = re.compile(
+    r"\..+\.\d+-\d+\.tmp$|\.lock-.+$|\.now-.+$|\..+-[0-9a-f]{32}\.new$|\.[0-9a-f]{8}\.[0-9a-f]{32}\.tmp$"
+)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,11 @@ SCHEMA: dict[str, Any] = {
             "items": {"type": "string"},
             "description": f"{', '.join(METRICS)}; STAGE:METRIC for one of an earlier stage",
         },
+        "margin_of_interest": {
+            "type": "number",
+            "description": "the smallest difference that matters, in percent points (default 1.0): a difference that is surely "
+            "smaller is negligible",
+        },
         "baseline": {"type": "string"},
         "rows": {
             "type": "array",
@@ -118,6 +123,10 @@ SCHEMA: dict[str, Any] = {
                     "text": {"type": "string"},
                     "holds": {"type": "string", "description": "miou_expr[row] < miou_expr[row] - 1.5 and ..."},
                     "source": {"type": "string"},
+                    "judged": {
+                        "type": "boolean",
+                        "description": "false: recalled, not read; shown apart, without a verdict",
+                    },
                 },
             },
         },

@@ -5,15 +5,20 @@ that begin one trial at the same moment agree on one directory, and the lock in 
 """
 
 import os
-import uuid
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from rislab.ablation.trial import TrialBusyError, TrialDir
 from rislab.errors import ConfigError
-from rislab.files import read_json
+from rislab.files import create, read_json, write_text
 
 CLAIMS = ".shared"
 """Folder of the claims, below `runs`."""
+
+WRITTEN_WITHIN_SECONDS = 5.0
+"""A claim that is still cut after this time was left so by a process that is dead."""
 
 
 class Places:
@@ -52,7 +57,11 @@ class Places:
         if self._by_short_hash is None:
             self._by_short_hash = {}
             for folder in listed(self.runs):
-                for name in self._listed(folder) if not folder.startswith(".") else ():
+                try:
+                    names = self._listed(folder) if not folder.startswith(".") else frozenset()
+                except PermissionError:
+                    continue  # another table's folder that is closed to us: nothing in it can be shared
+                for name in names:
                     row, mark, short = name.rpartition("--")
                     if mark and row and len(short) == 8:
                         self._by_short_hash.setdefault(short, []).append(self.runs / folder / name)
@@ -66,21 +75,51 @@ def claim(runs: Path, digest: str, own: Path) -> Path:
     which only hands can have done.
     """
     place = runs / CLAIMS / digest
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        written = place.with_name(f".{digest[:8]}.{uuid.uuid4().hex}.tmp")
-        try:
-            written.write_text(f"{own.parent.name}/{own.name}\n")
-            os.link(written, place)  # whole or not at all, and only if there is none
-            return own
-        except FileExistsError:
-            pass
-        finally:
-            written.unlink(missing_ok=True)
+    text = f"{own.parent.name}/{own.name}\n"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if create(place, text.encode()) and _text(place) == text:
+        return own
+    if not _is_whole(runs, digest):
+        _mend(runs, digest, text)
     named = claimed(runs, digest)
     if named is None or not _may_be(named, digest):
         raise ConfigError(f"{place} does not name the directory of trial {digest[:8]}; remove the file")
     return named
+
+
+def _mend(runs: Path, digest: str, text: str) -> None:
+    """Put `text` into a claim that a killed process has left cut, where the file system has no hard links.
+
+    One that is young may still be written, and is waited for. Its writer reads it again in the end, so that also a very slow
+    one finds out.
+    """
+    end = time.monotonic() + WRITTEN_WITHIN_SECONDS
+    while time.monotonic() < end:
+        if _is_whole(runs, digest):
+            return
+        time.sleep(0.05)
+    mending = TrialDir(runs / CLAIMS / f".{digest[:16]}.mending")
+    with (
+        suppress(TrialBusyError),
+        mending.locked(),
+    ):  # somebody else is at it: then it is whole in a moment, or next time
+        if not _is_whole(runs, digest):
+            write_text(runs / CLAIMS / digest, text)
+    with suppress(OSError):
+        mending.path.rmdir()
+
+
+def _is_whole(runs: Path, digest: str) -> bool:
+    """Whether a claim is all there; one that is gone has been released, and was whole."""
+    text = _text(runs / CLAIMS / digest)
+    return text is None or text.endswith("\n") or claimed(runs, digest) is not None
+
+
+def _text(place: Path) -> str | None:
+    try:
+        return place.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
 
 
 def claimed(runs: Path, digest: str) -> Path | None:
@@ -115,7 +154,7 @@ def _hash(path: Path) -> str | None:
     try:
         recorded = read_json(path / "identity.json")
     except OSError:
-        return None  # somebody else's, who lets nobody look
+        return None  # somebody else's, and closed to us: its state says so
     found = recorded.get("hash") if isinstance(recorded, dict) else None
     return found if isinstance(found, str) else None
 

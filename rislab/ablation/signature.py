@@ -46,6 +46,8 @@ class Signature:
     root_option: the option, dotted into a class inside, that says where the data lie; "" for a class that reads none.
     below_root: options that hold paths, of which those below the root move with it.
     required_files: function of `rislab.data.required`, by its dotted path, that says what must lie where; "" for none.
+    untrained_when: values of options with which nothing is trained, each alternative a mapping; an empty one for a method that
+        trains nothing at all. Such a trial gives the same result with every seed.
     """
 
     class_path: str
@@ -59,6 +61,7 @@ class Signature:
     root_option: str = ""
     below_root: tuple[str, ...] = ()
     required_files: str = ""
+    untrained_when: tuple[dict[str, Any], ...] = ()
 
 
 def source_file(module: str) -> Path:
@@ -99,7 +102,17 @@ def read(class_path: str) -> Signature:
         _declared(node, "root_option", ""),
         _declared(node, "below_root", ()),
         _declared(node, "required_files", ""),
+        _declared(node, "untrained_when", ()),
     )
+
+
+def trains_nothing(class_path: str, given: dict[str, Any]) -> bool:
+    """Whether a method with these options is scored as it is, by what it declares; False for classes that are not ours."""
+    if not class_path.startswith(PACKAGE):
+        return False
+    known = read(class_path)
+    full = {name: option.default for name, option in known.options.items()} | given
+    return any(when.items() <= full.items() for when in known.untrained_when)
 
 
 def _classes_of_ours(tree: ast.Module, module: str) -> dict[str, str]:

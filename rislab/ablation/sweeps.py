@@ -86,8 +86,8 @@ def arguments(table: Table, given: Sequence[str]) -> tuple[Row, int, dict[str, s
     if "row" not in pairs:
         raise ConfigError(f"row=NAME is missing; rows are {', '.join(row.name for row in table.rows)}")
     row, seed = table.row(pairs.pop("row")), pairs.pop("seed", str(table.seeds[0]))
-    if not seed.isdecimal():
-        raise ConfigError(f"seed={seed}: expected a whole number, 0 or more")
+    if not (seed.isascii() and seed.isdecimal() and len(seed) <= 10 and int(seed) < 2**32):
+        raise ConfigError(f"seed={seed[:40]}: expected a whole number from 0 to {2**32 - 1}")
     for key in pairs:
         if "." not in key:
             raise ConfigError(

@@ -68,11 +68,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Claim:
+    """judged: whether there is a source for it; a claim that is only recalled is shown apart, without a verdict."""
+
     name: str
     text: str
     holds: str
     source: str
     comparisons: tuple[claims.Comparison, ...]
+    judged: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class Table:
     note: str = ""
     watch: Mapping[str, str] = field(default_factory=dict)
     """What the report plots beside the first metric: logged name -> title."""
+    margin_of_interest: float = 1.0
+    """The smallest difference that matters, in percent points: `negligible` is what is surely smaller."""
 
     def row(self, name: str) -> Row:
         found = {row.name: row for row in self.rows}
@@ -221,6 +226,9 @@ def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[
             wrong = signature.check(CLUSTER, option, value)
             if wrong:
                 yield ("profiles", key, "cluster", option), f"profile {key!r}: cluster.{wrong}"
+    interest = raw.get("margin_of_interest", 1.0)
+    if not 0 < interest < 100:
+        yield ("margin_of_interest",), f"margin_of_interest is {interest}, expected points above 0 and below 100"
     columns = {profile["column"] for profile in raw["profiles"].values()}
     if raw["baseline"] not in names:
         yield ("baseline",), f"baseline {raw['baseline']!r} is no row{nearest(raw['baseline'], names)}"
@@ -316,6 +324,7 @@ def _build(raw: dict[str, Any], path: Path) -> Table:
         title=raw["title"],
         note=raw.get("note", ""),
         watch=raw.get("watch", {}),
+        margin_of_interest=float(raw.get("margin_of_interest", 1.0)),
         paper=Paper(
             paper["method"],
             paper["title"],
@@ -353,7 +362,7 @@ def _build(raw: dict[str, Any], path: Path) -> Table:
             for row in raw["rows"]
         ),
         claims=tuple(
-            Claim(c["name"], c["text"], c["holds"], c["source"], claims.parse(c["holds"]))
+            Claim(c["name"], c["text"], c["holds"], c["source"], claims.parse(c["holds"]), c.get("judged", True))
             for c in raw.get("claims", [])
         ),
     )

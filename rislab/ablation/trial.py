@@ -16,7 +16,7 @@ from rislab.ablation import evidence, records
 from rislab.ablation.attempts import Attempts, slurm_job
 from rislab.ablation.evidence import SUSPECT, Finding
 from rislab.errors import RislabError
-from rislab.files import read_json, write_bytes, write_json
+from rislab.files import being_created, create, leftovers, read_json, write_bytes, write_json
 
 State = Literal[
     "pending",
@@ -44,6 +44,9 @@ CLOCK_SECONDS = 60.0
 
 _CLOCKS: dict[int, tuple[float, float]] = {}
 """What a file system said the time was, and when by our monotonic clock, by device."""
+
+_FUTURE: dict[Path, tuple[float, float]] = {}
+"""Locks whose sign of life lies in the future, by path: the sign, and when it was first seen by our monotonic clock."""
 
 _WRITING = threading.Lock()
 """One writer of a status at a time in a process: a heartbeat must not write back what the trial has just changed."""
@@ -81,6 +84,13 @@ class TrialDir:
     def status(self) -> dict[str, Any]:
         """What `status.json` says, as far as it can be used; empty when it is missing or damaged."""
         return records.status(self.status_file)
+
+    @property
+    def step(self) -> int:
+        """Steps done, as far as they were written down."""
+        step: Any = self.status().get("step")
+        is_count = isinstance(step, (int, float)) and not isinstance(step, bool) and 0 <= step < 2**63
+        return int(step) if is_count else 0  # damaged: NaN, a word
 
     def update_status(self, **changes: Any) -> None:
         """Merge `changes` into `status.json`, with this process and the time as heartbeat.
@@ -151,11 +161,39 @@ class TrialDir:
 
     def holder(self) -> dict[str, Any] | None:
         """The live process that holds the trial: {"host", "pid", "boot_id", "process_started", "job"}."""
-        holder = read_json(self.lock_file)
         try:
-            return holder if isinstance(holder, dict) and self._lives(holder, self.lock_file) else None
+            return self._alive(self.lock_file)
         except FileNotFoundError:
             return None  # released this moment
+
+    def _alive(self, place: Path) -> dict[str, Any] | None:
+        """The live process that has, or this moment takes, the lock file `place`; None when there is none.
+
+        Where there are no hard links a lock may be cut short. Then the file beside it says who was writing it: a process that
+        lives will finish it, one that is dead has left it behind. A lock that nobody is writing and that says nothing was
+        damaged, and holds nobody back. Raises FileNotFoundError when there is no such file.
+        """
+        place.stat()
+        content = read_json(place)
+        if _is_holder(content):
+            return content if self._lives(content, place) else None
+        for beside in being_created(place):
+            writer = read_json(beside)
+            if _is_holder(writer):
+                with suppress(FileNotFoundError):
+                    if self._lives(writer, beside):
+                        return dict(writer)
+        return None
+
+    def held_by(self) -> str:
+        """Who holds the trial, for a person: `process 12 on node3 since 14:03:05`; "" when nobody does."""
+        holder = self.holder()
+        return self._named(holder) if holder is not None else ""
+
+    def _named(self, holder: dict[str, Any]) -> str:
+        since = _modified(self.lock_file)
+        when = time.strftime(" since %Y-%m-%d %H:%M:%S", time.localtime(since)) if since else ""
+        return f"process {holder['pid']} on {holder['host']}{when}"
 
     def is_ours(self) -> bool:
         """Whether this process has the trial, as far as can be seen: what cannot be read now still is."""
@@ -163,9 +201,9 @@ class TrialDir:
             holder = json.loads(self.lock_file.read_text())
         except FileNotFoundError:
             return False
-        except (OSError, json.JSONDecodeError):
+        except (OSError, ValueError):
             return True
-        return bool(holder.get("pid") == os.getpid() and holder.get("boot_id") == _boot_id())
+        return bool(_is_holder(holder) and holder.get("pid") == os.getpid() and holder.get("boot_id") == _boot_id())
 
     def forget(self) -> None:
         """Start from nothing next time. Raises TrialBusyError."""
@@ -219,14 +257,14 @@ class TrialDir:
         alone may replace that very content, so looking and replacing need not be one step; should the owner die in
         between, its own file is replaced in the same way.
         """
-        while not self._create(place, me):
+        while not create(place, _encode(me)):
             try:
                 content = place.read_bytes()
-                holder = read_json(place)
-                if isinstance(holder, dict) and self._lives(holder, place):
-                    raise TrialBusyError(f"{self.path} is being run by process {holder['pid']} on {holder['host']}")
+                holder = self._alive(place)
             except FileNotFoundError:
                 continue  # released this moment
+            if holder is not None:
+                raise TrialBusyError(f"{self.path} is being run by {self._named(holder)}")
             claim = self.path / f".lock-after-{hashlib.sha256(content).hexdigest()[:16]}"
             self._take(claim, me)
             try:
@@ -236,32 +274,38 @@ class TrialDir:
             finally:
                 claim.unlink()
 
-    def _create(self, place: Path, me: dict[str, Any]) -> bool:
-        """Written whole under a name of its own, then linked: the link fails when there is one, on any file system."""
-        if place.exists():
-            return False
-        own = self.path / f".lock-{uuid.uuid4().hex}"
-        own.write_bytes(_encode(me))
-        try:
-            os.link(own, place)
-        except FileExistsError:
-            return False
-        finally:
-            own.unlink()
-        return True
+    def clear(self) -> None:
+        """Remove the temporary checkpoints of processes that were killed while they saved; each is as large as a checkpoint.
+
+        Whoever holds the trial removes all but his own. A run without a lock leaves what may still be written: by a live
+        process of this machine, or in the last minute.
+        """
+        alone = self.is_ours()
+        for path, pid in leftovers(self.checkpoints).items():
+            age = self._now() - _modified(path)
+            if pid != os.getpid() and (alone or (_started(pid) is None and age > LOST_AFTER_SECONDS)):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def _lives(self, holder: dict[str, Any], place: Path) -> bool:
         """Whether a lock's process is alive: asked of the system here, judged by its latest sign of life elsewhere."""
         if holder.get("host") == platform.node() and holder.get("boot_id") == _boot_id():
-            pid = holder.get("pid")
-            started = _started(pid) if isinstance(pid, int) else None
+            started = _started(holder["pid"])
             return started is not None and started == holder.get("process_started")
         job, restarts = _parted(holder.get("job")), _parted(slurm_job())
         if job is not None and restarts is not None and job[0] == restarts[0] and job[1] != restarts[1]:
             return False  # an earlier life of this very job, before it was requeued
         # Times of files, all given by the one file system, and not what clocks of machines say, which may lie apart.
         sign = max(_modified(self.status_file), place.stat().st_mtime)
-        return self._now() - sign < LOST_AFTER_SECONDS
+        age = self._now() - sign
+        if age > -CLOCK_SECONDS:
+            return age < LOST_AFTER_SECONDS
+        # From the future (a clock set back, a copy that kept its times): it says nothing about now. It counts as a sign of
+        # life at first sight, and again when it changes.
+        seen = _FUTURE.get(place)
+        if seen is None or seen[0] != sign:
+            seen = _FUTURE[place] = sign, time.monotonic()
+        return time.monotonic() - seen[1] < LOST_AFTER_SECONDS
 
     def _now(self) -> float:
         """The time by the clock of the file system that the trial lies on; by our own where we cannot write.
@@ -291,6 +335,11 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _is_holder(value: Any) -> bool:
+    """Whether it is what a lock holds."""
+    return isinstance(value, dict) and isinstance(value.get("host"), str) and type(value.get("pid")) is int
 
 
 def _parted(job: Any) -> tuple[str, str] | None:

@@ -32,13 +32,23 @@ MEAN = torch.tensor(open_clip.OPENAI_DATASET_MEAN).view(1, 3, 1, 1)
 STD = torch.tensor(open_clip.OPENAI_DATASET_STD).view(1, 3, 1, 1)
 
 
-VERSION = 5
+VERSION = 6
 """Raise it when the same recipe would give other weights: for a change here, in a model config, in scenes or captions."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the tiny CLIP is pretrained; its hash is part of the file's name."""
+    """How a tiny CLIP is pretrained; its hash is part of the file's name.
+
+    Attributes:
+        pairs: Pictures with captions.
+        steps: Optimiser steps.
+        batch_size: Pairs a step.
+        lr: Highest learning rate.
+        size: Side of the pictures in pixels.
+        seed: Of pictures, order and weights.
+        kinds: Pictures hold the kinds of things that the labelled pictures hold, else those that are referred to.
+    """
 
     pairs: int = 6000
     steps: int = 500
@@ -46,6 +56,13 @@ class Recipe:
     lr: float = 2e-3
     size: int = 96
     seed: int = 0
+    kinds: bool = False
+
+
+RECIPES = {
+    "rislab-tiny-RN": Recipe(),
+    "rislab-tiny-ViT": Recipe(steps=500, kinds=True),
+}
 
 
 @cache
@@ -56,8 +73,7 @@ def register_configs() -> None:
 
 def weights_file(name: str, recipe: Recipe) -> Path:
     """Where the weights of this model and recipe are cached."""
-    if name not in NAMES:
-        raise ConfigError(f"{name!r} has no toy weights, only {', '.join(NAMES)}{nearest(name, NAMES)}")
+    recipe_of(name)
     what = {
         "model": json.loads((CONFIGS / f"{name}.json").read_text()),
         "recipe": asdict(recipe),
@@ -67,8 +83,21 @@ def weights_file(name: str, recipe: Recipe) -> Path:
     return cache_dir() / "clip" / f"{name}-{digest}.safetensors"
 
 
-def pretrained_path(name: str, recipe: Recipe = Recipe()) -> Path:
-    """The weights file, pretrained now if it is not there; whoever asks meanwhile waits."""
+def recipe_of(name: str) -> Recipe:
+    """How the model of this name is pretrained. Raises ConfigError for a model that is none of ours."""
+    if name not in NAMES:
+        raise ConfigError(f"{name!r} has no toy weights, only {', '.join(NAMES)}{nearest(name, NAMES)}")
+    return RECIPES[name]
+
+
+def pretrained_path(name: str, recipe: Recipe | None = None) -> Path:
+    """The weights file, pretrained now if it is not there; whoever asks meanwhile waits.
+
+    Args:
+        name: One of `NAMES`.
+        recipe: None for the model's own.
+    """
+    recipe = recipe or recipe_of(name)
     path = weights_file(name, recipe)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
@@ -92,10 +121,16 @@ def _normalise(images: np.ndarray[Any, Any]) -> Tensor:
     return (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
 
 
+def _pairs(recipe: Recipe, count: int, seed: int) -> tuple[np.ndarray[Any, Any], list[str]]:
+    if recipe.kinds:
+        return captions.kinds_pairs(count, recipe.size, seed, whole=True)
+    return captions.pairs(count, recipe.size, seed)
+
+
 def pretrain(name: str, recipe: Recipe) -> dict[str, Tensor]:
     """Train `name` contrastively on captioned toy scenes and return its state dict."""
     register_configs()
-    images, texts = captions.pairs(recipe.pairs, recipe.size, recipe.seed)
+    images, texts = _pairs(recipe, recipe.pairs, recipe.seed)
     tokens = open_clip.get_tokenizer(name)(texts)
     # Captions are short and attention is causal: what follows the longest one changes nothing.
     length = int((tokens != 0).sum(1).max())
@@ -164,15 +199,16 @@ class _only_used_words:  # noqa: N801  reads as a step of the recipe
 
 
 @torch.no_grad()
-def retrieval(name: str, candidates: int = 100, rounds: int = 5, recipe: Recipe = Recipe()) -> dict[str, Any]:
+def retrieval(name: str, candidates: int = 100, rounds: int = 5, recipe: Recipe | None = None) -> dict[str, Any]:
     """Share in percent of unseen pairs whose partner is ranked first, or among the first five, of `candidates`.
 
     Captions that occur twice among the candidates are left out, so that there is one right answer.
     """
     register_configs()
+    recipe = recipe or recipe_of(name)
     path = pretrained_path(name, recipe)
     model = open_clip.create_model(name, pretrained=str(path), force_quick_gelu=True, precision="fp32").eval()
-    images, texts = captions.pairs(2 * candidates * rounds, recipe.size, recipe.seed + 1000)
+    images, texts = _pairs(recipe, 2 * candidates * rounds, recipe.seed + 1000)
     keep = list({text: i for i, text in enumerate(texts)}.values())
     ranks: dict[str, list[Tensor]] = {"image to text": [], "text to image": []}
     for start in range(0, min(len(keep), candidates * rounds) - candidates + 1, candidates):

@@ -81,16 +81,20 @@ def split(plan: Plan, parts: int) -> Plan:
 def evaluation_plan(references: Sequence[Reference], images: int, rank: int = 0, world_size: int = 1) -> Plan:
     """Every sentence of every reference once; all sentences of an image in one row; `images` rows a batch.
 
-    Processes get every world_size-th image: nothing is padded, nothing repeated.
+    Processes get every world_size-th image: nothing is padded, nothing repeated. Where there are fewer images than processes,
+    one that would have none gets the first image again, since all take part in every collective; scores count a sentence once.
+
+    Raises:
+        DataError: There is no image.
     """
     index = {ref.ref_id: i for i, ref in enumerate(references)}
     rows = [
         Row(image_id, tuple((index[ref.ref_id], s) for ref in refs for s in range(len(ref.expressions))))
         for image_id, refs in by_image(references).items()
     ]
-    if len(rows) < world_size:
-        raise DataError(f"{len(rows)} evaluation images for {world_size} processes: use fewer devices")
-    mine = rows[rank::world_size]
+    if not rows:
+        raise DataError("no images to evaluate on: the split has none")
+    mine = rows[rank::world_size] or rows[:1]
     return [mine[start : start + images] for start in range(0, len(mine), images)]
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from rislab.data.evaluated import EvaluatedData, in_cache
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.data.vocabulary import Item, Tree, benchmark, class_names, fitted, read_picture
-from rislab.errors import ConfigError
+from rislab.errors import ConfigError, DataError
 from rislab.metrics.classes import AVERAGES
 
 
@@ -76,13 +76,15 @@ class SemanticData(EvaluatedData):
     root: folder that holds the benchmark's folder. With `generate`, a relative root lies in the user's cache folder.
     name: voc21, voc20, context60, context59, coco_object, coco_stuff, cityscapes, ade20k, or toy_voc.
     protocol: size, windows and class names. generate: a world to write into `root` when it is not there.
-    val_split: scored; limit_val_images: the first so many of them while a method is trained.
+    val_split: scored while a method is trained; limit_val_images: the first so many of its pictures.
+    test_splits: scored at the end; None: `val_split` alone.
     num_workers: loader processes.
     """
 
     root_option: ClassVar[str] = "root"
     required_files: ClassVar[str] = "rislab.data.required.benchmark"
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers")
+    absent_means: ClassVar[dict[str, Any]] = {"test_splits": None}
 
     def __init__(
         self,
@@ -93,6 +95,7 @@ class SemanticData(EvaluatedData):
         val_split: str = "val",
         limit_val_images: int | None = None,
         num_workers: int = 0,
+        test_splits: list[str] | None = None,
     ) -> None:
         super().__init__()
         if limit_val_images is not None and limit_val_images < 1:
@@ -101,6 +104,7 @@ class SemanticData(EvaluatedData):
         self.of = benchmark(name)
         self.protocol, self.generate = protocol, generate
         self.val_split, self.limit_val_images, self.num_workers = val_split, limit_val_images, num_workers
+        self._test_splits = test_splits
         self.names = class_names(self.of.names, protocol.value.names)
 
     @property
@@ -117,7 +121,7 @@ class SemanticData(EvaluatedData):
 
     @property
     def test_splits(self) -> list[str]:
-        return [self.val_split]
+        return [self.val_split] if self._test_splits is None else self._test_splits
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -133,17 +137,21 @@ class SemanticData(EvaluatedData):
             with FileLock(self.root.with_name(f"{self.root.name}.lock")):
                 self.generate.write(self.root)
 
-    def items(self) -> list[Item]:
+    def items(self, split: str) -> list[Item]:
         """Raises DataError for whatever is missing, before anything is computed."""
-        return Tree(self.root, self.of).items(self.val_split)
+        return Tree(self.root, self.of).items(split)
 
     def setup(self, stage: str) -> None:
-        found, published = len(self.items()), self.of.counts.get(self.val_split)
-        if published is not None and found != published and self.generate is None:
-            warnings.warn(f"{self.benchmark}, {self.val_split}: {found} pictures, published: {published}", stacklevel=2)
+        used = self.test_splits if stage == "test" else [self.val_split, *self.test_splits]
+        for split in dict.fromkeys(used):
+            found, published = len(self.items(split)), self.of.counts.get(split)
+            if published is not None and found != published and self.generate is None:
+                warnings.warn(f"{self.benchmark}, {split}: {found} pictures, published: {published}", stacklevel=2)
 
-    def _loader(self, limit: int | None) -> "DataLoader[LabelBatch]":
-        items = self.items()[:limit]
+    def _loader(self, split: str, limit: int | None = None) -> "DataLoader[LabelBatch]":
+        items = self.items(split)[:limit]
+        if not items:
+            raise DataError(f"{self.benchmark}, {split}: no pictures to evaluate on")
         rank, world = self.place
         mine = range(rank, len(items), world)  # every picture once: no process gets one twice
         return DataLoader(
@@ -151,10 +159,10 @@ class SemanticData(EvaluatedData):
         )
 
     def val_dataloader(self) -> "DataLoader[LabelBatch]":
-        return self._loader(self.limit_val_images)
+        return self._loader(self.val_split, self.limit_val_images)
 
     def test_dataloader(self) -> "list[DataLoader[LabelBatch]]":
-        return [self._loader(None)]
+        return [self._loader(split) for split in self.test_splits]
 
 
 class _Labelled(Dataset[LabelBatch]):
@@ -164,11 +172,15 @@ class _Labelled(Dataset[LabelBatch]):
         self.viewing = data.protocol.value
 
     def __len__(self) -> int:
-        return len(self.mine)
+        return max(
+            1, len(self.mine)
+        )  # one batch without a picture for a process without: all take part in every collective
 
     def __getitem__(self, at: int) -> LabelBatch:
         if at >= len(self):
             raise IndexError(at)
+        if not self.mine:
+            return LabelBatch([], [], self.names, self.has_background, self.viewing, [])
         number = self.mine[at]
         item = self.items[number]
         image = fitted(read_picture(item.image), self.viewing.short, self.viewing.long)

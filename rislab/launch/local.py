@@ -20,13 +20,20 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from rislab.ablation.attempts import Kind
+from rislab.ablation.attempts import DISK_EXIT_CODE, Kind
 from rislab.ablation.trial import CLOSED, TrialBusyError, TrialDir
-from rislab.errors import DISK_ERRORS, RislabError
+from rislab.errors import DISK_ERRORS, DiskError, RislabError
+from rislab.launch import environment
 from rislab.launch.places import Device, Need, Place, Places
-from rislab.launch.settling import is_over, settle
+from rislab.launch.settling import Memory, is_over, settle
 
 POLL_SECONDS = 0.5
+DISK = "disk"
+"""Name in `LocalPool.notes` of what is said about the disk."""
+
+DISK_PAUSES = (1.0, 4.0, 10.0, 30.0)
+"""Seconds for which no trial is started after the first, second ... end in a row for want of room; then the table stops."""
+
 SAME_FAILURES = 3
 """As many first trials failing with the same error stop the table: the fault is not a row's."""
 
@@ -89,8 +96,8 @@ class _Running:
                 os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def _child(job: tuple[str, str, tuple[str, ...]], threads: int, devices: tuple[str, ...]) -> None:
-    """First code in a forked process: die with the parent, then run."""
+def _child(job: tuple[str, str, tuple[str, ...]], threads: int, given: dict[str, str]) -> None:
+    """First code in a forked process: die with the parent, then run. given: the environment, since the server's is its own."""
     target, argument, argv = job
     # A group of its own: loader processes and sisters can be ended with it, and Ctrl-C reaches the pool alone.
     os.setpgid(0, 0)
@@ -99,9 +106,7 @@ def _child(job: tuple[str, str, tuple[str, ...]], threads: int, devices: tuple[s
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_die_with, args=(parent.sentinel,), daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if devices:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)  # no CUDA call has been made in the fork server
+    environment.become(given)  # no CUDA call has been made in the fork server
     if argv:
         sys.argv[1:] = argv
     module, _, function = target.partition(":")
@@ -111,13 +116,26 @@ def _child(job: tuple[str, str, tuple[str, ...]], threads: int, devices: tuple[s
         raise SystemExit(error.exit_code) from None
     except RislabError as error:
         # A trial has written its own status; what comes here is about the start itself.
-        print(error, file=sys.stderr)
+        _print(str(error))
+        if isinstance(error, DiskError):
+            os._exit(DISK_EXIT_CODE)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
-        print(f"{argument}: {error.strerror}", file=sys.stderr)
-        raise SystemExit(1) from None
+        _print(f"{error.filename or argument}: {error.strerror}")
+        os._exit(DISK_EXIT_CODE)
+    except SystemExit as stop:
+        if stop.code == DISK_EXIT_CODE:
+            os._exit(DISK_EXIT_CODE)
+        raise
+
+
+def _print(text: str) -> None:
+    """Onto the process's log, which may lie on a full disk. That is also why `_child` leaves by `os._exit` then: flushing at the
+    end would fail, and give an exit code that says nothing."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _start_server() -> None:
@@ -156,6 +174,11 @@ class LocalPool:
         self.waited_since: dict[str, float] = {}
         self.not_before: dict[str, float] = {}
         """Jobs that are started again after a pause, by name: the time (monotonic)."""
+        self.memory: dict[str, Memory] = {}
+        """Ends of trials that this pool has seen, by name: their own history cannot grow on a full disk."""
+        self.notes: dict[str, str] = {}
+        """What a person should know of a job that waits, by name."""
+        self._disk_ends, self._disk_until = 0, 0.0
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(preload))
         self.stops_asked = 0
@@ -178,7 +201,7 @@ class LocalPool:
         with self._signals():
             try:
                 while running or (waiting and not self.stops_asked and not outcome.stopped_by):
-                    if not self.stops_asked and not outcome.stopped_by:
+                    if not self.stops_asked and not outcome.stopped_by and time.monotonic() >= self._disk_until:
                         self._fill(waiting, running, outcome)
                     wait([each.process.sentinel for each in running], timeout=POLL_SECONDS)
                     for each in list(running):
@@ -186,6 +209,7 @@ class LocalPool:
                         if each.process.exitcode is not None:
                             running.remove(each)
                             self.places.give_back(each.place)
+                            outcome.stopped_by = outcome.stopped_by or self._watch_disk(each)
                             state = self._settle(each)
                             if state is None:
                                 waiting.insert(0, each.job)  # what has been begun is finished first
@@ -210,22 +234,32 @@ class LocalPool:
                     waiting.remove(job)
                 continue
             if job.trial is not None:
-                if job.trial.holder() is not None:
+                holder = job.trial.held_by()
+                if holder:
                     since = self.waited_since.setdefault(job.name, time.monotonic())
+                    self.notes[job.name] = (
+                        f"held by {holder}; waiting for it to end, or for a minute without a sign of life"
+                    )
                     if self.patience is not None and time.monotonic() - since > self.patience:
                         waiting.remove(job)
                     continue
                 self.waited_since.pop(job.name, None)
+                self.notes.pop(job.name, None)
                 if is_over(job.trial, job.can_split):
                     waiting.remove(job)
                     outcome.states[job.name] = job.trial.state()
                     continue
+            if not self.places.can_ever_take(job.need):
+                waiting.remove(job)
+                outcome.states[job.name] = _refuse(job, self.places.devices)
+                continue
             place = self.places.take(job.need)
             if place is None:
                 continue
             waiting.remove(job)
+            given = environment.of_trial(os.environ, self.threads, place.devices)
             process: BaseProcess = self.context.Process(
-                target=_child, args=((job.target, job.argument, job.argv), self.threads, place.devices)
+                target=_child, args=((job.target, job.argument, job.argv), self.threads, given)
             )
             oom_kills, ends = _oom_kills(), _ends(job.trial)
             _start_server()  # again, if it has died
@@ -259,19 +293,47 @@ class LocalPool:
             state = trial.state()
         if self.stops_asked or state in CLOSED:
             return state
-        move, pause = settle(trial, ended.job.can_split)
+        memory = self.memory.setdefault(ended.job.name, Memory())
+        memory.add(trial, _kind(ended, code) if _ends(trial) == ended.ends else None)
+        move, pause = settle(trial, ended.job.can_split, memory)
         if move == "end":
-            return trial.state()
+            state = trial.state()
+            return state if state in ("done", "cancelled", "diverged") else "failed"
         self.not_before[ended.job.name] = time.monotonic() + pause
         return None
 
+    def _watch_disk(self, ended: _Running) -> str:
+        """Hold all starts back for a while when a trial ended because the disk is full; why to stop when that goes on.
+
+        It is one disk for all: the next trial would find it as full. Each end in a row doubles the pause and more.
+        """
+        assert ended.process.exitcode is not None
+        if ended.process.exitcode != DISK_EXIT_CODE:
+            if ended.process.exitcode == 0:
+                self._disk_ends = 0
+                self.notes.pop(DISK, None)
+            return ""
+        self._disk_ends += 1
+        where = ended.job.trial.path.parent if ended.job.trial is not None else Path(ended.job.argument).parent
+        try:
+            room = f"{free_space(where) >> 20} MiB free"
+        except OSError as error:
+            room = str(error.strerror)
+        if self._disk_ends > len(DISK_PAUSES):
+            times = f"{self._disk_ends} times in a row"
+            return f"{where} cannot be written ({room}), {times}; make room, and the same command goes on"
+        pause = DISK_PAUSES[self._disk_ends - 1]
+        self.notes[DISK] = f"{where} cannot be written ({room}); trials wait for room"
+        self._disk_until = time.monotonic() + pause
+        return ""
+
     def _write_down(self, ended: _Running, code: int, trial: TrialDir) -> None:
         """A full disk or another launcher that is quicker must not take the neighbours down; the files say "lost" anyway."""
-        kind: Kind = "oom" if _oom_kills() > ended.oom_kills and code == -signal.SIGKILL else "lost"
+        kind = _kind(ended, code)
         with suppress(OSError, TrialBusyError), trial.locked():
             if not trial.attempts.all() or trial.attempts.all()[-1].ended:
                 trial.attempts.begin(0, trial.attempts.parts)  # it did not come as far as writing that itself
-            trial.attempts.end(kind, int(trial.status().get("step") or 0))
+            trial.attempts.end(kind, trial.step)
             trial.update_status(
                 state="interrupted" if self.stops_asked else "failed",
                 kind=kind,
@@ -310,7 +372,30 @@ def _same(errors: Sequence[str]) -> str:
     return f"the first {SAME_FAILURES} trials fail with the same error: {first[0]}"
 
 
+def _kind(ended: _Running, code: int) -> Kind:
+    """Of an end that the trial could not write down."""
+    if code == DISK_EXIT_CODE:
+        return "disk"
+    return "oom" if code == -signal.SIGKILL and _oom_kills() > ended.oom_kills else "lost"
+
+
+def _refuse(job: Job, devices: Sequence[Device]) -> str:
+    """The state of a job that needs more GPUs than there are."""
+    there = ", ".join(device.name for device in devices) or "none"
+    error = f"the recipe needs {job.need.gpus} GPUs, and those that may be used are {there}"
+    if job.trial is None:
+        print(f"{job.name}: {error}", file=sys.stderr)
+        return "failed"
+    with suppress(OSError, TrialBusyError), job.trial.locked():
+        job.trial.attempts.begin(0, job.trial.attempts.parts)
+        job.trial.attempts.end("config", job.trial.step)
+        job.trial.update_status(state="failed", kind="config", error=error, ended=time.time())
+    return "failed"
+
+
 def _cause(code: int) -> str:
+    if code == DISK_EXIT_CODE:
+        return "nothing can be written where results go (full, read-only or gone)"
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 

@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rislab.ablation.trial import TrialBusyError, TrialDir
 from rislab.errors import ConfigError, RislabError
+from rislab.launch.environment import outside_of_job
 from rislab.launch.local import Job
 from rislab.launch.slurm_job import Work
 
@@ -68,15 +69,55 @@ def cluster(block: Mapping[str, Any], given: Mapping[str, Any]) -> Cluster:
         merged["setup"] = tuple(merged["setup"])
     made = Cluster(**merged)
     made.minutes  # noqa: B018  # raises
-    for name in ("cpus_per_trial", "array_parallelism", "trials_per_job", "at_once"):
-        if getattr(made, name) < 1:
-            raise ConfigError(f"cluster.{name} is {getattr(made, name)}, expected at least 1")
+    for name, least, most in COUNTS:
+        value = getattr(made, name)
+        if value is not None and not least <= value <= most:
+            raise ConfigError(f"cluster.{name} is {value}, expected {least} to {most}")
+    for name in ("partition", "account", "qos", "constraint", "mem", "sbatch"):
+        _refuse_control(f"cluster.{name}", getattr(made, name))
+    for line in made.setup:
+        _refuse_control("cluster.setup", line.translate(LINES))
     return made
+
+
+COUNTS = (
+    ("cpus_per_trial", 1, 1_000_000),
+    ("array_parallelism", 1, 1_000_000),
+    ("trials_per_job", 1, 1_000_000),
+    ("at_once", 1, 1_000_000),
+    ("gpus_per_trial", 0, 1_000_000),
+    ("signal_seconds", 0, 65535),
+)
+"""Options that count, with the least and the most that makes sense; sbatch takes at most 65535 seconds of warning."""
+
+LINES = {ord("\n"): " ", ord("\t"): " "}
+"""What `setup` alone may hold of control characters: it is a piece of the script."""
+
+
+def _refuse_control(name: str, value: Any) -> None:
+    """Raises ConfigError for a value with a line break or another control character.
+
+    Every value becomes a line of the batch script; a line break in it would begin a line of its own, which the shell runs.
+    """
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not (isinstance(key, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", key)):
+                raise ConfigError(f"{name} has the key {key!r}, expected the name of an sbatch option")
+            if isinstance(item, (Mapping, list, tuple)):
+                raise ConfigError(f"{name}.{key} is {item!r}, expected one value")
+            _refuse_control(f"{name}.{key}", item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _refuse_control(name, item)
+    elif not str(value).isprintable():
+        raise ConfigError(
+            f"{name} is {str(value)!r}: control characters and line breaks cannot stand in a batch script"
+        )
 
 
 def minutes(text: str) -> int:
     """`90`, `12:00:00`, `1-06:00:00` -> minutes, rounded up. Raises ConfigError."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    found = re.fullmatch(r"(?:([0-9]{1,9})-)?([0-9]{1,9})(?::([0-9]{1,9}))?(?::([0-9]{1,9}))?", text.strip(" "))
     if not found:
         raise ConfigError(f"cluster.time {text!r}: expected minutes, HH:MM:SS or D-HH:MM:SS")
     days, first, second, third = (int(part) if part else 0 for part in found.groups())
@@ -145,7 +186,11 @@ def executor(folder: Path, name: str, asked: Cluster, of: Shape, after: Sequence
     }
     for option in ("partition", "account", "qos", "constraint", "mem"):
         parameters[option] = getattr(asked, option)
-    made.update_parameters(**{key: value for key, value in parameters.items() if value is not None})
+    given = {key: value for key, value in parameters.items() if value is not None}
+    for key, value in (("the folder of trials", str(folder)), *given.items()):
+        if key != "setup":  # the one place that grants a shell
+            _refuse_control(key, value)
+    made.update_parameters(**given)
     return made
 
 
@@ -210,20 +255,20 @@ def submit(
     threads: int,
     preload: Sequence[str],
     after: Sequence[str] = (),
-) -> list[str]:
-    """Hand in the jobs of one shape as arrays, note each in its trials' directories, and return their ids.
+) -> dict[str, str]:
+    """Hand in the jobs of one shape as arrays, note each in its trials' directories, and return their ids by trial.
 
     Raises RislabError with SLURM's own words when it refuses.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     groups = packed(jobs, asked)
-    ids: list[str] = []
+    ids: dict[str, str] = {}
     for first in range(0, len(groups), LARGEST_ARRAY):
         part = groups[first : first + LARGEST_ARRAY]
         made = executor(folder, name, asked, of, after)
         try:
-            with made.batch():
+            with outside_of_job(), made.batch():
                 handed_in = [
                     made.submit(
                         Work(
@@ -239,10 +284,11 @@ def submit(
         except (FailedJobError, FailedSubmissionError) as error:
             raise RislabError(f"sbatch refused: {' '.join(str(error).split())}") from None
         for group, job in zip(part, handed_in, strict=True):
-            ids.append(str(job.job_id))
             for each in group:
                 assert each.trial is not None
-                each.trial.set_job("slurm", str(job.job_id))
+                ids[each.name] = str(job.job_id)
+                with suppress(OSError):  # a full disk: who handed it in remembers it
+                    each.trial.set_job("slurm", str(job.job_id))
     return ids
 
 

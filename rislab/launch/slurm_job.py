@@ -11,14 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
 from rislab.ablation.attempts import slurm_job
 from rislab.ablation.trial import LOST_AFTER_SECONDS, TrialBusyError
 from rislab.launch.local import Job, LocalPool
-from rislab.launch.places import gpus
+from rislab.launch.places import Need, gpus
 from rislab.launch.settling import is_over, settle
 
 LAST_WAIT_SECONDS = 180.0
@@ -26,9 +26,6 @@ LAST_WAIT_SECONDS = 180.0
 
 PATIENCE_SECONDS = LOST_AFTER_SECONDS + 30
 """A trial that somebody else holds is waited for as long as it takes to see whether he is dead; then the node is given back."""
-
-OF_A_STEP = ("SLURM_NTASKS", "SLURM_NPROCS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_NUM_TASKS")
-"""What tells a process that it is a rank of its job. Trials of a pool are not."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,11 @@ class Work:
         return DelayedSubmission(self)
 
     def _as_pool(self) -> list[str]:
-        for name in OF_A_STEP:
-            os.environ.pop(name, None)
-        pool = LocalPool(self.slots, self.threads, self.preload, gpus(), patience=PATIENCE_SECONDS)
+        devices = gpus()
+        jobs = (
+            self.jobs if devices else tuple(replace(job, need=Need()) for job in self.jobs)
+        )  # then there is the CPU only
+        pool = LocalPool(self.slots, self.threads, self.preload, devices, patience=PATIENCE_SECONDS)
         warned: list[int] = []
 
         def warn(number: int, frame: FrameType | None) -> None:
@@ -64,7 +63,7 @@ class Work:
         signal.signal(signal.SIGUSR2, warn)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, warn)
-        outcome = pool.run(self.jobs, lambda: None)
+        outcome = pool.run(jobs, lambda: None)
         if pool.stops_asked:
             left = [job for job in self.jobs if job.trial is not None and not is_over(job.trial, job.can_split)]
             _end(requeue=bool(left) and signal.SIGUSR2 in warned)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rislab.ablation.trial import TrialBusyError, TrialDir
+from rislab.errors import DiskError
 from rislab.launch import slurm
 from rislab.launch.local import Job
-from rislab.launch.settling import is_over, settle
+from rislab.launch.settling import Memory, is_over, settle
 from rislab.launch.slurm import Cluster, Queue, Shape
 
 ASK_EVERY_SECONDS = 10.0
@@ -65,16 +66,34 @@ class Supervisor:
         self.threads, self.preload, self.queue = threads, list(preload), queue
         self.handed_in = 0
         """Jobs that this launcher has handed in."""
+        self._ids: dict[str, str] = {}
+        """Jobs by trial, as this launcher handed them in: a full disk does not keep them."""
+        self._memory: dict[str, Memory] = {}
+        self._given_up: dict[str, int] = {}
+        """Trials that this launcher has given up, whether or not that could be written down, until somebody forgives them."""
         self._gone: set[str] = set()
         self._not_started: dict[str, int] = {}
         self._asked_at = -ASK_EVERY_SECONDS
 
     @property
     def is_over(self) -> bool:
-        return all(each.is_over for each in self.wanted)
+        return all(self._is_over(each) for each in self.wanted)
+
+    def _is_over(self, each: Wanted) -> bool:
+        given_up = self._given_up.get(each.job.name) == each.trial.attempts.forgiven
+        return given_up or each.is_over
 
     def hand_in(self) -> list[str]:
-        """Jobs for all trials that have neither an end, nor a process, nor a job that SLURM knows; returns their ids."""
+        """Jobs for all trials that have neither an end, nor a process, nor a job that SLURM knows; returns their ids.
+
+        Raises DiskError when nothing can be written where trials lie: jobs that nobody can note would be handed in again.
+        """
+        try:
+            return self._hand_in()
+        except OSError as error:
+            raise DiskError(f"{error.filename or self.folder}: cannot be written: {error.strerror}") from None
+
+    def _hand_in(self) -> list[str]:
         made: list[str] = []
         with slurm.alone(self.folder):
             alive = self.queue.alive()
@@ -85,17 +104,18 @@ class Supervisor:
                 for shape in dict.fromkeys(each.shape for each in missing if each.depth == depth):
                     jobs = [each.job for each in missing if each.depth == depth and each.shape == shape]
                     before = sorted(self._ids_before(jobs, alive | set(made)))
-                    made += slurm.submit(
+                    ids = slurm.submit(
                         self.folder, self.name, self.asked, shape, jobs, self.threads, self.preload, before
                     )
+                    self._ids |= ids
+                    made += dict.fromkeys(ids.values())
         self.handed_in += len(made)
         return made
 
-    @staticmethod
-    def _is_missing(each: Wanted, alive: set[str]) -> bool:
+    def _is_missing(self, each: Wanted, alive: set[str]) -> bool:
         job = each.trial.job()
-        has_job = job is not None and job["id"] in alive
-        return not has_job and not each.is_over and each.trial.holder() is None
+        has_job = (job is not None and job["id"] in alive) or self._ids.get(each.job.name) in alive
+        return not has_job and not self._is_over(each) and each.trial.holder() is None
 
     @staticmethod
     def _ids_before(jobs: Sequence[Job], alive: set[str]) -> set[str]:
@@ -119,10 +139,16 @@ class Supervisor:
             if self._never_started(each):
                 continue
             with suppress(OSError, TrialBusyError):
-                again |= settle(each.trial, each.job.can_split)[0] == "again"
+                memory = self._memory.setdefault(each.job.name, Memory())
+                memory.add(each.trial, None)
+                if settle(each.trial, each.job.can_split, memory)[0] == "again":
+                    again = True
+                else:
+                    self._given_up[each.job.name] = each.trial.attempts.forgiven
         if again:
             self._gone = set()
-            self.hand_in()
+            with suppress(DiskError):  # tried again at the next look
+                self.hand_in()
 
     def _never_started(self, each: Wanted) -> bool:
         """Counts jobs that ended before they wrote a line; gives the trial up after a few."""
@@ -134,7 +160,8 @@ class Supervisor:
         count = self._not_started[each.job.name] = self._not_started.get(each.job.name, 0) + (not waits)
         if count < NEVER_STARTED:
             return False
-        with each.trial.locked():
+        self._given_up[each.job.name] = each.trial.attempts.forgiven
+        with suppress(OSError, TrialBusyError), each.trial.locked():
             each.trial.attempts.begin(0, each.trial.attempts.parts)
             each.trial.attempts.end("config", 0)
             each.trial.update_status(

@@ -11,10 +11,17 @@ from rislab.files import write_text
 from rislab.printable import shown
 from rislab.report import figures, label_figures, text
 from rislab.report.results import collect
-from rislab.report.statistics import Verdict
+from rislab.report.verdicts import Verdict
 from rislab.report.view import View, title, view
 
-MARKS: dict[Verdict, str] = {"replicated": "✓", "contradicted": "✗", "inconclusive": "?", "not run": "–"}
+MARKS: dict[Verdict, str] = {
+    "replicated": "✓",
+    "contradicted": "✗",
+    "negligible": "≈",
+    "inconclusive": "?",
+    "single seed": "1",
+    "not run": "–",
+}
 
 
 def build(table: Table, profile: Profile, seeds: Sequence[int], planned: Sequence[Planned], out: Path) -> list[Path]:
@@ -48,6 +55,8 @@ def html(seen: View) -> str:
     )
     environment.filters["signed"] = text.signed
     environment.filters["interval"] = text.interval
+    environment.filters["headline"] = text.headline
+    environment.filters["ratio"] = text.ratio
     curves = figures.validation_curves(seen.results)
     watched = {what: figures.curves(seen.results, name) for name, what in seen.results.table.watch.items()}
     return environment.get_template("report.html.jinja").render(
@@ -56,6 +65,7 @@ def html(seen: View) -> str:
         profile=seen.results.profile,
         titles={metric: title(metric) for metric in seen.results.table.metrics},
         marks=MARKS,
+        pooled_metrics={metric for metric, _ in seen.pooled},
         reach=figures.reach(seen.judged),
         interval_chart=figures.interval_chart,
         repeat_one=text.REPEAT_ONE,

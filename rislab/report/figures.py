@@ -16,8 +16,8 @@ from pycocotools import mask as coco_mask
 
 from rislab.printable import printable
 from rislab.report.results import Cell, Results
-from rislab.report.statistics import Judged, Tested
 from rislab.report.text import interval
+from rislab.report.verdicts import Decided, Judged
 
 # Okabe and Ito's colours, and two more: told apart by colour-blind readers, and on light and dark grounds.
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#9A8C00", "#8A8A8A", "#7B5EA7")
@@ -63,7 +63,7 @@ def curves(results: Results, metric: str, prefix: str = "") -> list[Curve]:
         at: dict[int, list[float]] = {}
         for last in row.cells:
             cell, bare = last.of(metric)
-            for step, value in cell.curve(f"{prefix}{bare}"):
+            for step, value in cell.curve(f"{prefix}{bare}") if cell is not None else ():
                 at.setdefault(step, []).append(value)
         found.append(Curve(row.row.label, [(step, sum(v) / len(v)) for step, v in sorted(at.items())]))
     return found
@@ -113,17 +113,22 @@ def legend(curves: Sequence[Curve]) -> list[tuple[str, str]]:
     return [(colour_of(n), curve.label) for n, curve in enumerate(curves) if curve.points]
 
 
-def interval_chart(test: Tested, reach: float) -> str:
-    """An SVG of one comparison: its interval and difference on an axis of -reach to reach points, 0 in the middle."""
+def interval_chart(test: Decided, reach: float) -> str:
+    """An SVG of one comparison: its interval and difference on an axis of -reach to reach points, 0 in the middle.
+
+    Right of the line that the difference must exceed (0, or the claim's own margin) is what the claim says.
+    """
 
     def x(value: float) -> float:
         return 90 + 84 * max(-1.0, min(1.0, value / reach))
 
-    side = "for" if test.low > 0 else "against" if test.high < 0 else "open"
+    zero = '<line class="zero" x1="90" x2="90" y1="0" y2="22"/>' if test.line else ""
+    line = x(test.line)
     return (
-        f'<svg class="interval {side}" viewBox="0 0 180 22" role="img" aria-label="{escape(interval(test))}" '
+        f'<svg class="interval {test.decision}" viewBox="0 0 180 22" role="img" aria-label="{escape(interval(test))}" '
         'xmlns="http://www.w3.org/2000/svg">'
-        '<rect class="side" x="90" y="2" width="88" height="18" rx="3"/><line class="zero" x1="90" x2="90" y1="0" y2="22"/>'
+        f'<rect class="side" x="{line:.1f}" y="2" width="{178 - line:.1f}" height="18" rx="3"/>{zero}'
+        f'<line class="line" x1="{line:.1f}" x2="{line:.1f}" y1="0" y2="22"/>'
         f'<line class="reach" x1="{x(test.low):.1f}" x2="{x(test.high):.1f}" y1="11" y2="11"/>'
         f'<circle cx="{x(test.difference):.1f}" cy="11" r="4.5"/></svg>'
     )
@@ -131,7 +136,7 @@ def interval_chart(test: Tested, reach: float) -> str:
 
 def reach(judged: Sequence[Judged]) -> float:
     """Half width of the axis that shows all intervals of a table, so that they can be compared by eye."""
-    ends = [abs(end) for claim in judged for test in claim.tests for end in (test.low, test.high)]
+    ends = [abs(end) for claim in judged for test in claim.tests for end in (test.low, test.high, test.line)]
     return 1.02 * max(ends, default=1.0) or 1.0
 
 

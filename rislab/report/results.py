@@ -33,6 +33,11 @@ class PerExpression:
         """What was scored: rows can be compared when theirs are the same."""
         return self.table["sent_id"]
 
+    @property
+    def pictures(self) -> NDArray[np.int64]:
+        """Of each unit, its picture."""
+        return self.table["image_id"]
+
     def parts(self, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Numerators and denominators, float64 [images, 1], in order of image id."""
         _, image = np.unique(self.table["image_id"], return_inverse=True)
@@ -50,6 +55,10 @@ class PerClass:
     @property
     def units(self) -> NDArray[np.int64]:
         return np.unique(self.counts["image_id"])
+
+    @property
+    def pictures(self) -> NDArray[np.int64]:
+        return self.units
 
     def parts(self, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Numerators and denominators, float64 [images, classes], in order of image id. Raises KeyError for other metrics."""
@@ -116,15 +125,17 @@ class Cell:
         except OSError as error:
             return {}, unreadable(error, path)
 
-    def of(self, metric: str) -> tuple["Cell", str]:
-        """The cell of the stage that `stage:metric` names, and the bare metric."""
+    def of(self, metric: str) -> tuple["Cell | None", str]:
+        """The cell of the stage that `stage:metric` names, None where the row has no such stage; and the bare metric."""
         stage, _, bare = metric.rpartition(":")
-        return (self.earlier.get(stage, self) if stage else self), bare
+        if not stage or stage == self.planned.stage:
+            return self, bare
+        return self.earlier.get(stage), bare
 
     def value(self, split: str, metric: str) -> float | None:
         cell, metric = self.of(metric)
         if cell is not self:
-            return cell.value(split, metric)
+            return None if cell is None else cell.value(split, metric)
         found = self.metrics.get("splits", {}).get(split, {}).get(metric)
         return None if found is None else float(found)
 

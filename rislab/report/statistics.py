@@ -1,33 +1,16 @@
-"""Is a difference real? Paired, clustered bootstrap over images, with what seeds add.
+"""Arithmetic of a comparison: spread between seeds, error from the choice of pictures, Student's t, Holm's adjustment.
 
-Expressions of one image are not independent, so images are drawn, with all their expressions; rows are compared on the same
-draw, so what is hard for all of them cancels. All metrics here are ratios of sums over images (a mean over expressions is a
-sum of IoUs over a count), so one matrix of draws serves every row and metric.
-
-Seeds are few. Drawing three of them with replacement gives intervals that miss the truth in one table of five, where one in
-twenty was promised (`test_three_seeds_promise_what_they_keep`). So their part is not drawn from themselves: the spread between
-seeds is pooled over all rows of the table, which makes it known to many degrees of freedom, and each draw of images gets an
-error of a mean over seeds from Student's t. This takes rows to spread alike, and counts nothing for sharing a seed.
+Nothing here reads a file. How the parts make a verdict is written in docs/conventions.md ("Verdicts").
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-from rislab.ablation.claims import Comparison
-from rislab.ablation.table import Claim
-from rislab.report.results import Cell, PerClass, PerExpression, Results
-
-Verdict = Literal["replicated", "contradicted", "inconclusive", "not run"]
-DRAWS = 2000
-LEVEL = 0.05
-MOST_SEEDS = 200
-"""Nobody runs more; a difference that needs them is not decided by seeds."""
 
 
 @dataclass(frozen=True)
@@ -63,29 +46,81 @@ def pooled(rows: Iterable[Sequence[float]]) -> SeedSpread | None:
 
 
 @dataclass(frozen=True)
-class Tested:
-    """One comparison of a claim, turned so that a positive difference is what the paper says.
+class Variance:
+    """An estimated variance and its degrees of freedom (Satterthwaite's for sums; infinite for a variance of 0)."""
 
-    difference: in percent points; low, high: 95 % interval; p: two-sided, adjusted by Holm over the table.
-    seeds: how many the rows have in common; covers_seeds: whether the interval says anything about other seeds.
-    needed: seeds that would decide an inconclusive one; None when more seeds would hardly do, or when there is one only.
-    """
+    value: float
+    freedom: float
 
-    difference: float
-    low: float
-    high: float
-    p: float
-    seeds: int
-    covers_seeds: bool
-    needed: int | None
+    def __add__(self, other: "Variance") -> "Variance":
+        total = self.value + other.value
+        parts = [part.value**2 / part.freedom for part in (self, other) if part.value > 0]
+        return Variance(total, total**2 / sum(parts) if parts and sum(parts) > 0 else math.inf)
+
+
+NOTHING = Variance(0.0, math.inf)
+
+BORROW = (0.0, 0.1, 0.25, 0.6)
+"""The pooled spread is used while the compared rows' own variance is at most this share of the other rows', by the degrees of
+freedom of the compared rows; 1 from four on. With few a row of large spread looks like one of small spread too often."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    claim: Claim
-    verdict: Verdict
-    tests: tuple[Tested, ...]
-    why: str
+class RowSpread:
+    """A row of a comparison.
+
+    Attributes:
+        variance: between its seeds, of what is read of it. seeds: how many.
+        pool: the spread pooled over all rows of the table. rest: over those that are not compared, if there are any.
+    """
+
+    variance: float
+    seeds: int
+    pool: SeedSpread
+    rest: SeedSpread | None
+
+
+def seed_variance(rows: Sequence[RowSpread]) -> Variance:
+    """Variance of a weighted difference of rows' means, as far as seeds make it.
+
+    The pooled spread has many degrees of freedom, and is wrong for rows that spread more than the others. So it is used only
+    where the compared rows do not spread more than the rest; else, and where there is no rest, their own spread is.
+
+    Args:
+        rows: the compared rows that other seeds would change, with two seeds at least each.
+    """
+    if not rows:
+        return NOTHING
+    parts = [row.variance / row.seeds for row in rows]
+    freedoms = [row.seeds - 1 for row in rows]
+    rest = [row.rest.sd**2 / row.seeds for row in rows if row.rest is not None]
+    if len(rest) == len(rows):
+        alike = _welch([1 / row.seeds for row in rows], freedoms)
+        enough = int(alike + 1e-9)
+        share = BORROW[enough] if enough < len(BORROW) else 1.0
+        if sum(parts) <= share * sum(rest):
+            common = sum(row.pool.sd**2 / row.seeds for row in rows)
+            return Variance(common, min(row.pool.freedom for row in rows)) if common > 0 else NOTHING
+    if not sum(parts):
+        return NOTHING
+    # Welch's number is itself estimated, and too large where the row that spreads most seems not to. So each row in turn is
+    # taken at the end of what its variance may be, and the least number counts.
+    doubted = (
+        _welch([part * (_most(freedom) if n == at else 1.0) for n, part in enumerate(parts)], freedoms)
+        for at, freedom in enumerate(freedoms)
+    )
+    return Variance(sum(parts), min(doubted))
+
+
+def _welch(parts: Sequence[float], freedoms: Sequence[int]) -> float:
+    """Degrees of freedom of a sum of estimated variances (Welch, Satterthwaite)."""
+    return sum(parts) ** 2 / sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
+
+
+def _most(freedom: int) -> float:
+    """How many times its estimate a variance may be, at the upper end of a one-sided interval of 75 % (Wilson, Hilferty)."""
+    part = 2 / (9 * freedom)
+    return float((1 - part - NormalDist().inv_cdf(0.75) * math.sqrt(part)) ** -3)
 
 
 @dataclass(frozen=True)
@@ -103,6 +138,10 @@ class Sums:
     def percent(self) -> float:
         return float(_mean_ratio(self.top.sum(0), self.bottom.sum(0)))
 
+    def without_each(self) -> NDArray[np.float64]:
+        """The metric without one image, for each image: [images]."""
+        return _mean_ratio(self.top.sum(0) - self.top, self.bottom.sum(0) - self.bottom)
+
 
 def _mean_ratio(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArray[np.float64]:
     """[..., K] and [..., K] -> percent [...]."""
@@ -112,180 +151,95 @@ def _mean_ratio(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> NDArra
     return mean
 
 
-class Bootstrap:
-    """One set of draws for a whole table; fixed by the sizes, so that a report is the same each time it is made."""
+def image_variance(without_each: NDArray[np.float64]) -> Variance:
+    """The jackknife's variance of a difference, from its value without each image, [images].
 
-    def __init__(self, images: int, draws: int = DRAWS) -> None:
-        self.rng_key = [images, draws]
-        rng = np.random.default_rng(self.rng_key)
-        self.weights = rng.multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float64)
-
-    def percent(self, each: Sequence[Sums]) -> NDArray[np.float64]:
-        """A metric on every draw of images, meaned over the seeds in `each`: [draws]."""
-        drawn = [_mean_ratio(self.weights @ s.top, self.weights @ s.bottom) for s in each]
-        mean: NDArray[np.float64] = np.mean(drawn, axis=0)
-        return mean
-
-    def seed_errors(self, freedom: int) -> NDArray[np.float64]:
-        """Errors of a mean over seeds, in units of its standard error: [draws]."""
-        return np.random.default_rng([*self.rng_key, freedom]).standard_t(freedom, len(self.weights))
+    Expressions of one image are not independent, so images are left out, with all their expressions; rows are compared on the
+    same images, so what is hard for all of them cancels. For a plain mean this is the paired t test's variance.
+    """
+    images = len(without_each)
+    centred = without_each - without_each.mean()
+    return Variance((images - 1) / images * float(centred @ centred), images - 1)
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment: p values that may be compared with the level of the whole family."""
+def holm(p: Sequence[float], family: int | None = None) -> list[float]:
+    """Holm's step-down adjustment: p values that may be compared with the level of the whole family.
+
+    family: size of the family, where some of its members have no p yet; they count as the largest.
+    """
     adjusted = [0.0] * len(p)
     highest = 0.0
-    for rank, index in enumerate(np.argsort(p).tolist()):
-        highest = max(highest, min(1.0, (len(p) - rank) * p[index]))
+    for rank, index in enumerate(np.argsort(p, kind="stable").tolist()):
+        highest = max(highest, min(1.0, ((family or len(p)) - rank) * p[index]))
         adjusted[index] = highest
     return adjusted
 
 
-def seeds_needed(difference: float, seed_variance: float, image_variance: float, family: int) -> int | None:
-    """Seeds at which a normal interval around `difference`, should it stay as large, leaves out 0.
+def two_sided(t: float, freedom: float) -> float:
+    """Probability that Student's t lies further from 0 than `t`."""
+    t = abs(t)
+    if math.isinf(t):
+        return 0.0
+    if freedom > 1e6:
+        return math.erfc(t / math.sqrt(2))
+    return _incomplete_beta(freedom / (freedom + t * t), freedom / 2, 0.5)
 
-    seed_variance: of the difference of one seed; image_variance: of the mean difference, from the choice of images, which no
-    seed makes smaller; family: comparisons that share the level. A rough guide. None when MOST_SEEDS would not do.
+
+@lru_cache(maxsize=4096)
+def critical(level: float, freedom: float) -> float:
+    """The t that Student's t exceeds, on either side, with probability `level`.
+
+    Abramowitz and Stegun 26.7.5 for many degrees of freedom; for few it is where Newton's method starts, on log p over log t.
     """
-    allowed = (difference / NormalDist().inv_cdf(1 - LEVEL / 2 / family)) ** 2 - image_variance
-    if allowed <= 0 or seed_variance / allowed > MOST_SEEDS:
-        return None
-    return math.ceil(seed_variance / allowed)
+    z = NormalDist().inv_cdf(1 - level / 2)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    if freedom > 500:
+        return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+    u = math.log(z + sum(term / freedom**power for power, term in enumerate(terms[: 1 + (freedom > 10) * 3], 1)))
+    scale = math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2) - 0.5 * math.log(freedom * math.pi)
+    for _ in range(100):
+        t = math.exp(u)
+        p = two_sided(t, freedom)
+        density = math.exp(scale - (freedom + 1) / 2 * math.log1p(t * t / freedom))
+        step = (math.log(p) - math.log(level)) * p / (2 * density * t)
+        u += max(-2.0, min(2.0, step))
+        if abs(step) < 1e-9:
+            break
+    return math.exp(u)
 
 
-class NoEvidenceError(Exception):
-    """Why a comparison could not be made, for the report."""
+def _incomplete_beta(x: float, a: float, b: float) -> float:
+    """Regularised incomplete beta function, by its continued fraction (Numerical Recipes, 6.4)."""
+    if x <= 0 or x >= 1:
+        return 0.0 if x <= 0 else 1.0
+    front = math.exp(
+        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    )  # fmt: skip
+    if x < (a + 1) / (a + b + 2):
+        return front * _fraction(x, a, b) / a
+    return 1 - front * _fraction(1 - x, b, a) / b
 
 
-class _Evidence:
-    """The scores behind a table's claims, each file read once."""
-
-    def __init__(self, results: Results) -> None:
-        self.results = results
-        self.split = results.profile.split
-        self.family = sum(len(claim.comparisons) for claim in results.table.claims)
-        # Holm multiplies the smallest p that can be seen, 2 / draws, by the family: more claims need more draws.
-        self.draws = max(DRAWS, 200 * self.family)
-        self._tables: dict[str, PerExpression | PerClass] = {}
-        self._sums: dict[tuple[str, str], Sums] = {}
-        self._boots: dict[int, Bootstrap] = {}
-
-    def test(self, comparison: Comparison) -> Tested:
-        """Raises NoEvidenceError."""
-        cells = self._paired(sorted({term.row for term in comparison.terms}))
-        seeds = len(next(iter(cells.values())))
-        weights: dict[tuple[str, str], int] = {}
-        for term in comparison.terms:
-            weights[term.row, term.metric] = weights.get((term.row, term.metric), 0) + term.sign
-        parts = {(row, metric): [self._sums_of(cell, metric) for cell in cells[row]] for row, metric in weights}
-        images = len(next(iter(parts.values()))[0].top)
-        boot = self._boots.setdefault(images, Bootstrap(images, self.draws))
-        drawn = np.full(self.draws, comparison.margin)
-        difference = comparison.margin
-        for key, sign in weights.items():
-            drawn += sign * boot.percent(parts[key])
-            difference += sign * float(np.mean([s.percent for s in parts[key]]))
-        image_variance = float(drawn.var())
-
-        spreads = {metric: self._seed_spread(metric) for _, metric in weights}
-        known = {metric: s for metric, s in spreads.items() if s is not None}
-        covers_seeds = len(known) == len(spreads)
-        seed_variance = sum(w**2 * known[m].sd ** 2 for (_, m), w in weights.items()) if covers_seeds else 0.0
-        if covers_seeds:
-            drawn += math.sqrt(seed_variance / seeds) * boot.seed_errors(min(s.freedom for s in known.values()))
-        low, high = np.quantile(drawn, [LEVEL / 2, 1 - LEVEL / 2])
-        tail = min(float(np.mean(drawn <= 0)), float(np.mean(drawn >= 0)))
-        return Tested(
-            difference,
-            float(low),
-            float(high),
-            min(1.0, 2 * max(tail, 1 / self.draws)),
-            seeds,
-            covers_seeds,
-            seeds_needed(difference, seed_variance, image_variance, self.family) if covers_seeds else None,
-        )
-
-    def _paired(self, rows: Sequence[str]) -> dict[str, list[Cell]]:
-        """Finished cells of the rows, for the seeds that all of them have."""
-        done = {name: {c.seed: c for c in row.done} for name in rows if (row := self.results.row(name)) is not None}
-        absent = [name for name in rows if not done.get(name)]
-        if absent:
-            raise NoEvidenceError(f"no result for {', '.join(absent)}")
-        seeds = sorted(set.intersection(*(set(cells) for cells in done.values())))
-        if not seeds:
-            raise NoEvidenceError("the rows have no seed in common")
-        paired = {name: [cells[seed] for seed in seeds] for name, cells in done.items()}
-        tables = [self._table(cell) for cells in paired.values() for cell in cells]
-        if any(not np.array_equal(table.units, tables[0].units) for table in tables):
-            raise NoEvidenceError("the rows were scored on different expressions or pictures")
-        return paired
-
-    def _table(self, cell: Cell) -> PerExpression | PerClass:
-        if cell.planned.name not in self._tables:
-            table = cell.evidence(self.split)
-            if table is None or not len(table.units):
-                raise NoEvidenceError(f"{cell.planned.name}: no readable scores of split {self.split!r}")
-            self._tables[cell.planned.name] = table
-        return self._tables[cell.planned.name]
-
-    def _sums_of(self, cell: Cell, metric: str) -> Sums:
-        cell, metric = cell.of(metric)
-        key = (cell.planned.name, metric)
-        if key not in self._sums:
-            found = Sums(*self._table(cell).parts(metric))
-            reported = cell.value(self.split, metric)
-            if reported is not None and abs(found.percent - reported) > 0.005:
-                raise NoEvidenceError(
-                    f"{cell.planned.name}: {metric} is {reported:.2f} in metrics.json, {found.percent:.2f} in scores.parquet"
-                )
-            self._sums[key] = found
-        return self._sums[key]
-
-    def _seed_spread(self, metric: str) -> SeedSpread | None:
-        # Rows that resolve to one config share their trials, which count once.
-        rows = {tuple(cell.planned.hash for cell in row.done): row for row in self.results.rows}
-        return pooled([row.values(self.split, metric) for row in rows.values()])
-
-
-def judge(results: Results) -> list[Judged]:
-    """A verdict for every claim of the table."""
-    evidence = _Evidence(results)
-    raw: list[list[Tested] | str] = []
-    for claim in results.table.claims:
-        try:
-            raw.append([evidence.test(comparison) for comparison in claim.comparisons])
-        except NoEvidenceError as problem:
-            raw.append(str(problem))
-    everything = [t for tests in raw if not isinstance(tests, str) for t in tests]
-    adjusted = iter(holm([t.p for t in everything]))
-    judged = []
-    for claim, outcome in zip(results.table.claims, raw, strict=True):
-        if isinstance(outcome, str):
-            judged.append(Judged(claim, "not run", (), outcome))
-            continue
-        final = tuple(replace(tested, p=next(adjusted)) for tested in outcome)
-        judged.append(Judged(claim, _verdict(final), final, _why(final)))
-    return judged
-
-
-def _verdict(tests: Sequence[Tested]) -> Verdict:
-    if any(t.p < LEVEL and t.difference < 0 for t in tests):
-        return "contradicted"
-    if all(t.p < LEVEL and t.difference > 0 for t in tests):
-        return "replicated"
-    return "inconclusive"
-
-
-def _why(tests: Sequence[Tested]) -> str:
-    """What a reader must know beside the numbers."""
-    notes = []
-    if not all(t.covers_seeds for t in tests):
-        notes.append("one seed: the interval covers images only")
-    undecided = [t for t in tests if t.p >= LEVEL and t.covers_seeds]
-    if undecided and _verdict(tests) == "inconclusive":
-        if any(t.needed is None for t in undecided):
-            notes.append("more seeds would hardly decide it: the difference is too small for this many images")
-        else:
-            most = max(max(t.needed or 0, t.seeds + 1) for t in undecided)
-            notes.append(f"about {most} seeds would decide it, if difference and spread stay")
-    return "; ".join(notes)
+def _fraction(x: float, a: float, b: float) -> float:
+    tiny = 1e-300
+    c, d = 1.0, 1 - (a + b) * x / (a + 1)
+    d = 1 / (d if abs(d) > tiny else tiny)
+    value = d
+    for m in range(1, 10_000):
+        for term in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1 + term * d
+            d = 1 / (d if abs(d) > tiny else tiny)
+            c = 1 + term / c
+            c = c if abs(c) > tiny else tiny
+            value *= c * d
+        if abs(c * d - 1) < 1e-13:
+            break
+    return value

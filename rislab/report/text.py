@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from rislab.printable import printable
-from rislab.report.statistics import Judged, Tested
-from rislab.report.view import View, title
+from rislab.report.verdicts import Decided, Judged
+from rislab.report.view import NOT_MEASURED, View, title
 
 UNVERIFIED = "not verified"
 REPEAT_ONE = "rislab fit --config runs/DIRECTORY/config.yaml --trainer.default_root_dir=ANOTHER"
@@ -18,9 +18,27 @@ def signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.2f}"
 
 
-def interval(test: Tested) -> str:
+def interval(test: Decided) -> str:
+    """`+2.06 [+0.56, +3.56], p = 0.012`; the line of a claim with a margin; of one seed, its direction and no p."""
+    reaches = f"[{test.low:+.2f}, {test.high:+.2f}]"
+    line = f", line {test.line:+.2f}" if test.line else ""
+    if test.p is None:
+        return f"{test.difference:+.2f}{line}, {'' if test.as_claimed else 'not '}as claimed; over pictures alone {reaches}"
     p = "p < 0.001" if test.p < 0.001 else f"p = {test.p:.3f}"
-    return f"{test.difference:+.2f} [{test.low:+.2f}, {test.high:+.2f}], {p}"
+    return f"{test.difference:+.2f} {reaches}{line}, {p}"
+
+
+def headline(judged: Judged) -> str:
+    """The verdict; of a single seed, with what it showed: `single seed: +2.06, as claimed`."""
+    if judged.verdict != "single seed":
+        return judged.verdict
+    shown = (f"{t.difference:+.2f}, {'' if t.as_claimed else 'not '}as claimed" for t in judged.tests)
+    return f"{judged.verdict}: {'; '.join(shown)}"
+
+
+def ratio(value: float | None) -> str:
+    """A row's spread between seeds over the pooled one."""
+    return "" if value is None else f"{value:.2f}"
 
 
 def evidence(judged: Judged) -> str:
@@ -44,10 +62,8 @@ def markdown(view: View) -> str:
     for line in view.lines:
         cells = [md_escape(line.label) + (" †" if line.stale else ""), line.n]
         for ours in line.ours:
-            cells += [
-                f"**{ours.text}**" if ours.best else ours.text or f"*{md_escape(line.state)}*",
-                signed(ours.change),
-            ]
+            shown = f"*{md_escape(line.state or NOT_MEASURED)}*" if ours.spread is None else ours.text
+            cells += [f"**{shown}**" if ours.best else shown, signed(ours.change)]
         for paper in line.paper:
             value = UNVERIFIED if paper.value is None else f"{paper.value:.2f}"
             cells += [f"**{value}**" if paper.best else value, signed(paper.change)]
@@ -56,6 +72,8 @@ def markdown(view: View) -> str:
         cells.append(view.same_setup)
         out.append(md_row(cells))
     out += ["", f"Percent. {md_escape(view.meaning_of_delta)} {_footnotes(view)}", ""]
+    if view.selection:
+        out += [f"> {md_escape(view.selection)}", ""]
     if view.judged:
         out += [
             "## Claims",
@@ -68,8 +86,23 @@ def markdown(view: View) -> str:
             claim = judged.claim
             text = f"{md_escape(claim.text)}<br>{md_code(claim.holds)}"
             note = md_escape(judged.why) if judged.tests else ""
-            measured = "; ".join(map(interval, judged.tests)) or md_escape(judged.why)
-            out.append(md_row([text, f"**{judged.verdict}**", measured, note, md_escape(claim.source)]))
+            measured = evidence(judged) if judged.tests else md_escape(evidence(judged))
+            out.append(md_row([text, f"**{headline(judged)}**", measured, note, md_escape(claim.source)]))
+        out.append("")
+    if view.unjudged:
+        out += ["## Not judged", "", "Recalled, not read in a source: no verdict is given.", ""]
+        for claim in view.unjudged:
+            out.append(f"- {md_escape(claim.text)} ({md_code(claim.holds)}; {md_escape(claim.source)})")
+        out.append("")
+    if view.pooled:
+        out += ["## Spread between seeds", ""]
+        out += [md_row(["row", *(f"{title(metric)}: sd / pooled" for metric, _ in view.pooled)])]
+        out += [md_row(["---"] * (1 + len(view.pooled)))]
+        shown_metrics = {metric for metric, _ in view.pooled}
+        for line in view.lines:
+            ratios = [ratio(ours.ratio) for ours in line.ours if ours.metric in shown_metrics]
+            out.append(md_row([md_escape(line.label), *ratios]))
+        out.append(md_row(["pooled", *(pool for _, pool in view.pooled)]))
         out.append("")
     if view.failures:
         out += ["## What did not finish", ""]
@@ -168,11 +201,12 @@ def csv_text(view: View) -> str:
     writer.writerow(["table", "profile", "source", "dataset", "split", "row", "seed", "metric", "value", "trial"])
     for result in view.results.rows:
         for cell in result.cells:
-            for split, scores in sorted(cell.metrics.get("splits", {}).items()):
-                for metric, value in sorted(scores.items()):
-                    where = (table.name, profile.name, "ours", profile.dataset, split, result.row.name, cell.seed)
-                    if not isinstance(value, dict):  # scores of single classes are in metrics.json
-                        writer.writerow([*where, metric, value, cell.planned.trial.path.name])
+            for prefix, stage in (*((f"{name}:", each) for name, each in cell.earlier.items()), ("", cell)):
+                for split, scores in sorted(stage.metrics.get("splits", {}).items()):
+                    for metric, value in sorted(scores.items()):
+                        where = (table.name, profile.name, "ours", profile.dataset, split, result.row.name, cell.seed)
+                        if not isinstance(value, dict):  # scores of single classes are in metrics.json
+                            writer.writerow([*where, f"{prefix}{metric}", value, stage.planned.trial.path.name])
         for column, cells in sorted(result.row.paper.items()):
             for metric, value in sorted(cells.items()):
                 writer.writerow(
@@ -241,7 +275,7 @@ def latex(view: View) -> str:
         if line.state:
             cells.append(rf"\multicolumn{{{2 * ours}}}{{c}}{{\emph{{{latex_escape(line.state)}}}}}")
         for cell in line.ours if not line.state else ():
-            text = latex_escape(cell.text)
+            text = latex_escape(cell.text if cell.spread is not None else "--")
             cells += [rf"\textbf{{{text}}}" if cell.best else text, signed(cell.change)]
         for published in line.paper:
             text = "--" if published.value is None else f"{published.value:.2f}"
@@ -252,11 +286,16 @@ def latex(view: View) -> str:
     caption = latex_escape(f"{table.title}. Percent; mean ± standard deviation over seeds where there are several. ")
     if view.notice:
         caption += rf"\textbf{{{latex_escape(view.notice)}}} "
-    caption += latex_escape("--: the published value could not be verified.")
+    if view.selection:
+        caption += latex_escape(view.selection + " ")
+    unmeasured = any(cell.spread is None for line in view.lines if not line.state for cell in line.ours)
+    caption += latex_escape(
+        "--: the published value could not be verified" + (", or we measured none." if unmeasured else ".")
+    )
     if any(line.stale for line in view.lines):
         caption += r" \dag: made with code that has changed since."
     verdicts = [
-        rf"\item \textbf{{{judged.verdict}}}: {latex_escape(judged.claim.text)} ({latex_escape(evidence(judged))})"
+        rf"\item \textbf{{{headline(judged)}}}: {latex_escape(judged.claim.text)} ({latex_escape(evidence(judged))})"
         for judged in view.judged
     ]
     caution = [rf"\emph{{{latex_escape(view.caution)}}}"] if view.caution else []

@@ -1,13 +1,19 @@
 """What a report says, once, for all its forms: cells as text and numbers, notes, conventions, provenance."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rislab.ablation.evidence import SUSPECT
+from rislab.ablation.table import Claim
+from rislab.report.evidence import Evidence, is_trained
 from rislab.report.provenance import provenance
 from rislab.report.results import Cell, Results, RowResult, relative
-from rislab.report.statistics import Judged, Spread, judge, spread
+from rislab.report.statistics import Spread, spread
+from rislab.report.verdicts import Judged, judge
+
+NOT_MEASURED = "not measured"
+"""What a finished row shows of a metric of a stage that it has not."""
 
 METRIC_TITLES = {
     "miou_expr": "mIoU (expr)",
@@ -47,17 +53,21 @@ METRIC_MEANING = {
 
 @dataclass(frozen=True)
 class Measured:
-    """One cell of ours: value with spread, change against the baseline row, whether it is the column's best."""
+    """One cell of ours: value with spread, change against the baseline row, whether it is the column's best.
+
+    ratio: the row's standard deviation over the one pooled over rows; None where it has none.
+    """
 
     metric: str
     spread: Spread | None
     change: float | None
     best: bool
+    ratio: float | None
 
     @property
     def text(self) -> str:
         if self.spread is None:
-            return ""
+            return NOT_MEASURED
         sd = "" if self.spread.sd is None else f" ± {self.spread.sd:.2f}"
         return f"{self.spread.mean:.2f}{sd}"
 
@@ -99,6 +109,7 @@ class View:
     results: Results
     lines: tuple[Line, ...]
     judged: tuple[Judged, ...]
+    pooled: tuple[tuple[str, str], ...]
     paper_metrics: tuple[str, ...]
     failures: tuple[dict[str, str], ...]
     provenance: tuple[tuple[str, str], ...]
@@ -118,13 +129,28 @@ class View:
 
     @property
     def caution(self) -> str | None:
-        """Said before the verdicts when no row has been run twice."""
-        tests = [test for judged in self.judged for test in judged.tests]
-        if not tests or any(test.covers_seeds for test in tests):
+        """Said before the claims when a trained row has been run once only."""
+        if not any(judged.verdict == "single seed" for judged in self.judged):
             return None
         return (
-            "One seed: these verdicts say what this run showed. Whether another seed would show it, too, is open; seeds can "
-            "differ by more than these intervals are wide. Run several before believing an order of rows."
+            "One seed is no verdict. The differences say what this run showed, their intervals what other pictures would "
+            "change; seeds can differ by more than that. Run two seeds at least."
+        )
+
+    @property
+    def unjudged(self) -> tuple[Claim, ...]:
+        """Claims that nobody could read in a source."""
+        return tuple(claim for claim in self.results.table.claims if not claim.judged)
+
+    @property
+    def selection(self) -> str | None:
+        """Said with the table when the checkpoints were chosen on the very split that it shows."""
+        split = self.results.profile.split
+        if split not in selected_on(self.results):
+            return None
+        return (
+            f"The checkpoint of every trained row was chosen on {split}, the split that is reported: these numbers are higher "
+            "than those of a split that the choice has not seen."
         )
 
     @property
@@ -168,6 +194,7 @@ class View:
 def view(results: Results) -> View:
     table, split, column = results.table, results.profile.split, results.profile.column
     base = results.row(table.baseline)
+    evidence = Evidence(results)
     means = {
         (r.row.name, m): s.mean
         for r in results.rows
@@ -185,6 +212,7 @@ def view(results: Results) -> View:
                 spread(result.values(split, metric)),
                 _change(means, name, base.row.name if base else "", metric),
                 _is_best(means, name, metric, results),
+                evidence.spread_ratio(result, metric),
             )
             for metric in table.metrics
         )
@@ -214,12 +242,37 @@ def view(results: Results) -> View:
         results,
         tuple(lines),
         tuple(judge(results)),
+        tuple(_pooled(evidence, table.metrics)),
         paper_metrics,
         tuple(_failures(results)),
         tuple(provenance(results)),
         tuple(_trials(results)),
         tuple(_conventions(results)),
     )
+
+
+def selected_on(results: Results) -> list[str]:
+    """Splits on which the checkpoints of the table's trained trials are chosen, from their configs."""
+    cells = [cell for row in results.rows for last in row.cells for cell in (*last.earlier.values(), last)]
+    return sorted({split for cell in cells if is_trained(cell) if (split := _selected_on(cell)) is not None})
+
+
+def _selected_on(cell: Cell) -> str | None:
+    """The split whose score picks a trial's checkpoint: the data's validation split, or its benchmark's."""
+    options = cell.planned.config["data"].get("init_args") or {}
+    scored = options.get("benchmark_data")
+    if isinstance(scored, dict):
+        options = scored.get("init_args") or scored
+    found = options.get("val_split")
+    return None if found is None else str(found)
+
+
+def _pooled(evidence: Evidence, metrics: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(metric, its standard deviation between seeds, pooled over the trained rows)."""
+    for metric in metrics:
+        pool = evidence.pool(((metric, 1),))
+        if pool is not None:
+            yield metric, f"{pool.sd:.2f} ({pool.freedom} degrees of freedom)"
 
 
 def _states(result: RowResult) -> str:
@@ -292,13 +345,19 @@ def _conventions(results: Results) -> list[tuple[str, str]]:
     for key, meaning in METRIC_MEANING.items():
         if any(metric.rpartition(":")[2].startswith(key) for metric in shown):
             rows.append((METRIC_TITLES.get(key, "Pr@X"), meaning))
+    chosen = selected_on(results)
+    if chosen:
+        rows.append(
+            ("checkpoint", f"the best on {', '.join(chosen)} during training; reported on {results.profile.split}")
+        )
     rows.append(("spread", "mean ± sample standard deviation over seeds; n is how many"))
     rows.append(
         (
             "verdicts",
-            "paired bootstrap over images (all expressions of an image together); with several seeds, each draw also gets an "
-            "error of the mean over seeds, from Student's t and the spread between seeds pooled over rows; p is two-sided, "
-            "adjusted by Holm over the table's claims; a claim is decided at p < 0.05",
+            "paired over pictures (jackknife, all expressions of a picture together) and over seeds (the spread pooled over "
+            "trained rows, or the compared rows' own where that is larger); p is two-sided from Student's t, adjusted by Holm "
+            "over all comparisons of the table; a comparison is decided at p < 0.05; intervals hold together (95 %); "
+            f"differences surely below {results.table.margin_of_interest:g} points are negligible (docs/conventions.md)",
         )
     )
     return rows

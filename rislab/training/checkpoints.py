@@ -1,7 +1,6 @@
 """Checkpoints that are whole or absent, and the choice of the one to go on from."""
 
 import errno
-import os
 import pickle
 import shutil
 import warnings
@@ -14,7 +13,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from rislab.errors import DataError, DiskError
-from rislab.files import replacing
+from rislab.files import keep_as, replacing
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 RECIPE = "rislab_model"
@@ -49,9 +48,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
                     f"{path}: the disk is full ({free >> 20} MiB free); the checkpoint before is whole, make room and start again"
                 ) from error
             if path.name == LAST and path.exists():
-                # A second name for the old file first, so that at no moment `last.ckpt` is missing.
-                with replacing(path.with_name(PREVIOUS)) as kept:
-                    os.link(path, kept)
+                keep_as(path, path.with_name(PREVIOUS))  # before it is replaced
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = lambda storage, _: storage, weights_only: bool | None = True

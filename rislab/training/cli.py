@@ -3,13 +3,14 @@
 import logging
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
 from jsonargparse import Namespace
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -17,12 +18,12 @@ from rislab.ablation.trial import TrialDir
 from rislab.data.evaluated import EvaluatedData
 from rislab.errors import ConfigError, nearest
 from rislab.methods.base import TextSegmenter
-from rislab.training import provenance
+from rislab.training import cluster, peers, provenance
 from rislab.training.callbacks import StepSeed, TrialStatus
 from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
 from rislab.training.curves import CurveLogger
 from rislab.training.scorers import scorer
-from rislab.training.stopping import Asked, StopWhenAsked
+from rislab.training.stopping import Asked, EvaluateAlike, StopWhenAsked, take_over_signals
 
 WRITING = ("fit", "validate", "test")
 """Commands that write results or curves into the trial's directory."""
@@ -38,6 +39,7 @@ class TrialOptions:
     predictions: expressions whose masks are kept for the qualitative figure.
     test: score all test splits with the best checkpoint after `fit`.
     train: off, what `start_from` holds is scored as it is.
+    grace_seconds: what a run that was asked to stop has until its next step boundary, and from there until its end.
     """
 
     checkpoint_every_n_steps: int = 500
@@ -46,6 +48,7 @@ class TrialOptions:
     train: bool = True
     start_from: str | None = None
     parts: int = 1
+    grace_seconds: float = 120.0
 
 
 class Parser(LightningArgumentParser):
@@ -149,19 +152,49 @@ class RislabCLI(LightningCLI):
                 scorer(self.datamodule, folder, self.options.predictions, self._export),
                 LastCheckpoint(self.options.checkpoint_every_n_steps),
                 self.best,
+                EvaluateAlike(),
                 StopWhenAsked(self.asked),
             ],
-            plugins=[WholeCheckpointIO(_plain(self._get(self.config, "model"))), *_cluster()],
+            plugins=[WholeCheckpointIO(_plain(self._get(self.config, "model"))), *cluster.environment()],
             **kwargs,
         )
         trainer.loggers = [*trainer.loggers, self.curves]
+        self._join(trainer)
         return trainer
+
+    def _join(self, trainer: L.Trainer) -> None:
+        """Make the run one of its ranks: how it ends is decided together, and written down by the first."""
+        take_over_signals(trainer)
+        self.asked.grace = self.options.grace_seconds
+        if not self.asked.grace >= 0:
+            raise ConfigError(f"trial.grace_seconds is {self.asked.grace}, expected 0 or more")
+        if self.subcommand == "fit" and trainer.is_global_zero:
+            self.asked.trial = self.trial
+        cluster.check(trainer)
+        if trainer.world_size > 1:
+            self.asked.join(peers.joined(self.trial.path, trainer.global_rank))
 
     def fit(self, model: TextSegmenter, datamodule: EvaluatedData, ckpt_path: str | None = None, **_: Any) -> None:
         """Train from the given checkpoint, or from where this directory stands; then score the test splits."""
+        with self._alone():
+            self._fit(model, datamodule, ckpt_path)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the directory, as a launcher does that has started this run, and say in it how the run stands."""
+        if not self.trainer.is_global_zero or self.trial.is_ours():
+            yield
+            return
+        with self.trial.locked():
+            self.trial.update_status(state="running", started=time.time(), error=None, kind=None, traceback=None)
+            yield
+            self.trial.update_status(state="done", stage="test", ended=time.time())
+
+    def _fit(self, model: TextSegmenter, datamodule: EvaluatedData, ckpt_path: str | None) -> None:
         resume = Path(ckpt_path) if ckpt_path not in (None, "last") else resume_point(self.trial.checkpoints)
         began = time.monotonic()
         if self.trainer.is_global_zero:
+            self.trial.clear()
             self.trial.update_status(stage="fit")
             provenance.begin(self.trial.path, self.arguments)
         # What an earlier start logged beyond what it could save is logged again.
@@ -189,11 +222,6 @@ class RislabCLI(LightningCLI):
             parts=self.options.parts,
             steps_per_second=round(self.status.fit_steps / max(self.status.fit_seconds, 1e-9), 3),
         )
-
-
-def _cluster() -> list[SLURMEnvironment]:
-    """Under srun, Lightning takes its ranks from SLURM; requeueing is the launcher's, which knows our checkpoints."""
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
 
 
 def _plain(value: Any) -> Any:
@@ -226,6 +254,7 @@ def quiet() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    quiet()
-    RislabCLI(arguments)
-    return 0
+    """A command typed by hand."""
+    from rislab.training.trial import run_command
+
+    return run_command(arguments)

@@ -179,7 +179,7 @@ class Scorer(L.Callback):
         if trainer.world_size > 1:
             parts: list[list[dict[str, Any]]] = [[] for _ in range(trainer.world_size)]
             torch.distributed.all_gather_object(parts, everything)
-            everything = [answer for part in parts for answer in part]
+            everything = list({answer["sent_id"]: answer for part in parts for answer in part}.values())
         if trainer.is_global_zero:
             everything = sorted(everything, key=lambda answer: int(answer["sent_id"]))
             write_json(self.export, everything)

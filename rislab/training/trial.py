@@ -13,14 +13,17 @@ import torch
 import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from rislab.ablation.attempts import Kind
+from rislab.ablation.attempts import DISK_EXIT_CODE, Kind
 from rislab.ablation.trial import CLOSED, State, TrialDir
 from rislab.errors import DISK_ERRORS, ConfigError, DataError, DiskError, DivergedError, RislabError
+from rislab.training import peers
 from rislab.training.cli import RislabCLI, quiet
-from rislab.training.stopping import Asked, StoppedError
+from rislab.training.peers import Failure, LostRankError, PeerFailedError, kill_descendants
+from rislab.training.stopping import Asked, StoppedError, exit_code
 
 HEARTBEAT_SECONDS = 2.0
 TRACEBACK_CHARACTERS = 4000
+FIT = ("fit", "--trainer.enable_progress_bar=false", "--config")
 
 
 def run_trial(directory: str, threads: int) -> None:
@@ -41,62 +44,142 @@ def run_trial(directory: str, threads: int) -> None:
         _redirect_output(trial.path / "log" / "stdout.txt")
         # Ctrl-C reaches the whole group; the launcher passes on what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        asked.listen()
-        torch.set_num_threads(threads)
-        quiet()
-        parts = trial.attempts.parts
-        trial.attempts.begin(_reached(trial), parts)
-        trial.update_status(
-            state="running", stage="prepare", started=time.time(), error=None, kind=None, traceback=None
-        )
-        stop = threading.Event()
-        threading.Thread(target=_beat, args=(trial, asked, stop), daemon=True).start()
-        arguments = ["fit", "--config", str(trial.config), "--trainer.enable_progress_bar=false"]
-        split = [f"--trial.parts={parts}"] if parts > 1 else []
-        sys.argv += split  # Lightning starts the processes of further GPUs with the arguments of this one
-        try:
-            RislabCLI([*arguments, *split], asked=asked)
-        except BaseException as error:
+        with asked.listening(lambda error: _write_and_release(asked, trial, error, in_attempts=True)):
+            torch.set_num_threads(threads)
+            quiet()
+            parts = trial.attempts.parts
+            trial.attempts.begin(trial.step, parts)
+            trial.update_status(
+                state="running", stage="prepare", started=time.time(), error=None, kind=None, traceback=None
+            )
+            stop = threading.Event()
+            threading.Thread(target=_beat, args=(trial, asked, stop), daemon=True).start()
+            split = [f"--trial.parts={parts}"] if parts > 1 else []
+            sys.argv += split  # Lightning starts the processes of further GPUs with the arguments of this one
+            try:
+                RislabCLI([*FIT, str(trial.config), *split], asked=asked)
+            except BaseException as error:
+                stop.set()
+                cause = _cause(asked, error)
+                asked.claim()
+                _print(cause)
+                _write(asked, trial, cause, in_attempts=True)
+                _leave(asked, cause)
+                if isinstance(cause, StoppedError):
+                    raise cause from None
+                # Of a full disk the exit code tells: nothing of the above may have been written.
+                sys.exit(DISK_EXIT_CODE if _classify(cause)[1] == "disk" else exit_code(cause))
             stop.set()
-            _leave(trial, StoppedError(asked.kind, asked.number) if isinstance(error, SIGTERMException) else error)
-        stop.set()
-        shrink(trial.checkpoints)
-        trial.attempts.end("", _reached(trial))
-        trial.update_status(state="done", stage="test", ended=time.time())
+            asked.claim()
+            peers.left()
+            shrink(trial.checkpoints)
+            trial.attempts.end("", trial.step)
+            trial.update_status(state="done", stage="test", ended=time.time())
 
 
 def run_sister(directory: str, threads: int) -> None:
     """A further rank of the trial in `directory`, where a scheduler has started all ranks; its books are the first one's."""
     trial = TrialDir(Path(directory).absolute())
-    asked = Asked()
-    asked.listen()
     torch.set_num_threads(threads)
+    _run([*FIT, str(trial.config), f"--trial.parts={trial.attempts.parts}"])
+
+
+def run_command(arguments: list[str]) -> int:
+    """`rislab fit|validate|test|predict`, typed by hand or started by Lightning as a further rank of such a run."""
+    _run(arguments)
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    """Run a command; what ends it is told to the other ranks, and by the first one of `fit` written into its directory."""
     quiet()
-    arguments = ["fit", "--config", str(trial.config), "--trainer.enable_progress_bar=false"]
-    try:
-        RislabCLI([*arguments, f"--trial.parts={trial.attempts.parts}"], asked=asked)
-    except SIGTERMException:
-        raise StoppedError(asked.kind, asked.number) from None
+    asked = Asked()
+    is_child = asked.peers is not None
+    with asked.listening(lambda error: _write_and_release(asked, asked.trial, error, in_attempts=False)):
+        try:
+            RislabCLI(arguments, asked=asked)
+        except BaseException as error:
+            cause = _cause(asked, error)
+            asked.claim()
+            told = _write(asked, asked.trial, cause)
+            _leave(asked, cause)
+            if is_child:
+                # Rank 0 has been told. At another code than 0 Lightning would kill it before it could write that down.
+                if not isinstance(cause, (RislabError, StoppedError)):
+                    _print(cause)
+                sys.exit(0 if told else exit_code(cause))
+            if cause is error:
+                raise
+            raise cause from None
+        asked.claim()
+        peers.left()
 
 
-def _leave(trial: TrialDir, error: BaseException) -> None:
-    """Write down what ended the trial, as far as that can be written, and end this process."""
-    traceback.print_exc()
-    sys.stderr.flush()
+def _cause(asked: Asked, error: BaseException) -> BaseException:
+    """What really ended this process: what it was asked, or the failure of another rank."""
+    if isinstance(error, SIGTERMException):
+        return StoppedError(asked.kind, asked.number, is_agreed=True)
+    if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
+        return error.__context__  # Lightning's way of ending
+    if asked.peers is None or isinstance(error, (RislabError, StoppedError)):
+        return error
+    failed = asked.peers.heard_within(peers.HEARING_SECONDS if peers.is_fallout(error) else 0.0)
+    if failed is not None:
+        return PeerFailedError(failed)
+    if peers.is_fallout(error):
+        text = " ".join(str(error).split())
+        return LostRankError(f"another rank is gone without a word: {text}")
+    return error
+
+
+def _write(asked: Asked, trial: TrialDir | None, error: BaseException, in_attempts: bool = False) -> bool:
+    """Tell the other ranks what ends this one, and write it down where that is this rank's to do.
+
+    Returns:
+        Whether all ranks know.
+    """
     state, kind = _classify(error)
+    told = traceback.format_exception(error)
+    tail = None if isinstance(error, (RislabError, StoppedError)) else "".join(told)[-TRACEBACK_CHARACTERS:]
+    is_agreed = isinstance(error, StoppedError) and error.is_agreed
+    known = is_agreed or isinstance(error, PeerFailedError)
+    if asked.peers is not None and not known:
+        failure = Failure(asked.peers.rank, state, kind, _one_line(error), tail, exit_code(error), time.time())
+        known = asked.peers.tell(failure)
+    is_first = asked.peers is None or asked.peers.rank == 0
+    if trial is None or not is_first or not (trial.is_ours() or trial.holder() is None):
+        return known
+    if isinstance(error, PeerFailedError):
+        tail = error.failure.traceback
+    if in_attempts:
+        with suppress(OSError):
+            trial.attempts.end(kind, trial.step)
     with suppress(OSError):
-        trial.attempts.end(kind, _reached(trial))
-    with suppress(OSError):
-        trial.update_status(
-            state=state,
-            kind=kind,
-            ended=time.time(),
-            error=_one_line(error),
-            traceback=None if isinstance(error, RislabError) else traceback.format_exc()[-TRACEBACK_CHARACTERS:],
-        )
-    if isinstance(error, StoppedError):
-        raise error
-    sys.exit(error.exit_code if isinstance(error, RislabError) else 1)
+        trial.update_status(state=state, kind=kind, ended=time.time(), error=_one_line(error), traceback=tail)
+    return known
+
+
+def _write_and_release(asked: Asked, trial: TrialDir | None, error: BaseException, in_attempts: bool) -> None:
+    """The same from another thread, while the main thread, which holds the trial, hangs."""
+    _write(asked, trial, error, in_attempts)
+    print(f"rislab: {_one_line(error)}", file=sys.stderr, flush=True)
+    if trial is not None and trial.is_ours():
+        trial.lock_file.unlink(missing_ok=True)
+
+
+def _leave(asked: Asked, error: BaseException) -> None:
+    """End the ranks that this process has started: those that wait for it in a collective would do so for minutes."""
+    if asked.peers is None or asked.peers.rank > 0:
+        return
+    if not (isinstance(error, StoppedError) and error.is_agreed):
+        kill_descendants()
+    peers.left()
+
+
+def _print(error: BaseException) -> None:
+    with suppress(OSError):  # the log may lie on the full disk, too
+        traceback.print_exception(error)
+        sys.stderr.flush()
 
 
 def prepare(config: str, threads: int) -> None:
@@ -130,6 +213,7 @@ def _beat(trial: TrialDir, asked: Asked, stop: threading.Event) -> None:
         if not trial.is_ours():
             # Somebody took us for dead, because our file system was gone for a minute, and has the trial now.
             print("the trial's lock names another process: ending", file=sys.stderr, flush=True)
+            kill_descendants()
             os._exit(1)
         with suppress(OSError):
             trial.update_status()
@@ -138,16 +222,15 @@ def _beat(trial: TrialDir, asked: Asked, stop: threading.Event) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _reached(trial: TrialDir) -> int:
-    """Steps done, as far as they were written down."""
-    return int(trial.status().get("step") or 0)
-
-
 def _classify(error: BaseException) -> tuple[State, Kind]:
     """(state, kind) of an exception; kinds as in docs/architecture.md."""
     match error:
         case StoppedError():
             return "interrupted", error.kind
+        case PeerFailedError():
+            return error.failure.state, error.failure.kind
+        case LostRankError():
+            return "interrupted", "lost"
         case DivergedError():
             return "diverged", "nan"
         case SystemExit() | KeyboardInterrupt():
@@ -169,6 +252,8 @@ def _classify(error: BaseException) -> tuple[State, Kind]:
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, StoppedError):
-        return "asked to stop"
+        return error.reason
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted by the keyboard"
     text = " ".join(str(error).split())
     return text if isinstance(error, RislabError) else f"{type(error).__name__}: {text}"

@@ -1,4 +1,3 @@
-import multiprocessing
 import os
 import pickle
 import time
@@ -18,6 +17,7 @@ from rislab.data.referring import ReferringData
 from rislab.data.toy.world import ToyWorld
 from rislab.errors import ConfigError, DataError
 from tests.data.small import Recorder, SmallSet, square, trainer
+from tests.forks import forking
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*",
@@ -251,8 +251,7 @@ def _one_of_two(rank: int, port: int, root: Path, folder: Path) -> None:
 def test_two_processes_share_the_work_without_padding(small: SmallSet, tmp_path: Path, free_port: int) -> None:
     root, folder = small.write(tmp_path / "data"), tmp_path / "seen"
     folder.mkdir()
-    spawn = multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=_one_of_two, args=(rank, free_port, root, folder)) for rank in range(2)]
+    processes = [forking().Process(target=_one_of_two, args=(rank, free_port, root, folder)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -73,10 +73,21 @@ def test_sentences_are_drawn_uniformly_and_anew_each_epoch() -> None:
 
 def test_too_little_for_the_devices_is_said() -> None:
     refs = references([1, 1, 1])
-    with pytest.raises(DataError, match="3 evaluation images for 4 processes: use fewer devices"):
-        evaluation_plan(refs, 8, 0, 4)
+    with pytest.raises(DataError, match="no images to evaluate on"):
+        evaluation_plan([], 8, 0, 1)
     with pytest.raises(DataError, match=r"3 training rows do not fill one batch of 2 on each of 2 .* data.batch_size"):
         training_plan(refs, 2, 1, 0, 0, 0, 2)
+
+
+def test_a_process_without_an_image_gets_the_first_one_again() -> None:
+    refs = references([1, 2])
+    plans = [evaluation_plan(refs, 1, rank, 4) for rank in range(4)]
+    assert [[row.image_id for batch in plan for row in batch] for plan in plans] == [
+        [refs[0].image_id],
+        [refs[-1].image_id],
+        [refs[0].image_id],
+        [refs[0].image_id],
+    ]
 
 
 @given(st.integers(2, 30), st.integers(0, 5))

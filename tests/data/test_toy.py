@@ -13,12 +13,13 @@ import pytest
 from rislab.cli.main import parser
 from rislab.data import masks
 from rislab.data.refer import Refer
-from rislab.data.toy import captions
+from rislab.data.toy import captions, kinds
 from rislab.data.toy import world as toy_world
 from rislab.data.toy.language import KINDS, sentences
 from rislab.data.toy.scene import COLOURS, PATTERNS, SHAPES, SIZES, Thing, scene
 from rislab.data.toy.world import SETS, ToyWorld
 from rislab.data.toy.writers import GRefCOCO, RefZOM, Writer
+from rislab.data.vocabulary import class_names
 from rislab.errors import DataError
 
 SIZE = 96
@@ -229,3 +230,28 @@ def test_caption_pairs_are_repeatable() -> None:
     assert texts == same
     assert images.shape == (30, 64, 64, 3)
     assert len(set(texts)) > 20
+
+
+def test_captions_of_kinds_are_true_and_repeatable() -> None:
+    for whole in (True, False):
+        images, texts = captions.kinds_pairs(60, 64, 5, whole)
+        again, same = captions.kinds_pairs(60, 64, 5, whole)
+        assert np.array_equal(images, again)
+        assert texts == same
+        assert len(set(texts)) > 20
+        relations = sum(any(f" {word} " in text for word in ("of", "above", "below")) for text in texts)
+        assert (relations > 20) == whole, "a phrase for one thing says nothing of the others"
+    assert not np.array_equal(images, captions.kinds_pairs(60, 64, 6, whole)[0])
+
+
+def test_kinds_have_names_and_room() -> None:
+    names = class_names("toy", "mmseg")
+    scenes = [kinds.kinds_scene(np.random.default_rng([1, n]), SIZE) for n in range(60)]
+    things = [thing for drawn in scenes for thing in drawn.things]
+    assert len(names) == len(kinds.KINDS) + 1, "the last one never occurs"
+    for thing in things:
+        assert set(names[kinds.kind_of(thing) - 1].split()) == {thing.pattern, thing.colour, "shape"}
+    assert {kinds.kind_of(thing) for thing in things} == set(range(1, len(names)))
+    share = np.mean([np.any(drawn.masks, axis=0).mean() for drawn in scenes])
+    assert 0.2 < share < 0.45, "it stays a segmentation problem: most of a picture is ground"
+    assert min(len(drawn.things) for drawn in scenes) == 2

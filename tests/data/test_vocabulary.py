@@ -177,11 +177,25 @@ def test_toy_world_is_a_voc_tree(tmp_path: Path) -> None:
     assert {path: data for path, data in before.items() if path.suffix} == after, "same recipe, same bytes"
     with pytest.raises(DataError, match="choose another folder"):
         ToyVocabulary(scenes=6, pairs=3, size=64).write(tmp_path / "toy")
-    data = SemanticData(str(tmp_path / "toy"), "toy_voc", SemanticProtocol.toy)
+    root = str(tmp_path / "toy")
+    data = SemanticData(root, "toy_voc", SemanticProtocol.toy, test_splits=["test", "val"])
+    assert [len(loader) for loader in data.test_dataloader()] == [3, 1]
+    assert len(data.val_dataloader()) == 1
+    listed = [item.name for split in ("train", "val", "test") for item in data.items(split)]
+    assert sorted(set(listed)) == sorted(listed), "a picture is in one split"
     (batch,) = list(data.test_dataloader()[0])[:1]
     assert batch.has_background
     assert len(data.classes) == 18
     assert {0, 255} < set(np.unique(batch.labels[0]).tolist())
+
+
+@pytest.mark.parametrize("table", ["tcl", "tcl-choices"])
+def test_selection_has_not_seen_the_reported_split(table: str) -> None:
+    profile = yaml.safe_load((ROOT / "ablations" / f"{table}.yaml").read_text())["profiles"]["toy"]
+    config = yaml.safe_load((ROOT / profile["config"][0]).read_text())
+    scored = config["data"]["init_args"]["benchmark_data"]["init_args"]
+    assert scored["test_splits"] == [profile["split"]]
+    assert profile["split"] != scored.get("val_split", "val")
 
 
 @pytest.mark.parametrize("method", ["clip", "maskclip", "tcl"])
@@ -196,9 +210,9 @@ def test_methods_are_scored_on_it_as_typed(method: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert (found["benchmark"], found["protocol"], found["names"]) == ("toy world, toy VOC (18)", "toy", "mmseg")
-    assert found["splits"]["val"]["images"] == 4
+    assert {split: one["images"] for split, one in found["splits"].items()} == {"test": 3}
     kept = json.loads((tmp_path / "predictions" / "label_maps.json").read_text())
-    assert sorted(one["image_id"] for one in kept) == [0, 1, 2, 3]
+    assert sorted(one["image_id"] for one in kept) == [0, 1, 2]
     assert all(
         (tmp_path / "predictions" / one[what]).is_file() for one in kept for what in ("image", "target", "prediction")
     )
@@ -208,4 +222,4 @@ def test_methods_are_scored_on_it_as_typed(method: str, tmp_path: Path) -> None:
         top, bottom = union.get(c, (0, 0))
         union[c] = (top + i, bottom + p + t - i)
     miou = 100 * np.mean([top / bottom for top, bottom in union.values() if bottom])
-    assert miou == pytest.approx(found["splits"]["val"]["miou_class"])
+    assert miou == pytest.approx(found["splits"]["test"]["miou_class"])

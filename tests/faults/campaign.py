@@ -45,7 +45,50 @@ class Launcher:
         """As the user does, by Ctrl-C once; the trials write their checkpoints."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(90)
+            self.process.wait(180)
+
+
+STEP_SECONDS = 0.4
+"""Every step of a disturbed trial waits so long first: trials last long enough to be disturbed on any machine, at little cost."""
+
+QUICK = f"""
+import importlib.abc, importlib.util, os, sys, time
+from rislab.ablation import trial
+from rislab.launch import local, supervising
+trial.LOST_AFTER_SECONDS = 12.0
+supervising.ASK_EVERY_SECONDS = 2.0
+local.DISK_PAUSES = (0.5, 1.0, 2.0, 4.0)
+if os.environ.get("NO_HARD_LINKS"):
+    def link(*_, **__):
+        raise PermissionError(1, "Operation not permitted")
+    os.link = link
+if os.environ.get("CLOCK_AHEAD"):
+    right = time.time
+    time.time = lambda: right() + float(os.environ["CLOCK_AHEAD"])
+
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != "rislab.training.callbacks":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+        def run(module):
+            execute(module)
+            begin = module.StepSeed.on_train_batch_start
+            def slowly(*given, **named):
+                time.sleep({STEP_SECONDS})
+                return begin(*given, **named)
+            module.StepSeed.on_train_batch_start = slowly
+        spec.loader.exec_module = run
+        return spec
+
+sys.meta_path.insert(0, Slow())
+"""
+"""sitecustomize of everything that is disturbed: times that are minutes in life are seconds, and trials take their time.
+
+NO_HARD_LINKS: the file system has none. CLOCK_AHEAD: seconds that the clock is ahead; times of files are the file system's.
+"""
 
 
 @dataclass
@@ -56,60 +99,75 @@ class Campaign:
     seeds: int
     folder: Path
     runs: Path
-    cluster: Cluster
+    cluster: Cluster | None = None
     tally: list[str] = field(default_factory=list)
     finished: dict[Path, int] = field(default_factory=dict)
     """When a result was written, by trial, as seen first."""
+    launcher: Launcher | None = None
+    """The one that is at work; it goes on from fault to fault, as long as it lives."""
+
+    def __post_init__(self) -> None:
+        (self.folder / "quick").mkdir()
+        (self.folder / "quick" / "sitecustomize.py").write_text(QUICK)
 
     def command(self, *options: str, runs: Path | None = None) -> list[str]:
         where = ["--runs", str(runs or self.runs), "--seeds", str(self.seeds), "--threads", "1"]
         return [sys.executable, "-m", "rislab.cli.main", "ablate", "run", str(self.table), *where, *options]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        paths = os.pathsep.join((str(self.folder / "quick"), str(ROOT)))
+        return {**os.environ, "PYTHONPATH": paths, **(self.cluster.environment if self.cluster else {})}
+
     def start(self, *options: str, prefix: Sequence[str] = (), **environment: str) -> Launcher:
-        given = {**os.environ, "PYTHONPATH": str(ROOT), **self.cluster.environment, **environment}
-        with (self.folder / "launchers.log").open("ab") as log:
+        with self.log.open("ab") as log:
             process = subprocess.Popen(
-                # Whatever runs in the background of a script is deaf to Ctrl-C otherwise.
+                # Whatever runs in the background of a script ignores Ctrl-C otherwise.
                 ["env", "--default-signal=INT", *prefix, *self.command(*options)],
                 cwd=ROOT,
-                env=given,
+                env=self.environment | environment,
                 start_new_session=True,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
         return Launcher(process)
 
+    @property
+    def log(self) -> Path:
+        return self.folder / "launchers.log"
+
+    def _at_work(self, *options: str, **environment: str) -> Launcher:
+        """The launcher that is there, or a new one; with an environment of its own, a new one in any case."""
+        if self.launcher is not None and environment:
+            self.stop()
+        if self.launcher is None or self.launcher.process.poll() is not None:
+            self.launcher = self.start(*options, **environment)
+        return self.launcher
+
     @contextmanager
-    def locally(self) -> Iterator[tuple[Launcher, TrialDir]]:
-        """A local pool at work, and one of its trials in the middle of training. At the end it is stopped, if it still runs."""
-        launcher = self.start("--jobs", "2")
-        try:
-            yield launcher, self.training()
-        finally:
-            launcher.end()
-            self.check()
+    def locally(self, **environment: str) -> Iterator[tuple[Launcher, TrialDir]]:
+        """A local pool at work, and one of its trials in the middle of training."""
+        launcher = self._at_work("--jobs", "2", **environment)
+        yield launcher, self.training(lambda trial: pool_of(trial) == launcher.process.pid)
+        self.check()
 
     @contextmanager
     def on_slurm(self) -> Iterator[tuple[Launcher, TrialDir]]:
-        """A launcher watching over the jobs of one seed, and a trial of it. At the end the jobs go on.
+        """A launcher watching over the table's jobs, and a trial in one of them, in the middle of training."""
+        launcher = self._at_work("--launcher", "slurm")
+        yield launcher, self.training(lambda trial: bool(self.job(trial)))
+        self.check()
 
-        One seed has as many trials as there are nodes: what loses its job need not queue behind the rest of the table.
-        """
-        seed = self.seed_to_come()
-        launcher = self.start("--launcher", "slurm", "--seeds", f"{seed},")
-        try:
-            yield launcher, self.training(lambda trial: f"--s{seed}--" in trial.path.name and bool(self.job(trial)))
-        finally:
-            launcher.end()
-            self.check()
+    def stop(self) -> None:
+        """End the launcher that is at work, if there is one."""
+        if self.launcher is not None:
+            self.launcher.end()
+            self.launcher = None
 
-    def seed_to_come(self) -> int:
-        """The first one none of whose trials is half done."""
-        for seed in range(self.seeds):
-            trials = [trial for trial in self.trials() if f"--s{seed}--" in trial.path.name]
-            if not any(trial.state() == "done" or _progress(trial) > 0.5 for trial in trials):
-                return seed
-        raise AssertionError("the table is too short for so many faults")
+    @property
+    def slurm(self) -> Cluster:
+        assert self.cluster is not None
+        return self.cluster
 
     def trials(self) -> list[TrialDir]:
         return [TrialDir(path) for path in sorted(self.runs.glob("*/*--s*--*"))]
@@ -122,8 +180,15 @@ class Campaign:
             found[:] = [trial for trial in self.trials() if _advances(trial) and where(trial)]
             return bool(found)
 
-        wait_until(look)
+        wait_until(lambda: look() or not self.is_open, 240)
+        assert found, "the table is too short for so many faults"
         return found[0]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is still something to disturb."""
+        trials = self.trials()
+        return len(trials) < 2 * self.seeds or any(trial.state() != "done" for trial in trials)
 
     def check(self) -> None:
         """Whatever has a result keeps it as it is."""
@@ -132,26 +197,21 @@ class Campaign:
                 now = trial.metrics_file.stat().st_mtime_ns
                 assert self.finished.setdefault(trial.path, now) == now, f"{trial.path} was trained twice"
 
-    def settled_free(self) -> None:
-        """No trial has a process any more, except on the cluster."""
-        wait_until(lambda: not any(_process(trial) for trial in self.trials()))
-
     def job(self, trial: TrialDir) -> str:
         """The SLURM job that runs the trial; "" when none does."""
         return str((trial.holder() or {}).get("job") or "").rpartition(".")[0]
 
     def node(self, job: str) -> str:
         """Number of the node that a job runs on."""
-        return (
-            self.cluster.command("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%N").strip().lstrip("n")
-        )
+        return self.slurm.command("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%N").strip().lstrip("n")
 
     def cancel_jobs(self) -> None:
-        self.cluster.command("scancel", "--user", "root")
-        wait_until(lambda: not self.cluster.command("squeue", "--noheader").strip())
+        self.slurm.command("scancel", "--user", "root")
+        wait_until(lambda: not self.slurm.command("squeue", "--noheader").strip())
 
     def completes(self) -> None:
         """The same command as ever brings the table to its end."""
+        self.stop()
         done = subprocess.run(
             self.command("--jobs", "2"), cwd=ROOT, capture_output=True, text=True, check=False, timeout=1200
         )
@@ -166,13 +226,17 @@ def pid(trial: TrialDir) -> int:
 
 
 def parent(number: int) -> int:
-    stat = Path(f"/proc/{number}/stat").read_text()
+    """Of a process; 0 when there is none."""
+    try:
+        stat = Path(f"/proc/{number}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
     return int(stat.rpartition(")")[2].split()[1])
 
 
 def pool_of(trial: TrialDir) -> int:
-    """The process of the pool that runs the trial: its parent is the fork server, whose parent is the pool."""
-    return parent(parent(pid(trial)))
+    """The process of the pool that runs the trial: its parent is the fork server, whose parent is the pool. 0 when none does."""
+    return parent(parent(_process(trial) or 0))
 
 
 def died(number: int, seconds: float = 60.0) -> None:
@@ -185,7 +249,7 @@ def starts(trial: TrialDir) -> int:
 
 def goes_on(trial: TrialDir, before: int) -> None:
     """Another start than the `before` that there were has got further, or to the end."""
-    wait_until(lambda: starts(trial) > before and (_advances(trial) or trial.state() == "done"), 180)
+    wait_until(lambda: starts(trial) > before and (_advances(trial) or trial.state() == "done"), 240)
 
 
 def handed_in_again(trial: TrialDir, job: str) -> None:
@@ -229,15 +293,6 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def clock_apart(folder: Path, seconds: int) -> dict[str, str]:
-    """Environment of a command whose clock is that far ahead; times of files are still the file system's."""
-    folder.mkdir(exist_ok=True)
-    (folder / "sitecustomize.py").write_text(
-        f"import time\nright = time.time\ntime.time = lambda: right() + {seconds}\n"
-    )
-    return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-
-
 def cut(path: Path) -> None:
     """Half of the file is gone, as after a power cut on a file system that promised more than it kept."""
     with path.open("rb+") as file:
@@ -255,11 +310,6 @@ def _process(trial: TrialDir) -> int | None:
     except (OSError, json.JSONDecodeError):
         return None
     return int(holder["pid"]) if is_alive(int(holder["pid"])) else None
-
-
-def _progress(trial: TrialDir) -> float:
-    status = trial.status()
-    return float(status.get("step") or 0) / float(status.get("max_steps") or 1)
 
 
 def _advances(trial: TrialDir) -> bool:

@@ -111,3 +111,32 @@ def unlucky(directory: str, threads: int) -> None:
         trial.attempts.end("", start)
         write_json(trial.metrics_file, {"parts": parts, "starts": start + 1})
         trial.update_status(state="done")
+
+
+def environment(argument: str, threads: int) -> None:
+    """Writes down its environment."""
+    write_json(Path(argument), dict(os.environ))
+
+
+def out_of_room(directory: str, threads: int) -> None:
+    """Meets a full disk in the middle, and can still write down that it ended."""
+    trial = TrialDir(Path(directory))
+    with trial.locked():
+        trial.attempts.begin(trial.step, 1)
+        trial.update_status(state="running")
+        with Path("/dev/full").open("w") as file:
+            file.write("x")
+
+
+def writer(directory: str, threads: int) -> None:
+    """Writes a line for every start where a link leads, beside the disk; then needs room on it, as `run_trial` does."""
+    trial = TrialDir(Path(directory))
+    log = trial.path.parents[1] / "starts.log"
+    if log.is_symlink():
+        with log.open("a") as file:
+            file.write(f"{trial.path.name} {time.monotonic()}\n")
+    with trial.locked():
+        trial.attempts.begin(trial.step, 1)
+        write_json(trial.metrics_file, {"splits": {}})
+        trial.attempts.end("", 0)
+        trial.update_status(state="done")

@@ -88,3 +88,47 @@ def test_plan_shows_the_batch_script_and_its_cost(tmp_path: Path) -> None:
     done = rislab("ablate", "plan", str(table), "--runs", str(tmp_path / "runs"))
     assert done.returncode == 2
     assert "partitoin is no option of Cluster (did you mean 'partition'?)" in done.stderr
+
+
+EVIL = "gpu\ntouch elsewhere #"
+
+
+@pytest.mark.parametrize("control", ["\n", "\r", "\x1b", "\x00", "\x85", "\u2028"])
+@pytest.mark.parametrize("name", ["partition", "account", "qos", "constraint", "mem"])
+def test_control_characters_are_refused_wherever_they_come_from(name: str, control: str) -> None:
+    for block, given in (({name: f"a{control}b"}, {}), ({}, {name: f"a{control}b"})):
+        with pytest.raises(ConfigError, match=rf"cluster\.{name} is .*control characters"):
+            cluster(block, given)
+
+
+@pytest.mark.parametrize(
+    "sbatch", [{"comment": EVIL}, {"a\nb": 1}, {"nice 1": 2}, {"": 1}, {"-x": 1}, {"gres": ["a"]}, {"x": {"y": 1}}]
+)
+def test_options_for_sbatch_have_names_and_one_value(sbatch: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=r"cluster\.sbatch"):
+        cluster({"sbatch": sbatch}, {})
+
+
+def test_nothing_but_setup_becomes_a_line_of_the_script(tmp_path: Path) -> None:
+    """The last look is where the script is written, whatever came before it."""
+    with pytest.raises(ConfigError, match="job_name"):
+        script(tmp_path, EVIL, Cluster(), Shape(1, 0), 1)
+    with pytest.raises(ConfigError, match="folder"):
+        script(tmp_path / EVIL, "a", Cluster(), Shape(1, 0), 1)
+    with pytest.raises(ConfigError, match="partition"):
+        script(tmp_path, "a", Cluster(partition=EVIL), Shape(1, 0), 1)
+    made = cluster({"setup": ["module load cuda\nexport A=1\n"], "partition": "a b; touch c"}, {})
+    lines = script(tmp_path, "a", made, Shape(1, 0), 1).splitlines()
+    assert {"module load cuda", "export A=1", "#SBATCH --partition='a b; touch c'"} <= set(lines)
+    with pytest.raises(ConfigError, match=r"cluster\.setup"):
+        cluster({"setup": ["a\x1bb"]}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("signal_seconds", -1), ("signal_seconds", 70000), ("gpus_per_trial", -1), ("at_once", 10**9)]
+)
+def test_counts_of_the_cluster_have_bounds(name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=rf"cluster\.{name} is {value}, expected "):
+        cluster({name: value}, {})
+    with pytest.raises(ConfigError, match="time"):
+        minutes("9" * 5000)

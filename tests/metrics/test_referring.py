@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.queues import SimpleQueue
 from random import Random
 
 import numpy as np
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rislab.metrics.gathering import ReferringScores
 from rislab.metrics.protocols import NATIVE, PRECISION_AT, Protocol
 from rislab.metrics.referring import COLUMNS, averages, pixel_counts
+from tests.forks import forking
 
 Mask = NDArray[np.bool_]
 Sample = tuple[Mask, Mask, bool]
@@ -232,9 +233,7 @@ def rows(count: int) -> list[tuple[int, ...]]:
     return table
 
 
-def collect(
-    rank: int, world: int, port: int, results: "mp.SimpleQueue[tuple[int, dict[str, dict[str, float]]]]"
-) -> None:
+def collect(rank: int, world: int, port: int, results: "SimpleQueue[tuple[int, dict[str, dict[str, float]]]]") -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     found = {}
     for name, protocol in Protocol.__members__.items():
@@ -248,9 +247,8 @@ def collect(
 
 
 def test_two_processes_give_the_same_digits(free_port: int) -> None:
-    context = mp.get_context("spawn")
-    results = context.SimpleQueue()
-    processes = [context.Process(target=collect, args=(rank, 2, free_port, results)) for rank in range(2)]
+    results = forking().SimpleQueue()
+    processes = [forking().Process(target=collect, args=(rank, 2, free_port, results)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:

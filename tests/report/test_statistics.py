@@ -1,19 +1,38 @@
-"""The statistics of a report, against brute force and against what they promise."""
+"""The arithmetic of a comparison, against scipy, statsmodels and brute force."""
+
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.multitest import multipletests
 
 from rislab.metrics.protocols import Protocol
 from rislab.report.results import PerClass, PerExpression
-from rislab.report.statistics import Bootstrap, SeedSpread, Sums, holm, pooled, seeds_needed
+from rislab.report.statistics import (
+    NOTHING,
+    RowSpread,
+    SeedSpread,
+    Sums,
+    Variance,
+    _most,
+    critical,
+    holm,
+    image_variance,
+    pooled,
+    seed_variance,
+    two_sided,
+)
 
 
-def table_of(rng: np.random.Generator, images: int) -> PerExpression:
-    image = np.sort(rng.integers(0, images, images * 3))
+def table_of(rng: np.random.Generator, images: int, per_image: int = 3) -> PerExpression:
+    image = np.arange(images).repeat(rng.integers(1, 2 * per_image, images) if per_image > 1 else 1)
     union = rng.integers(50, 500, len(image))
-    intersection = (union * rng.random(len(image))).astype(np.int64)
+    easy = rng.random(images)[image]
+    intersection = (union * (0.7 * easy + 0.3 * rng.random(len(image)))).astype(np.int64)
     ids = np.arange(len(image))
     counts = {"intersection": intersection, "union": union, "target": union, "prediction": union, "no_target": 0 * ids}
     return PerExpression({"sent_id": ids, "ref_id": ids, "image_id": image, **counts}, Protocol.cris.convention)
@@ -23,71 +42,79 @@ def column(scores: PerExpression, name: str) -> np.ndarray:
     return scores.table["intersection"] / scores.table["union"] if name == "iou" else scores.table[name]
 
 
-def test_sums_give_the_metrics_of_the_definition() -> None:
-    table = table_of(np.random.default_rng(0), 12)
-    for metric, wanted in (
-        ("miou_expr", column(table, "iou").mean()),
-        ("oiou", column(table, "intersection").sum() / column(table, "union").sum()),
-        ("pr@70", (column(table, "iou") > 0.7).mean()),
-    ):
-        assert Sums(*table.parts(metric)).percent == pytest.approx(100 * wanted)
-
-
-@pytest.mark.parametrize("metric", ["miou_expr", "oiou", "pr@50"])
-def test_bootstrap_is_that_of_images_drawn_one_by_one(metric: str) -> None:
-    """The matrix form against a loop that draws images and gathers their expressions."""
-    table = table_of(np.random.default_rng(1), 25)
-    groups = [np.flatnonzero(table.table["image_id"] == i) for i in np.unique(table.table["image_id"])]
-    fast = Bootstrap(len(groups)).percent([Sums(*table.parts(metric))])
-    rng = np.random.default_rng(5)
-    slow = []
-    for _ in range(2000):
-        at = np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))])
-        value = {
+def value_of(table: PerExpression, metric: str, at: np.ndarray) -> float:
+    """A metric of some expressions, by its definition."""
+    return (
+        100
+        * {
             "miou_expr": column(table, "iou")[at].mean(),
             "oiou": column(table, "intersection")[at].sum() / column(table, "union")[at].sum(),
             "pr@50": (column(table, "iou")[at] > 0.5).mean(),
         }[metric]
-        slow.append(100 * value)
-    assert np.mean(fast) == pytest.approx(np.mean(slow), abs=0.4)
-    assert np.std(fast) == pytest.approx(np.std(slow), rel=0.1)
+    )
 
 
-def test_intervals_over_images_cover_the_truth_about_as_often_as_they_say() -> None:
+@pytest.mark.parametrize("metric", ["miou_expr", "oiou", "pr@50"])
+def test_sums_give_the_metric_with_and_without_each_picture(metric: str) -> None:
+    table = table_of(np.random.default_rng(1), 25)
+    image, sums = table.table["image_id"], Sums(*table.parts(metric))
+    assert sums.percent == pytest.approx(value_of(table, metric, np.arange(len(image))), abs=1e-4)
+    slow = [value_of(table, metric, np.flatnonzero(image != i)) for i in range(25)]
+    assert sums.without_each() == pytest.approx(slow, abs=1e-4)
+
+
+def test_the_error_from_pictures_is_that_of_the_paired_t_test_for_one_expression_a_picture() -> None:
     rng = np.random.default_rng(2)
-    boot = Bootstrap(80, 400)
-    covered = 0
-    for _ in range(300):
-        drawn = boot.percent([Sums(rng.normal(1.0, 6.0, (80, 1)) / 100, np.ones((80, 1)))])
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        covered += low <= 1.0 <= high
-    assert 0.91 <= covered / 300 <= 0.98
+    one, other = table_of(rng, 40, per_image=1), table_of(rng, 40, per_image=1)
+    sums = [Sums(*table.parts("miou_expr")) for table in (one, other)]
+    error = image_variance(sums[0].without_each() - sums[1].without_each())
+    difference = sums[0].percent - sums[1].percent
+    reference = stats.ttest_rel(*(column(table, "iou") for table in (one, other)))
+    assert error.freedom == 39
+    assert two_sided(difference / math.sqrt(error.value), error.freedom) == pytest.approx(reference.pvalue, rel=1e-4)
 
 
-def test_three_seeds_promise_what_they_keep() -> None:
-    """Rows that do not differ, three seeds each: 95 % intervals find a difference in about 1 of 20 tables, not in 4."""
-    rng = np.random.default_rng(3)
-    boot = Bootstrap(60, 400)
-    wrong = drawn_from_themselves = 0
-    for _ in range(400):
-        images = rng.normal(0, 8, 60)  # what one row finds easier, and the other does not
-        values = rng.normal(0, 2, (5, 3))  # the seeds of five rows
-        pairs = values[0] - values[1]
-        drawn = boot.percent(
-            [Sums((images + p + rng.normal(0, 5, 60))[:, None] / 100, np.ones((60, 1))) for p in pairs]
-        )
-        spread = pooled(values)
-        assert spread is not None
-        assert spread.freedom == 10
-        whole = drawn + spread.sd * np.sqrt(2 / 3) * boot.seed_errors(spread.freedom)
-        naive = drawn - pairs.mean() + rng.choice(pairs, (400, 3)).mean(axis=1)
-        for kind, draws in (("whole", whole), ("naive", naive)):
-            low, high = np.quantile(draws, [0.025, 0.975])
-            if not low <= 0 <= high:
-                wrong += kind == "whole"
-                drawn_from_themselves += kind == "naive"
-    assert 0.02 <= wrong / 400 <= 0.08
-    assert drawn_from_themselves / 400 > 0.1, "what the pooled spread is for"
+def test_the_error_from_pictures_is_that_of_clusters() -> None:
+    """Of a mean over expressions, pictures having one to five: statsmodels' cluster-robust standard error."""
+    table = table_of(np.random.default_rng(3), 200)
+    iou = 100 * column(table, "iou")
+    fitted = OLS(iou, np.ones(len(iou))).fit(cov_type="cluster", cov_kwds={"groups": table.table["image_id"]})
+    error = image_variance(Sums(*table.parts("miou_expr")).without_each())
+    assert math.sqrt(error.value) == pytest.approx(float(fitted.bse[0]), rel=0.02)
+
+
+@pytest.mark.parametrize("metric", ["miou_expr", "oiou", "pr@50"])
+def test_the_error_from_pictures_is_that_of_drawing_them_again(metric: str) -> None:
+    table = table_of(np.random.default_rng(4), 120)
+    top, bottom = (part[:, 0] for part in table.parts(metric))
+    again = stats.bootstrap(
+        (top, bottom),
+        lambda t, b, axis: 100 * t.sum(axis) / b.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=4000,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    error = image_variance(Sums(*table.parts(metric)).without_each())
+    assert math.sqrt(error.value) == pytest.approx(again.standard_error, rel=0.06)
+
+
+def test_classes_are_averaged_without_each_picture() -> None:
+    """Mean IoU over classes against a loop; a class that only the picture left out has is left out, too."""
+    rng = np.random.default_rng(7)
+    rows = [(i, c, *rng.integers(1, 9, 3)) for i in range(20) for c in range(4) if rng.random() < 0.6 or c == 0]
+    rows += [(19, 4, 3, 1, 1)]
+    image, c, hits, more, missed = np.array(rows).T
+    counts = {"image_id": image, "class": c, "intersection": hits, "prediction": hits + more, "target": hits + missed}
+    sums = Sums(*PerClass(counts).parts("miou_class"))
+
+    def mean(at: np.ndarray) -> float:
+        each = [at & (c == k) for k in range(5)]
+        return 100 * float(np.mean([hits[e].sum() / (hits + more + missed)[e].sum() for e in each if e.any()]))
+
+    assert sums.percent == pytest.approx(mean(np.full(len(c), True)))
+    assert sums.without_each() == pytest.approx([mean(image != i) for i in range(20)])
 
 
 def test_pooled_spread() -> None:
@@ -95,45 +122,81 @@ def test_pooled_spread() -> None:
     assert pooled([[1.0], [2.0], []]) is None
 
 
-def test_seeds_needed() -> None:
-    assert seeds_needed(2.0, seed_variance=4.0, image_variance=0.0, family=1) == 4  # (1.96 * 2 / 2) ** 2
-    more = seeds_needed(2.0, 4.0, 0.5, family=6)
-    assert more is not None
-    assert more > 4, "images and other claims cost seeds"
-    assert seeds_needed(2.0, 4.0, 2.0, family=1) is None, "images alone leave it open"
-    assert seeds_needed(0.01, 4.0, 0.0, family=1) is None, "more seeds than anybody runs"
-    assert seeds_needed(0.0, 4.0, 0.0, family=1) is None
+def test_sums_of_variances_have_satterthwaites_freedom() -> None:
+    total = Variance(2.0, 4) + Variance(1.0, 10)
+    assert (total.value, total.freedom) == (3.0, pytest.approx(9 / (4 / 4 + 1 / 10)))
+    assert Variance(2.0, 4) + NOTHING == Variance(2.0, 4)
 
 
-@given(st.lists(st.floats(0, 1), max_size=12))
-def test_holm_keeps_the_order_and_lies_between_nothing_and_bonferroni(p: list[float]) -> None:
-    adjusted = holm(p)
-    assert all(a >= b for a, b in zip(adjusted, p, strict=True))
-    assert all(a <= min(1.0, len(p) * b) + 1e-12 or a <= max(adjusted) for a, b in zip(adjusted, p, strict=True))
-    order = sorted(range(len(p)), key=lambda i: p[i])
-    assert [adjusted[i] for i in order] == sorted(adjusted)
+UNIT = SeedSpread(1.0, 14)
+
+
+def row(variance: float, seeds: int, rest: SeedSpread | None = UNIT) -> RowSpread:
+    return RowSpread(variance, seeds, SeedSpread(1.1, 18), rest)
+
+
+def test_rows_that_spread_as_the_others_are_compared_with_the_pooled_spread() -> None:
+    found = seed_variance([row(1.05, 3), row(0.9, 3)])
+    assert (found.value, found.freedom) == (pytest.approx(1.1**2 * 2 / 3), 18)
+
+
+def test_rows_that_spread_more_are_compared_by_welch() -> None:
+    """The variance is Welch's; its degrees of freedom are fewer, but not below the smaller row's."""
+    rng = np.random.default_rng(5)
+    one, other = rng.normal(0, 8, 3), rng.normal(0, 3, 5)
+    reference = stats.ttest_ind(one, other, equal_var=False)
+    for rest in (UNIT, None):
+        found = seed_variance([row(float(np.var(v, ddof=1)), len(v), rest) for v in (one, other)])
+        assert (one.mean() - other.mean()) / math.sqrt(found.value) == pytest.approx(reference.statistic)
+        assert 2 <= found.freedom < reference.df
+
+
+def test_a_single_row_has_its_own_degrees_of_freedom() -> None:
+    assert seed_variance([row(9.0, 4)]) == Variance(9 / 4, 3)
+
+
+@pytest.mark.parametrize(("seeds", "share"), [(2, 0.25), (3, 1.0)])
+def test_few_seeds_make_the_pooled_spread_rarer(seeds: int, share: float) -> None:
+    below, above = ([row(share * factor, seeds)] * 2 for factor in (0.99, 1.01))
+    assert seed_variance(below).freedom == 18
+    assert seed_variance(above).freedom < 18
+    assert seed_variance([]) == NOTHING
+    assert seed_variance([row(0.0, 3, None)] * 2) == NOTHING
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 4, 9])
+def test_how_far_a_variance_may_be_off(freedom: int) -> None:
+    assert _most(freedom) == pytest.approx(freedom / stats.chi2.ppf(0.25, freedom), rel=0.05)
+
+
+@given(st.floats(1e-3, 60), st.floats(1, 5000))
+def test_students_t_is_scipys(t: float, freedom: float) -> None:
+    wanted = 2 * stats.t.sf(t, freedom)
+    assert two_sided(t, freedom) == pytest.approx(wanted, rel=1e-8, abs=1e-300)
+    assert two_sided(-t, freedom) == two_sided(t, freedom)
+
+
+@given(st.floats(1e-8, 0.9), st.floats(1, 5000))
+def test_critical_values_are_scipys(level: float, freedom: float) -> None:
+    assert critical(level, freedom) == pytest.approx(stats.t.isf(level / 2, freedom), rel=1e-7)
+
+
+def test_certainty_and_many_degrees_of_freedom() -> None:
+    assert two_sided(math.inf, 3) == 0.0
+    assert two_sided(0.0, 3) == 1.0
+    assert two_sided(1.96, math.inf) == pytest.approx(2 * stats.norm.sf(1.96))
+    assert critical(0.05, math.inf) == pytest.approx(stats.norm.isf(0.025))
+
+
+def test_holm_is_statsmodels_with_what_has_not_been_run_at_its_largest() -> None:
+    rng = np.random.default_rng(6)
+    for more in (0, 5):
+        p = (rng.random(rng.integers(1, 13)) ** 3).round(3).tolist()  # some are equal
+        wanted = multipletests(p + [1.0] * more, method="holm")[1][: len(p)]
+        assert holm(p, len(p) + more) == pytest.approx(wanted.tolist())
 
 
 def test_holm() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([0.01], family=6) == pytest.approx([0.06])
     assert holm([]) == []
-
-
-def test_classes_are_averaged_on_every_draw() -> None:
-    """Mean IoU over classes against a loop over drawn pictures; a class that no drawn picture has is left out."""
-    rng = np.random.default_rng(7)
-    rows = [(i, c, *rng.integers(1, 9, 3)) for i in range(20) for c in range(4) if rng.random() < 0.6 or c == 0]
-    image, c, hits, more, missed = np.array(rows).T
-    counts = {"image_id": image, "class": c, "intersection": hits, "prediction": hits + more, "target": hits + missed}
-    sums = Sums(*PerClass(counts).parts("miou_class"))
-    iou = [hits[c == k].sum() / (hits + more + missed)[c == k].sum() for k in range(4)]
-    assert sums.percent == pytest.approx(100 * np.mean(iou))
-    fast = Bootstrap(20).percent([sums])
-    slow = []
-    for _ in range(2000):
-        drawn = np.concatenate([np.flatnonzero(image == i) for i in rng.integers(0, 20, 20)])
-        each = [drawn[c[drawn] == k] for k in range(4)]
-        slow.append(100 * np.mean([hits[at].sum() / (hits + more + missed)[at].sum() for at in each if len(at)]))
-    assert np.mean(fast) == pytest.approx(np.mean(slow), abs=0.4)
-    assert np.std(fast) == pytest.approx(np.std(slow), rel=0.1)

@@ -1,6 +1,7 @@
 """Trial directories as a finished run leaves them, without training: for tests of what reads them."""
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from rislab.ablation.evidence import seal
 from rislab.ablation.plan import Planned
 from rislab.data import masks
 from rislab.files import write_json
+from rislab.metrics import referring
+from rislab.metrics.protocols import Protocol
 
 IMAGES, PER_IMAGE = 60, 3
 
@@ -30,10 +33,8 @@ def finish(cell: Planned, gain: float, text: str = "red circle", pictures: bool 
     own = rng.normal(0, 0.01) + rng.normal(0, 0.03, IMAGES * PER_IMAGE)
     union = np.full(len(hard), 1000)
     intersection = (np.clip(0.4 + gain + hard + own, 0.01, 0.99) * union).astype(np.int64)
-    iou = intersection / union
-    ids = np.arange(len(iou))
+    ids = np.arange(len(union))
     columns = {
-        "split": ["val"] * len(iou),
         "sent_id": ids,
         "ref_id": ids,
         "image_id": ids // PER_IMAGE,
@@ -41,14 +42,7 @@ def finish(cell: Planned, gain: float, text: str = "red circle", pictures: bool 
         "union": union,
         "target": union,
         "prediction": union,
-        "no_target": np.zeros(len(iou), np.int64),
-        "iou": iou,
-    }
-    pq.write_table(pa.table(columns), cell.trial.scores_file)
-    scores = {
-        "miou_expr": 100 * float(iou.mean()),
-        "oiou": 100 * float(intersection.sum() / union.sum()),
-        "pr@50": 100 * float((iou > 0.5).mean()),
+        "no_target": np.zeros(len(union), np.int64),
     }
     if pictures:
         folder = cell.trial.path / "predictions"
@@ -74,12 +68,23 @@ def finish(cell: Planned, gain: float, text: str = "red circle", pictures: bool 
             "peak_memory_mb": 700.0,
         },
     )
+    record(cell, columns, "cris", ("miou_expr", "oiou", "pr@50"))
+
+
+def record(cell: Planned, counts: referring.Table, protocol: str, metrics: Sequence[str]) -> None:
+    """Write what a trial has measured, and that it is done."""
+    convention = Protocol[protocol].convention
+    number = len(counts["sent_id"])
+    iou = referring.iou_per_expression(counts, convention)
+    pq.write_table(pa.table({"split": ["val"] * number, **counts, "iou": iou}), cell.trial.scores_file)
+    parts = {name: referring.PARTS[name](counts, convention) for name in metrics}
+    scores = {name: 100 * float(top.sum() / bottom.sum()) for name, (top, bottom) in parts.items()}
     seal(
         cell.place,
         {
             "benchmark": "toy world",
-            "protocol": "cris",
-            "splits": {"val": scores | {"expressions": len(iou), "images": IMAGES}},
+            "protocol": protocol,
+            "splits": {"val": scores | {"expressions": number, "images": len(np.unique(counts["image_id"]))}},
             "parameters": {"total": 5_000_000, "trainable": 4_000_000},
             "step": 20,
         },

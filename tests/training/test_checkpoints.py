@@ -1,6 +1,7 @@
 """What survives a crash: whole files, a fallback that says so, curves that go on."""
 
 import errno
+import os
 import warnings
 from pathlib import Path
 
@@ -26,6 +27,28 @@ def test_the_one_before_is_kept(folder: Path) -> None:
     assert read_checkpoint(folder / LAST)["global_step"] == 3
     assert read_checkpoint(folder / PREVIOUS)["global_step"] == 2
     assert {p.name for p in folder.iterdir()} == {LAST, PREVIOUS}
+
+
+def test_without_hard_links_the_one_before_is_copied_and_the_last_is_never_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    there = []
+    replace = Path.replace
+
+    def watched(self: Path, target: Path) -> Path:
+        there.append((tmp_path / LAST).exists())
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(Path, "replace", watched)
+    for step in (1, 2, 3):
+        WholeCheckpointIO({}).save_checkpoint({"global_step": step}, tmp_path / LAST)
+    assert [read_checkpoint(tmp_path / name)["global_step"] for name in (LAST, PREVIOUS)] == [3, 2]
+    assert {p.name for p in tmp_path.iterdir()} == {LAST, PREVIOUS}
+    assert there == [False, True, True, True, True], "before every rename but the very first"
 
 
 @pytest.mark.parametrize("fault", ["truncated", "flipped", "empty", "foreign"])

@@ -1,35 +1,34 @@
 """`run_trial` in a process of its own, with a stand-in for the training."""
 
-import subprocess
-import sys
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 from rislab.ablation.trial import TrialDir
+from tests.forks import forking
 
-ELSEWHERE = """
-import os, sys, time
-from rislab.training import trial
-trial.HEARTBEAT_SECONDS = 0.02
-def train(_arguments, asked):
-    home = os.getcwd()
-    os.chdir("/")
-    time.sleep(0.3)
-    os.chdir(home)
-trial.RislabCLI = train
-trial.run_trial(sys.argv[1], 1)
-"""
+
+def run_elsewhere(folder: str) -> None:
+    from rislab.training import trial
+
+    def train(_arguments: list[str], asked: Any) -> None:
+        home = Path.cwd()
+        os.chdir("/")
+        time.sleep(0.3)
+        os.chdir(home)
+
+    os.chdir(folder)
+    trial.HEARTBEAT_SECONDS = 0.02
+    trial.RislabCLI = train  # type: ignore[assignment,misc]
+    trial.run_trial("trial", 1)
 
 
 def test_a_heartbeat_while_a_config_is_read_finds_the_lock(tmp_path: Path) -> None:
     """Readers of configs change the working directory for a moment; a trial given by a relative path is still ours."""
-    done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, "trial"],
-        check=False,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    process = forking().Process(target=run_elsewhere, args=(str(tmp_path),))
+    process.start()
+    process.join(60)
     log = tmp_path / "trial" / "log" / "stdout.txt"
-    assert done.returncode == 0, done.stderr + log.read_text()
+    assert process.exitcode == 0, log.read_text()
     assert TrialDir(tmp_path / "trial").status()["state"] == "done"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rislab.cli.ablate.running import Teller, job, make_ready, mirrors_of, preload
+from rislab.cli.ablate.running import Teller, job, made_ready, mirrors_of, preload
 from rislab.cli.ablate.watching import status_view
 from rislab.errors import ConfigError
 
@@ -129,8 +129,7 @@ def run(
 
     cluster = asked(options, profile)
     queue = slurm.Queue()
-    for cell in todo:
-        make_ready(cell)
+    todo = made_ready(todo, screen)
     trials = wanted(todo, cluster)  # not before: a cell may have been found in another table's folder
     supervisor = Supervisor(
         folder(options.runs, table),

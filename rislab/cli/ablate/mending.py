@@ -4,12 +4,17 @@ import argparse
 from typing import TYPE_CHECKING, get_args
 
 from rislab.cli.ablate.choosing import Action, console, load
+from rislab.cli.ablate.running import unwritable
 from rislab.errors import ConfigError, RislabError, nearest
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from rislab.ablation.plan import Planned
+
+
+CANCELLED_IN = ("pending", "queued", "running", "lost", "interrupted")
+"""States in which there is something to cancel."""
 
 
 def add(action: Action) -> None:
@@ -30,7 +35,7 @@ def run_retry(options: argparse.Namespace) -> int:
     _, _, _, planned = load(options)
     kinds = _kinds(options.kind)
     screen = console()
-    found = 0
+    found = refused = 0
     for cell in plan.distinct(planned):
         state, _ = cell.trial.look()
         status = {} if state == "unreadable" else cell.trial.status()
@@ -46,11 +51,21 @@ def run_retry(options: argparse.Namespace) -> int:
         except TrialBusyError as error:
             screen.print(f"{cell.name}: left alone: {error}", style="yellow", soft_wrap=True, markup=False)
             continue
+        except (OSError, RislabError) as error:
+            refused += _say_refused(screen, cell, error)
+            continue
         found += 1
         where = "the start" if options.fresh else "its last checkpoint"
         screen.print(f"{cell.name}: was {state} ({kind}), goes on from {where}", markup=False, soft_wrap=True)
     screen.print(f"{found} trials to run: rislab ablate run {options.table}" if found else "nothing to retry")
-    return 0
+    return 2 if refused else 0
+
+
+def _say_refused(screen: "Console", cell: "Planned", error: Exception) -> int:
+    """Say why a trial cannot be changed: it is read-only, or another's. 1, to be counted."""
+    reason = unwritable(error, cell.trial.path) if isinstance(error, OSError) else error
+    screen.print(f"{cell.name}: left alone: {reason}", style="red", soft_wrap=True, markup=False)
+    return 1
 
 
 def _kinds(text: str | None) -> set[str]:
@@ -74,23 +89,28 @@ def run_cancel(options: argparse.Namespace) -> int:
     _, _, _, planned = load(options)
     screen = console()
     marked: list[Planned] = []
+    refused = 0
     for cell in plan.distinct(planned):
         state, looked = cell.trial.look()
         if state in SUSPECT:
             screen.print(
                 f"{cell.name}: left alone, {state}: {looked.reason}", markup=False, style="yellow", soft_wrap=True
             )
-        elif state not in ("done", "cancelled", "failed", "diverged"):
-            cell.write()
-            cell.trial.cancel()
-            marked.append(cell)
+            continue
+        try:
+            if state in CANCELLED_IN:
+                cell.write()
+                cell.trial.cancel()
+                marked.append(cell)
+        except (OSError, RislabError) as error:
+            refused += _say_refused(screen, cell, error)
     for cell in marked:
         what = "ends with a checkpoint" if cell.trial.holder() is not None else "will not be started"
         screen.print(f"{cell.name}: {what}", markup=False)
     for job in _idle_jobs(marked, plan.distinct(planned)):
         _end_job(job, screen)
     screen.print(f"{len(marked)} cancelled; take them up again: rislab ablate retry {options.table}, then run")
-    return 0
+    return 2 if refused else 0
 
 
 def _idle_jobs(marked: "list[Planned]", cells: "list[Planned]") -> list[str]:
@@ -114,6 +134,8 @@ def _end_job(job: str, screen: "Console") -> None:
         queue = Queue()
         if job in (queue.alive() or ()):
             queue.cancel([job])
-            screen.print(f"SLURM job {job}: taken out of the queue")
+            screen.print(f"SLURM job {job}: taken out of the queue", markup=False)
     except RislabError as error:
-        screen.print(f"SLURM job {job}: {error}; when it starts, it ends at once", style="yellow", soft_wrap=True)
+        screen.print(
+            f"SLURM job {job}: {error}; when it starts, it ends at once", style="yellow", soft_wrap=True, markup=False
+        )

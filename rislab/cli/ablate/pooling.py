@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rislab.cli.ablate.running import TARGET, Teller, job, make_ready, mirrors_of, on_cpu, preload
+from rislab.cli.ablate.running import TARGET, Teller, job, made_ready, mirrors_of, on_cpu, preload
 from rislab.cli.ablate.watching import status_view
 from rislab.errors import RislabError
 
@@ -24,13 +24,12 @@ def run(
     cells: "list[Planned]",
     todo: "list[Planned]",
 ) -> int | None:
-    """Run `todo`; 130 when the user stopped it, None otherwise."""
+    """Run `todo`; 130 when the user stopped it, 1 when it stopped early, None otherwise."""
     from rislab.ablation import plan
     from rislab.launch import local, places
 
     devices = places.chosen(options.devices, places.gpus()) if not on_cpu(todo) or options.devices else []
-    for cell in todo:
-        make_ready(cell)
+    todo = made_ready(todo, screen)
     cores = local.cores()
     jobs = options.jobs or (cores if on_cpu(todo) else max(1, 4 * len(devices)))
     slots = min(jobs, len(todo))
@@ -56,7 +55,7 @@ def run(
     mirrors.finish()
     if outcome.stopped_by:
         screen.print(f"stopped early: {outcome.stopped_by}", style="red", markup=False)
-    return 130 if pool.stops_asked else None
+    return 130 if pool.stops_asked else 1 if outcome.stopped_by else None
 
 
 def _prepare(todo: "list[Planned]", cores: int, modules: list[str]) -> bool:
@@ -93,6 +92,8 @@ def _watched(
             teller.tell(
                 "stopping", "trials write a checkpoint and end; the same command goes on from there (again: kill them)"
             )
+        for name, note in pool.notes.items():
+            teller.tell(name, note)
 
     if screen.is_terminal:
         from rich.live import Live

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rislab.cli.ablate.choosing import Action, console, load
+from rislab.cli.ablate.choosing import Action, check_count, console, load
 from rislab.errors import ConfigError, RislabError
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ def run_table(options: argparse.Namespace) -> int:
 
     table, profile, _, planned = load(options)
     for name in ("jobs", "threads"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise ConfigError(f"--{name} {getattr(options, name)}: expected at least 1")
+        check_count(f"--{name}", getattr(options, name))
     cells = plan.distinct(planned)
     todo = [cell for cell in cells if to_run(cell, options.stale, options.retry)]
     screen = console()
@@ -99,8 +98,31 @@ def preload(cells: "list[Planned]") -> list[str]:
     return [TARGET, *sorted({cell.config[part]["class_path"].rpartition(".")[0] for cell in cells for part in PARTS})]
 
 
+def made_ready(todo: "list[Planned]", screen: Any) -> "list[Planned]":
+    """Those of `todo` that can be run, their directories written; why others cannot is shown.
+
+    Raises RislabError when none can: then the fault is not one trial's.
+    """
+    ready: list[Planned] = []
+    first = ""
+    for cell in todo:
+        try:
+            make_ready(cell)
+        except RislabError as error:
+            first = first or str(error)
+            screen.print(f"{cell.name}: left out: {error}", style="red", markup=False, soft_wrap=True)
+        else:
+            ready.append(cell)
+    if not ready:
+        raise RislabError(first)
+    return ready
+
+
 def make_ready(cell: "Planned") -> None:
-    """A directory from which the trial can start, or go on; one that another launcher is running stays as it is."""
+    """A directory from which the trial can start, or go on; one that another launcher is running stays as it is.
+
+    Raises RislabError when it cannot be written, or is another trial's.
+    """
     from rislab.ablation.trial import TrialBusyError
 
     try:
@@ -112,7 +134,12 @@ def make_ready(cell: "Planned") -> None:
     except TrialBusyError:
         return
     except OSError as error:
-        raise RislabError(f"{error.filename or cell.trial.path}: cannot be written: {error.strerror}") from None
+        raise unwritable(error, cell.trial.path) from None
+
+
+def unwritable(error: OSError, path: Path) -> RislabError:
+    """What to say when something below `path` cannot be written."""
+    return RislabError(f"{error.filename or path}: cannot be written: {error.strerror}")
 
 
 def on_cpu(cells: "list[Planned]") -> bool:

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rislab.cli.ablate.choosing import Action, load, load_table
+from rislab.cli.ablate.choosing import Action, check_count, load, load_table
 from rislab.cli.ablate.running import TARGET, job, make_ready, preload, to_run
-from rislab.errors import ConfigError, RislabError
+from rislab.errors import RislabError
 
 if TYPE_CHECKING:
     from rislab.ablation.plan import Planned
@@ -45,7 +45,7 @@ def export_sweep(options: argparse.Namespace) -> int:
     from rislab.ablation import sweeps
 
     table, profile, seeds, planned = load(options)
-    _check_threads(options)
+    check_count("--threads", options.threads)
     passed = _typed(options, "data", "threads") + (
         ["--runs", str(options.runs)] if options.runs != Path("runs") else []
     )
@@ -60,7 +60,7 @@ def run_trial(options: argparse.Namespace) -> int:
     from rislab.ablation import plan, sweeps
     from rislab.launch import mirror
 
-    _check_threads(options)
+    check_count("--threads", options.threads)
     table, profile = load_table(options)
     row, seed, given = sweeps.arguments(table, options.given)
     table = sweeps.with_switches(table, profile, row, given)
@@ -111,11 +111,6 @@ def _train(cells: "list[Planned]", threads: int | None, shown: "Mirrors") -> boo
     pool = local.LocalPool(1, threads or (1 if on_cpu else local.cores()), modules)
     pool.run([job(cell) for cell in cells], shown.follow)
     return bool(pool.stops_asked)
-
-
-def _check_threads(options: argparse.Namespace) -> None:
-    if options.threads is not None and options.threads < 1:
-        raise ConfigError(f"--threads {options.threads}: expected at least 1")
 
 
 def _typed(options: argparse.Namespace, *names: str) -> list[str]:

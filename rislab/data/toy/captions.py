@@ -1,8 +1,11 @@
-"""Pictures with captions, for contrastive pretraining of the tiny CLIP."""
+"""Pictures with captions, for contrastive pretraining of the tiny CLIPs and for methods that train on pairs."""
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rislab.data.toy.kinds import gather
 from rislab.data.toy.scene import COLOURS, SHAPES, Thing, draw, place
 
 
@@ -21,21 +24,67 @@ def pairs(count: int, size: int, seed: int) -> tuple[NDArray[np.uint8], list[str
         if drawn is None:
             continue
         images[len(captions)] = drawn.image
-        captions.append(_caption(rng, things, size))
+        captions.append(_caption(rng, things, size, _name))
     return images, captions
 
 
-def _caption(rng: np.random.Generator, things: list[Thing], size: int) -> str:
+NOTHING = "nothing but ground"
+COUNTS = (0.03, 0.32, 0.36, 0.29)
+"""Shares of pictures with no, one, two and three things."""
+
+
+def kinds_pairs(count: int, size: int, seed: int, whole: bool) -> tuple[NDArray[np.uint8], list[str]]:
+    """Pictures of up to three things of the kinds that the labelled pictures hold, with captions.
+
+    Args:
+        count: Pictures.
+        size: Their side in pixels.
+        seed: Of everything.
+        whole: Captions name all things and how they lie; else a phrase for one of them.
+
+    Returns:
+        uint8 RGB [count, size, size, 3] and as many captions.
+    """
+    rng = np.random.default_rng([seed, 9])
+    images = np.empty((count, size, size, 3), np.uint8)
+    captions: list[str] = []
+    while len(captions) < count:
+        things = list(gather(rng, size, int(rng.choice(len(COUNTS), p=COUNTS))))
+        drawn = draw(rng, tuple(things), size)
+        if drawn is None:
+            continue
+        images[len(captions)] = drawn.image
+        if not things:
+            captions.append(NOTHING)
+        else:
+            one = things[int(rng.integers(len(things)))]
+            captions.append(_caption(rng, things, size, _phrase) if whole else _phrase(rng, one))
+    return images, captions
+
+
+def _phrase(rng: np.random.Generator, thing: Thing) -> str:
+    """Colour always, its pattern mostly, shape and size now and then."""
+    words = [thing.colour, thing.shape if rng.random() < 0.5 else "shape"]
+    if rng.random() < 0.8:
+        words.insert(0, thing.pattern)
+    if rng.random() < 0.25:
+        words.insert(0, thing.size)
+    return " ".join(words)
+
+
+def _caption(
+    rng: np.random.Generator, things: list[Thing], size: int, name: Callable[[np.random.Generator, Thing], str]
+) -> str:
     """A lone thing is named with its place, several by how they lie to one another, so that words of place get a meaning."""
     if len(things) == 1:
-        name, side = _name(rng, things[0]), _side(things[0], size)
-        return f"{side} {name}" if rng.random() < 0.5 else f"{name} {PLACES[side]}"
+        words, side = name(rng, things[0]), _side(things[0], size)
+        return f"{side} {words}" if rng.random() < 0.5 else f"{words} {PLACES[side]}"
     wide = np.ptp([thing.x for thing in things]) > np.ptp([thing.y for thing in things])
     ordered = sorted(things, key=lambda thing: thing.x if wide else thing.y)
     relation = "left of" if wide else "above"
     if rng.random() < 0.5:
         ordered, relation = ordered[::-1], "right of" if wide else "below"
-    return f" {relation} ".join(_name(rng, thing) for thing in ordered)
+    return f" {relation} ".join(name(rng, thing) for thing in ordered)
 
 
 PLACES = {"left": "on the left", "right": "on the right", "top": "at the top", "bottom": "at the bottom"}

@@ -4,6 +4,7 @@ Every writer (REFER files, captions, and whatever comes later) draws from here, 
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -17,6 +18,15 @@ COLOURS = {
     "blue": (40, 80, 215),
     "yellow": (238, 205, 40),
 }
+MORE_COLOURS = {
+    "orange": (240, 130, 30),
+    "pink": (245, 140, 200),
+    "cyan": (50, 190, 205),
+    "white": (235, 235, 235),
+}
+"""Of the labelled and captioned pictures only; scenes that are referred to keep to four colours."""
+PAINTS = COLOURS | MORE_COLOURS
+Sizes = Mapping[str, tuple[float, float]]
 SIZES = {"small": (0.145, 0.17), "large": (0.22, 0.25)}  # radius, as a share of the scene's side
 PATTERNS = ("plain", "striped")
 VISIBLE = 0.6  # least share of an object that may stay visible
@@ -77,14 +87,30 @@ def compose(rng: np.random.Generator, size: int) -> tuple[Thing, ...]:
     return tuple(things)
 
 
-def place(rng: np.random.Generator, size: int, kind: tuple[str, str], others: list[Thing]) -> Thing | None:
-    """A place where neighbours overlap a little at most; None when the scene is full."""
-    grade = str(rng.choice(list(SIZES)))
-    radius = size * float(rng.uniform(*SIZES[grade]))
+def place(
+    rng: np.random.Generator,
+    size: int,
+    kind: tuple[str, str],
+    others: list[Thing],
+    sizes: Sizes = SIZES,
+    striped: float = 0.35,
+) -> Thing | None:
+    """A place where neighbours overlap a little at most; None when the scene is full.
+
+    Args:
+        rng: Source of every draw.
+        size: Side of the picture in pixels.
+        kind: Shape and colour.
+        others: What is there already.
+        sizes: Range of the radius by word, as shares of the side.
+        striped: Share of striped things, 0 to 1.
+    """
+    grade = str(rng.choice(list(sizes)))
+    radius = size * float(rng.uniform(*sizes[grade]))
     for _ in range(30):
         x, y = (float(v) for v in rng.uniform(radius, size - radius, 2))
         if all(math.hypot(x - o.x, y - o.y) > 0.8 * (radius + o.radius) for o in others):
-            pattern = "striped" if rng.random() < 0.35 else "plain"
+            pattern = "striped" if rng.random() < striped else "plain"
             return Thing(*kind, grade, pattern, x, y, radius, float(rng.uniform(-0.35, 0.35)))
     return None
 
@@ -125,7 +151,7 @@ def draw(rng: np.random.Generator, things: tuple[Thing, ...], size: int) -> Scen
         mask = np.zeros((size, size), np.uint8)
         cv2.fillPoly(mask, [corners], 1, shift=SUBPIXEL)
         paint = np.empty_like(image)
-        paint[:] = np.clip(np.array(COLOURS[thing.colour]) + rng.normal(0, 9, 3), 0, 255)
+        paint[:] = np.clip(np.array(PAINTS[thing.colour]) + rng.normal(0, 9, 3), 0, 255)
         if thing.pattern == "striped":
             stripes = (np.arange(size) // max(2, size // 32)) % 2 == 0
             paint[stripes] = paint[stripes] * 0.45

@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rislab.data.toy import captions
-from rislab.data.toy.scene import COLOURS, SHAPES, Scene, scene
+from rislab.data.toy.kinds import kind_of, kinds_scene
+from rislab.data.toy.scene import Scene
 from rislab.errors import DataError
 from rislab.files import read_json, write_json
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same recipe would give other bytes."""
 
 RECIPE = "vocabulary.json"
-KINDS = [(shape, colour) for colour in COLOURS for shape in SHAPES]
-"""By label, from 1; the class after the last one never occurs."""
+SPLITS = ("train", "val", "test", "test", "test")
+"""Of pictures one after the other. `val` is for choosing checkpoints, `test` for what is reported."""
 BORDER = 1  # pixels around a thing that are void, as in VOC
 SHARD = 1000  # pairs a shard
 
@@ -32,12 +33,13 @@ SHARD = 1000  # pairs a shard
 class ToyVocabulary:
     """The recipe.
 
-    scenes: labelled pictures, a fifth of them `train`; pairs: captioned ones; size: their side; seed: of everything.
+    scenes: labelled pictures, a fifth of them `train`, a fifth `val`, the rest `test`; pairs: captioned ones; size: their
+        side; seed: of everything.
     """
 
     hashed_with: ClassVar[dict[str, dict[str, str]]] = {"rislab.data.toy.vocabulary.VERSION": {}}
 
-    scenes: int = 300
+    scenes: int = 400
     pairs: int = 6000
     size: int = 96
     seed: int = 0
@@ -75,19 +77,19 @@ class ToyVocabulary:
     def _write_voc(self, folder: Path) -> None:
         for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
             (folder / name).mkdir(parents=True)
-        splits: dict[str, list[str]] = {"train": [], "val": []}
+        splits: dict[str, list[str]] = {split: [] for split in SPLITS}
         for number in range(self.scenes):
-            drawn = scene(np.random.default_rng([self.seed, 11, number]), self.size)
+            drawn = kinds_scene(np.random.default_rng([self.seed, 11, number]), self.size)
             name = f"2026_{number:06d}"
             (folder / "JPEGImages" / f"{name}.jpg").write_bytes(jpeg(drawn.image))
             _palette(labels(drawn)).save(folder / "SegmentationClass" / f"{name}.png")
-            splits["train" if number % 5 == 0 else "val"].append(name)
+            splits[SPLITS[number % len(SPLITS)]].append(name)
         for split, names in splits.items():
             (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{n}\n" for n in names))
 
     def _write_shards(self, folder: Path) -> None:
         folder.mkdir()
-        images, texts = captions.pairs(self.pairs, self.size, self.seed + 100)
+        images, texts = captions.kinds_pairs(self.pairs, self.size, self.seed + 100, whole=False)
         for start in range(0, self.pairs, SHARD):
             with tarfile.open(folder / f"toy-train-{start // SHARD:06d}.tar", "w") as tar:
                 for number in range(start, min(start + SHARD, self.pairs)):
@@ -101,7 +103,7 @@ def labels(drawn: Scene) -> NDArray[np.uint8]:
     """uint8 [S, S]: 0 for the ground, 1 .. 16 for things, 255 along their edges."""
     found = np.zeros(drawn.image.shape[:2], np.uint8)
     for thing, mask in zip(drawn.things, drawn.masks, strict=True):
-        found[mask] = KINDS.index((thing.shape, thing.colour)) + 1
+        found[mask] = kind_of(thing)
     edges = np.zeros_like(found)
     for mask in drawn.masks:
         outline, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)

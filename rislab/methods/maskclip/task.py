@@ -32,6 +32,7 @@ class MaskCLIPTask(TrainingFree):
 
     frozen: ClassVar[tuple[str, ...]] = ("model.", "prompts.")
     any_size: ClassVar[bool] = True
+    untrained_when: ClassVar[tuple[dict[str, object], ...]] = ({},)
     absent_means: ClassVar[dict[str, Any]] = {"bg_thresh": 0.5}
 
     def __init__(

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rislab.clip.dense import DenseViT, attended, fed, projected
+from rislab.ranks import mean
 
 ValuePath = Literal["last", "all", "none"]
 
@@ -151,7 +152,8 @@ class _SilentAttention(nn.Module):
 
 
 class MapHead(nn.Module):
-    """Cosine -> logit: scale * cos + shift. The shift is set by the first training batch, so that its mean logit is -2.
+    """Cosine -> logit: scale * cos + shift. The shift is set by the first training batch, that of all processes together, so
+    that its mean logit is -2.
 
     learned: whether both are trained.
     """
@@ -167,7 +169,7 @@ class MapHead(nn.Module):
     def forward(self, cosine: Tensor) -> Tensor:
         if self.training and not self.started:
             with torch.no_grad():
-                self.shift.copy_(-2 - (self.scale * cosine).mean())
+                self.shift.copy_(-2 - mean(self.scale * cosine))
                 self.started.fill_(True)
         return self.scale * cosine + self.shift
 

@@ -52,6 +52,9 @@ class RISCLIPTask(TextSegmenter):
     frozen: ClassVar[tuple[str, ...]] = ("model.towers.clip.", "model.towers.image.")
     stages: ClassVar[tuple[str, ...]] = ("patch", "pixel")
     splits_batches: ClassVar[dict[str, dict[str, object]]] = {"patch": {"dice_over": "sample"}}
+    untrained_when: ClassVar[tuple[dict[str, object], ...]] = (
+        {"stage": "patch", "adapters": False, "cfe": False, "ske": False},
+    )
     unused_in: ClassVar[dict[str, tuple[str, ...]]] = {
         "patch": ("decoder_levels", "decoder_width", "decoder_norm_order"),
         "pixel": ("patch_target", "map_lr_multi"),

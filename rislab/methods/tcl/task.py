@@ -58,6 +58,7 @@ class TCLTask(TextSegmenter):
 
     frozen: ClassVar[tuple[str, ...]] = ("model.tower.", "prompts.")
     any_size: ClassVar[bool] = True
+    untrained_when: ClassVar[tuple[dict[str, object], ...]] = ({"trained": False},)
     supervision: ClassVar[Literal["masks", "texts"]] = "texts"
 
     def __init__(

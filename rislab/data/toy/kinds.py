@@ -1,0 +1,39 @@
+"""What the labelled and captioned pictures hold: things whose kind is a colour with a pattern.
+
+A tower that is trained for a minute tells colours and patterns apart at every patch; shapes it does not. So these, not
+the shapes, are the classes; shape, size and place vary and are named in captions.
+"""
+
+import numpy as np
+
+from rislab.data.toy.scene import PAINTS, PATTERNS, SHAPES, Scene, Thing, draw, place
+
+KINDS = tuple((pattern, colour) for colour in PAINTS for pattern in PATTERNS)
+"""By label, from 1; the class after the last one never occurs."""
+
+SIZES = {"small": (0.16, 0.19), "large": (0.23, 0.28)}
+"""Radii as shares of the side: larger than in scenes that are referred to, so that a thing covers several patches."""
+
+
+def kind_of(thing: Thing) -> int:
+    """Label of a thing, from 1."""
+    return KINDS.index((thing.pattern, thing.colour)) + 1
+
+
+def gather(rng: np.random.Generator, size: int, count: int) -> tuple[Thing, ...]:
+    """Up to `count` things, each of a kind drawn for itself; fewer where the picture is full."""
+    things: list[Thing] = []
+    for _ in range(count):
+        looks = str(rng.choice(SHAPES)), str(rng.choice(list(PAINTS)))
+        thing = place(rng, size, looks, things, sizes=SIZES, striped=0.5)
+        if thing is not None:
+            things.append(thing)
+    return tuple(things)
+
+
+def kinds_scene(rng: np.random.Generator, size: int) -> Scene:
+    """A scene of two to four things; the same generator state gives the same scene."""
+    while True:
+        drawn = draw(rng, gather(rng, size, int(rng.integers(2, 5))), size)
+        if drawn is not None and len(drawn.things) >= 2:
+            return drawn

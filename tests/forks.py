@@ -1,0 +1,19 @@
+"""Processes that have paid the imports: forked from a server, as the pool's are."""
+
+import multiprocessing
+from multiprocessing.context import ForkServerContext
+
+PRELOAD = [
+    "rislab.training.trial",
+    "rislab.data.referring",
+    "tests.e2e.faulty",
+    "tests.methods.tiny",
+    "tests.data.small",
+]
+
+
+def forking() -> ForkServerContext:
+    """The server is one for a whole test process; whoever comes first says what it has imported."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
