@@ -75,7 +75,7 @@ def test_the_same_batches_as_from_the_annotation_files(
     [
         ({"img": 5}, "record 0: expected a dict with img"),
         ({"img": b"no picture"}, "record 0: COCO_train2014"),
-        ({"sents": []}, "record 0: no sentences"),
+        ({"sents": []}, r"no references \(7 references without a sentence left out"),
         ({"img": Path("x")}, "asks for pathlib.*refused.*pyarrow.serialize"),
         ({"seg_id": 3}, "seg_id 3 occurs more than once"),
     ],
