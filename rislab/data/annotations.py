@@ -150,8 +150,8 @@ def _by_id(
 
 
 def _image(record: Any) -> tuple[int, ImageRecord]:
-    height, width = _whole(record["height"], "height"), _whole(record["width"], "width")
-    image = ImageRecord(_whole(record["id"], "id"), _text(record["file_name"], "file_name"), height, width)
+    height, width = whole(record["height"], "height"), whole(record["width"], "width")
+    image = ImageRecord(whole(record["id"], "id"), _text(record["file_name"], "file_name"), height, width)
     if height < 1 or width < 1 or height * width > MAX_PIXELS:
         raise DataError(f"is said to have {width}x{height} pixels")
     reason = unsafe_name(image.file_name)
@@ -161,12 +161,12 @@ def _image(record: Any) -> tuple[int, ImageRecord]:
 
 
 def _annotation(record: Any) -> tuple[int, Annotation]:
-    ann_id, category = _whole(record["id"], "id"), _whole(record.get("category_id", 0), "category_id")
+    ann_id, category = whole(record["id"], "id"), whole(record.get("category_id", 0), "category_id")
     crowd = record.get("iscrowd", 0)
     if type(crowd) is not int or not 0 <= crowd <= 1:
         crowd = _yes_or_no(crowd, "iscrowd")
     return ann_id, Annotation(
-        ann_id, _whole(record["image_id"], "image_id"), category, crowd == 1, record["segmentation"]
+        ann_id, whole(record["image_id"], "image_id"), category, crowd == 1, record["segmentation"]
     )
 
 
@@ -185,7 +185,7 @@ _INT64 = 2**63
 _WORDS = {"0": 0, "1": 1, "false": 0, "true": 1}
 
 
-def _whole(value: Any, field: str) -> int:
+def whole(value: Any, field: str) -> int:
     """An id or a size: a whole number of 64 bits, also where a tool wrote it as a float."""
     if type(value) is int and -_INT64 <= value < _INT64:
         return value
@@ -213,7 +213,7 @@ def _text(value: Any, field: str) -> str:
 def _annotation_ids(ref: dict[str, Any]) -> tuple[int, ...]:
     """One id or a list of them. None: an empty list (Ref-ZOM, whose `source` says "zero"), or -1 (gRefCOCO)."""
     value = ref["ann_id"]
-    ids = tuple(_whole(ann_id, "ann_id") for ann_id in (value if isinstance(value, (list, tuple)) else [value]))
+    ids = tuple(whole(ann_id, "ann_id") for ann_id in (value if isinstance(value, (list, tuple)) else [value]))
     if -1 in ids and len(ids) > 1:
         raise ValueError(f"ann_id {brief(list(ids))}: -1 says that there is no target, beside others it says nothing")
     # The official reader of Ref-ZOM decides by the source alone.
@@ -230,10 +230,10 @@ def reference(ref: dict[str, Any], path: Path, instances: Instances, faults: Fau
         if not isinstance(ref["sentences"], (list, tuple)):
             raise TypeError(f"sentences: {brief(ref['sentences'])} is no list")
         sentences = tuple(
-            Expression(_whole(s["sent_id"], "sent_id"), _text(s["sent"], "sent").strip(), _text(s["raw"], "raw"))
+            Expression(whole(s["sent_id"], "sent_id"), _text(s["sent"], "sent").strip(), _text(s["raw"], "raw"))
             for s in ref["sentences"]
         )
-        ref_id, image_id = _whole(ref["ref_id"], "ref_id"), _whole(ref["image_id"], "image_id")
+        ref_id, image_id = whole(ref["ref_id"], "ref_id"), whole(ref["image_id"], "image_id")
         found = Reference(ref_id, image_id, _annotation_ids(ref), _text(ref["split"], "split"), sentences)
     except _MALFORMED as error:
         faults.add("unreadable reference", path, where, f"field missing or of a wrong type: {error!r}")

@@ -237,8 +237,9 @@ def _counted(found: Sequence[Fault]) -> list[FaultCount]:
 def _check_pictures(refer: Refer, decode: bool, progress: Progress | None) -> PictureCheck:
     used = list(dict.fromkeys(reference.image_id for reference in refer.references))
     records = [refer.images[image_id] for image_id in used]
-    there = [record for record in records if refer.store.find(record) is not None]
-    missing = [record.file_name for record in records if record not in set(there)]
+    found = [refer.store.find(record) is not None for record in records]
+    there = [record for record, is_there in zip(records, found, strict=True) if is_there]
+    missing = [record.file_name for record, is_there in zip(records, found, strict=True) if not is_there]
     problems: list[str] = []
     if decode:
 

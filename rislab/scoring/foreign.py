@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rislab.data import decoding, masks
+from rislab.data.annotations import whole
 from rislab.data.masks import RLE
 from rislab.errors import DataError, brief
 from rislab.paths import contents, visible
@@ -55,12 +56,14 @@ def _of_file(path: Path) -> dict[int, Reader]:
     readers: dict[int, Reader] = {}
     for number, entry in enumerate(entries):
         where = f"{path}: entry {number}"
-        sent_id = entry.get("sent_id") if isinstance(entry, dict) else None
-        if type(sent_id) is not int:
-            raise DataError(f'{where}: expected {{"sent_id": int, "segmentation": ...}}, found {brief(entry, 80)}')
+        try:
+            sent_id = whole(entry.get("sent_id") if isinstance(entry, dict) else None, "sent_id")
+        except (TypeError, ValueError, OverflowError):
+            expected = '{"sent_id": int, "segmentation": ...}'
+            raise DataError(f"{where}: expected {expected}, found {brief(entry, 80)}") from None
         if sent_id in readers:
-            raise DataError(f"{where}: sent_id {brief(sent_id)} occurs more than once")
-        readers[sent_id] = _RunLengths(f"{where} (sent_id {brief(sent_id)})", entry.get("segmentation"))
+            raise DataError(f"{where}: sent_id {sent_id} occurs more than once")
+        readers[sent_id] = _RunLengths(f"{where} (sent_id {sent_id})", entry.get("segmentation"))
     return readers
 
 
