@@ -80,7 +80,7 @@ def from_segmentation(segmentation: Any, height: int, width: int) -> RLE:
     usable = polygons(segmentation)
     if usable is None:
         raise DataError("segmentation mixes forms: expected a list of flat polygons [x1, y1, x2, y2, ...]")
-    _refuse_long_edges(usable, height, width)
+    _refuse_far_points(usable, height, width)
     lists = [polygon.tolist() for polygon in usable]
     return union(coco_mask.frPyObjects(lists, height, width) if lists else [], height, width)
 
@@ -103,16 +103,19 @@ def _polygon(coordinates: list[Any]) -> Polygon:
         raise DataError(f"a polygon is no flat list of numbers: {brief(str(error), 200)[1:-1]}") from None
     if values.ndim != 1 or values.dtype.kind not in "iuf":
         raise DataError(f"a polygon is no flat list of numbers: {brief(coordinates)}")
-    if not np.abs(values).max() < FARTHEST:  # NaN compares false
-        raise DataError(f"a polygon has coordinates that are no pixel positions (not finite, or beyond {FARTHEST:g})")
     return values.astype(np.float64, copy=False)
 
 
-def _refuse_long_edges(found: Sequence[Polygon], height: int, width: int) -> None:
+def _refuse_far_points(found: Sequence[Polygon], height: int, width: int) -> None:
     """Refuse what would take far more memory than any outline of something in the picture. Raises DataError."""
+    if not found:
+        return
+    farthest = float(np.max([np.abs(polygon).max() for polygon in found]))
+    if not farthest < FARTHEST:  # NaN, which numpy's maximum keeps, compares false
+        raise DataError(f"a polygon has coordinates that are no pixel positions (not finite, or beyond {FARTHEST:g})")
     points = sum(len(polygon) for polygon in found) // 2
     limit = min(LONGEST_EDGES, EDGE * (height + width) * points)
-    if not points or 2 * points * max(float(np.abs(polygon).max()) for polygon in found) <= limit:
+    if 2 * points * farthest <= limit:
         return
     length = sum(float(np.abs(np.diff(p.reshape(-1, 2), axis=0, append=p[None, :2])).max(1).sum()) for p in found)
     if length > limit:

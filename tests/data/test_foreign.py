@@ -262,6 +262,7 @@ def test_polygons_of_endless_edges_are_refused(points: int) -> None:
         ({"size": [24, 32], "counts": [True, 767]}, "True, which is no whole number"),
         ({"size": [24, 32], "counts": [700.0, 60.0]}, "do not add up"),
         ({"size": "24x32", "counts": [768]}, "RLE of size '24x32'"),
+        ([[1, 1, 9, 1, 9, 9], [1, 1, float("nan"), 1, 9, 9]], "no pixel positions"),
         ([["1", "1", "9", "1", "9", "9"]], "no flat list of numbers"),
         ([[10**400, 1, 9, 1, 9, 9]], "no flat list of numbers"),
         ([[None, 1, 9, 1, 9, 9]], "no flat list of numbers"),
