@@ -7,13 +7,13 @@ is its share of what is hashed.
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rislab.ablation import identity
 from rislab.ablation.table import PARTS, Profile, Row
 from rislab.ablation.yamlfile import overlay, read_yaml
 from rislab.errors import ConfigError
+from rislab.paths import absolute
 
 DATA_ROOT = "data.init_args.root"
 DATA_SEED = "data.init_args.seed"
@@ -42,7 +42,7 @@ class Configs:
 
     def __init__(self, profile: Profile, data: str | None) -> None:
         self.profile = profile
-        self.changes: dict[str, Any] = {} if data is None else {DATA_ROOT: str(Path(data).resolve())}
+        self.changes: dict[str, Any] = {} if data is None else {DATA_ROOT: str(absolute(data))}
         self._bases: dict[str, dict[str, Any]] = {}
         self._parts: dict[tuple[str, ...], tuple[Any, str | None]] = {}
 

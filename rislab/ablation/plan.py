@@ -15,6 +15,7 @@ from rislab.ablation.table import Profile, Row, Table
 from rislab.ablation.trial import State, TrialDir
 from rislab.errors import ConfigError, DataError
 from rislab.files import read_json, write_json, write_text
+from rislab.paths import user_path
 
 __all__ = [
     "Cost",
@@ -332,7 +333,7 @@ def missing_data(planned: Iterable[Planned]) -> list[str]:
         options = options.get("benchmark_data", {}).get("init_args", options)  # training has data of its own
         if options.get("generate") is None:
             wanted[options["root"], options.get("dataset"), options.get("split_by")] = None
-    return sorted({path for root, dataset, split_by in wanted for path in _missing(Path(root), dataset, split_by)})
+    return sorted({path for root, dataset, split_by in wanted for path in _missing(user_path(root), dataset, split_by)})
 
 
 def _missing(root: Path, dataset: str | None, split_by: str | None) -> list[str]:

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rislab.paths import user_path
+
 
 def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     labels = actions.add_parser(
@@ -14,7 +16,7 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "are encoded before that, once.",
         epilog="example: rislab bench labels --config experiments/tcl/cc12m.yaml --classes 21 81 171 --loop --pamr on off",
     )
-    labels.add_argument("--config", type=Path, required=True, metavar="YAML", help="experiments/METHOD/*.yaml")
+    labels.add_argument("--config", type=user_path, required=True, metavar="YAML", help="experiments/METHOD/*.yaml")
     labels.add_argument(
         "--classes", type=int, nargs="+", default=[21, 81, 171], metavar="N", help="(default: 21 81 171)"
     )

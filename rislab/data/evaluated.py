@@ -1,11 +1,28 @@
 """What the rest of the house asks of any data module, whatever it holds."""
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 
 from rislab.data.geometry import Geometry
+from rislab.errors import ConfigError
+from rislab.files import cache_dir
+from rislab.paths import user_path
+
+
+def data_root(root: str, is_generated: bool) -> Path:
+    """Where `root` is: as written, or below the user's cache folder where a world is generated and `root` is relative.
+
+    Raises ConfigError: no path, or a generated world that leaves the cache folder.
+    """
+    path = user_path(root)
+    if not is_generated:
+        return path
+    if not path.is_absolute() and ".." in path.parts:
+        raise ConfigError(f"data.init_args.root is {root!r}: a generated world must not leave the cache folder")
+    return cache_dir() / path
 
 
 class EvaluatedData(L.LightningDataModule):

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from filelock import FileLock
@@ -11,7 +10,7 @@ from filelock import FileLock
 from rislab.data import masks, sampling
 from rislab.data.annotations import Reference
 from rislab.data.augment import Flip, is_flipped
-from rislab.data.evaluated import EvaluatedData
+from rislab.data.evaluated import EvaluatedData, data_root
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.loader import PlannedLoader, ResumableLoader
 from rislab.data.pack import Pack, place_of
@@ -20,7 +19,6 @@ from rislab.data.queries import Queries
 from rislab.data.refer import Refer, required_files
 from rislab.data.toy.world import RECIPE, ToyWorld
 from rislab.errors import ConfigError, DataError
-from rislab.files import cache_dir
 from rislab.metrics.protocols import Convention, Protocol
 
 ORDER = ("val", "testA", "testB", "test")  # as papers print them
@@ -99,7 +97,7 @@ class ReferringData(EvaluatedData):
             if value < least:
                 reason = " (references_per_image)" if name == "batch_size" else ""
                 raise ConfigError(f"data.init_args.{name} is {value}, expected {least}{reason} or more")
-        self.root = cache_dir() / root if generate is not None else Path(root)
+        self.root = data_root(root, generate is not None)
         self.dataset, self.split_by = dataset, split_by
         self.protocol = protocol
         self.generate = generate
@@ -181,6 +179,8 @@ class ReferringData(EvaluatedData):
         for split in dict.fromkeys(splits):
             references = self.refer.split(split)
             self.refer.check_images(references)
+            if self.refer.left_out(split):
+                warnings.warn(f"{self.refer.refs_file}: split {split}: {self.refer.left_out(split)}", stacklevel=2)
             deviates = "" if self._is_toy else deviation(self.dataset, self.split_by, split, references)
             if deviates:
                 warnings.warn(f"{self.refer.refs_file}: split {split} has {deviates}", stacklevel=2)

@@ -22,6 +22,7 @@ from PIL import Image
 
 from rislab.errors import DataError
 from rislab.files import cache_dir, replacing
+from rislab.paths import user_path
 
 IMAGES, TEXTS = ("jpg", "png", "jpeg"), ("txt", "text")
 OPEN_FILES = 32
@@ -33,7 +34,7 @@ def expand(pattern: str) -> list[Path]:
     """`cc3m/gcc-{000000..000347}.tar` -> 348 paths; the digits of the first number are kept. Without braces: that one path."""
     match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
     if match is None:
-        return [Path(pattern)]
+        return [user_path(pattern)]
     first, last = match.group(1), match.group(2)
     if int(first) > int(last):
         raise DataError(f"{pattern}: {first} comes after {last}")

@@ -18,6 +18,7 @@ from rislab.ablation.trial import TrialDir
 from rislab.data.evaluated import EvaluatedData
 from rislab.errors import ConfigError, nearest
 from rislab.methods.base import TextSegmenter
+from rislab.paths import user_path
 from rislab.training import cluster, peers, provenance
 from rislab.training.callbacks import StepSeed, TrialStatus
 from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
@@ -113,10 +114,10 @@ class RislabCLI(LightningCLI):
     @property
     def _export(self) -> Path | None:
         given = self._get(self.config, "export")
-        return Path(given) if given is not None else None
+        return user_path(given) if given is not None else None
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        folder = Path(self._get(self.config, "trainer")["default_root_dir"] or ".")
+        folder = user_path(self._get(self.config, "trainer")["default_root_dir"] or ".")
         self.trial = TrialDir(folder)
         self.status = TrialStatus(self.trial)
         self.curves = CurveLogger(folder / "log" / "metrics.csv")
@@ -178,7 +179,7 @@ class RislabCLI(LightningCLI):
             self.trial.update_status(state="done", stage="test", ended=time.time())
 
     def _fit(self, model: TextSegmenter, datamodule: EvaluatedData, ckpt_path: str | None) -> None:
-        resume = Path(ckpt_path) if ckpt_path not in (None, "last") else resume_point(self.trial.checkpoints)
+        resume = user_path(ckpt_path) if ckpt_path not in (None, "last") else resume_point(self.trial.checkpoints)
         began = time.monotonic()
         if self.trainer.is_global_zero:
             self.trial.clear()
@@ -187,7 +188,7 @@ class RislabCLI(LightningCLI):
         # What an earlier start logged beyond what it could save is logged again.
         self.curves.cut(read_checkpoint(resume)["global_step"] if resume is not None else 0)
         if resume is None and self.options.start_from is not None:
-            model.start_from(read_checkpoint(Path(self.options.start_from)))
+            model.start_from(read_checkpoint(user_path(self.options.start_from)))
         if model.is_trained and self.options.train:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         self.seconds["fit"] = time.monotonic() - began

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
-from rislab.data import masks
+from rislab.data import decoding, masks
 from rislab.data.semantic import LabelBatch, Viewing
 from rislab.data.vocabulary import fitted
-from rislab.errors import ConfigError, DataError
+from rislab.errors import ConfigError
 from rislab.methods.base import TRUNK, TextSegmenter
+from rislab.paths import contents
 from rislab.training.checkpoints import RECIPE, read_checkpoint
 
 METHODS = "rislab.methods."
@@ -87,13 +87,8 @@ def without_pretraining(recipe: Any) -> Any:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """uint8 RGB [h, w, 3]; EXIF rotation is not applied, as in the data sets. Raises DataError."""
-    if not path.exists():
-        raise DataError(f"{path}: no such image")
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise DataError(f"{path}: not a readable image")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    """A picture of no data set, uint8 RGB [h, w, 3], turned as viewers show it (EXIF orientation). Raises DataError."""
+    return decoding.picture(contents(path), str(path), upright=True, noun="image")
 
 
 @torch.inference_mode()
