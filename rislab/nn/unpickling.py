@@ -35,15 +35,26 @@ class Storages(Protocol):
         """1-d tensor of `count` elements. Raises PickleError: no such storage, or of another size."""
 
 
-def interpret(file: IO[bytes], storages: Storages) -> Any:
-    """The value that a pickle describes; `file` stands behind its end afterwards.
+class _Bounded:
+    """A file of so many bytes, which is never asked for more: a damaged length would be allocated before it is read."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self.file, self.size = file, size
+        self.tell, self.readline = file.tell, file.readline
+
+    def read(self, count: int) -> bytes:
+        return self.file.read(min(count, self.size))
+
+
+def interpret(file: IO[bytes], size: int, storages: Storages) -> Any:
+    """The value that a pickle describes; `file`, of `size` bytes, stands behind its end afterwards.
 
     Returns: tensors, numpy arrays and scalars, dict (also for its subclasses), list (also for sets), tuple, str, bytes, int,
         float, bool, None; `Placeholder` for all else. Values may be shared, and a container may hold itself.
     Raises PickleError.
     """
     try:
-        return _Machine(storages).run(file)
+        return _Machine(storages).run(_Bounded(file, size))
     except (PickleError, MemoryError):
         raise
     except RecursionError:
@@ -59,7 +70,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.position = self.copied = 0
 
-    def run(self, file: IO[bytes]) -> Any:
+    def run(self, file: Any) -> Any:
         for step, (opcode, argument, position) in enumerate(pickletools.genops(file)):
             self.position = position or 0
             if step > OPCODES:

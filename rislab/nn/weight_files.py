@@ -157,7 +157,7 @@ def _read_zip(path: Path, file: IO[bytes]) -> Any:
             return known[key].view(dtype)
 
         with archive.open(entries[pickles[0]]) as content:
-            return interpret(content, storage)
+            return interpret(content, entries[pickles[0]].file_size, storage)
 
 
 _EMPTY = torch.empty(0, dtype=torch.uint8)
@@ -184,17 +184,17 @@ def _read_legacy(file: IO[bytes], size: int) -> Any:
         return values
 
     try:
-        magic = interpret(file, nothing)
+        magic = interpret(file, size, nothing)
     except PickleError:
         magic = None
     if magic != LEGACY_MAGIC:
         raise PickleError("no file of torch.save")
-    interpret(file, nothing)  # version of the protocol
-    machine = interpret(file, nothing)
+    interpret(file, size, nothing)  # version of the protocol
+    machine = interpret(file, size, nothing)
     if isinstance(machine, dict) and machine.get("little_endian") is False:
         raise PickleError("written on a big-endian machine, which is not read")
-    content = interpret(file, storage)
-    order = interpret(file, nothing)
+    content = interpret(file, size, storage)
+    order = interpret(file, size, nothing)
     if not isinstance(order, list) or not all(isinstance(key, str) for key in order) or set(order) != known.keys():
         raise PickleError("the list of its storages is damaged")
     for key in order:

@@ -85,7 +85,9 @@ def parse_message(text: str) -> str | None:
         elif words and not words.startswith(_NOISE):
             reasons.append(re.sub(r"<(?:class|enum) '([^']+)'>", r"\1", words).replace("typing.", ""))
     told = re.sub(
-        r"Expected a (int|float|bool|str|list|dict|Literal)\b", r"Expected \1", "; ".join(dict.fromkeys(reasons))
+        r"Expected a (int|float|bool|str|list|dict|Literal)\b",
+        r"Expected \1",
+        "; ".join(dict.fromkeys(reasons)).replace(":; ", ": "),
     )
     if given and len(given) <= LONGEST and "Got value" not in told:
         told = f"{told}. Got value: {given}"
