@@ -40,16 +40,14 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def run_labels(options: argparse.Namespace) -> int:
     import tempfile
 
-    import yaml
     from rich.console import Console
 
     from rislab.errors import ConfigError
+    from rislab.training.inference import read_recipe
     from rislab.training.label_bench import agreement
     from rislab.training.step_bench import in_a_process_of_its_own
 
-    recipe = (yaml.safe_load(options.config.read_text()) or {}).get("model")
-    if not recipe:
-        raise ConfigError(f"{options.config}: no model")
+    recipe = read_recipe(options.config)
     height, width = options.size
     for name, value, least in (("--classes", min(options.classes), 1), ("--size", min(height, width), 64)):
         if value < least:

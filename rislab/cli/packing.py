@@ -150,17 +150,14 @@ def run_bench(options: argparse.Namespace) -> int:
 
 
 def run_step(options: argparse.Namespace) -> int:
-    import yaml
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    from rislab.errors import ConfigError
+    from rislab.training.inference import read_recipe
     from rislab.training.step_bench import StepCost, in_a_process_of_its_own
 
-    recipe = (yaml.safe_load(options.config.read_text()) or {}).get("model")
-    if not recipe:
-        raise ConfigError(f"{options.config}: no model")
+    recipe = read_recipe(options.config)
     counts = {"images": options.images, "queries": options.queries, "steps": options.steps}
     how = {"precision": options.precision, "compiled": options.compile}
     with Console(stderr=True).status("measuring"):

@@ -47,6 +47,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="the checkpoint is the authors' release; --config says which model it holds",
     )
     parser.add_argument("--config", type=user_path, metavar="YAML", help="with --official: experiments/METHOD/*.yaml")
+    parser.add_argument(
+        "--trunk",
+        type=user_path,
+        metavar="FILE",
+        help="weights of a frozen CLIP, where the trial took them from a file",
+    )
     parser.set_defaults(run=run)
 
 
@@ -65,18 +71,17 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--background belongs to --classes")
     if options.official != (options.config is not None):
         raise ConfigError("--official and --config belong together")
+    if options.official and options.trunk is not None:
+        raise ConfigError("--trunk belongs to a checkpoint of a trial; with --official, --config names the trunk")
 
     from rislab.training import inference
     from rislab.training.cli import quiet
 
     quiet()
     if options.official:
-        import yaml
-
-        recipe = yaml.safe_load(options.config.read_text())["model"]
-        model = inference.load_official(options.checkpoint, recipe)
+        model = inference.load_official(options.checkpoint, inference.read_recipe(options.config))
     else:
-        model = inference.load_method(options.checkpoint)
+        model = inference.load_method(options.checkpoint, options.trunk)
     image = inference.read_image(options.image)
     segments = (
         inference.segment_classes(model, image, names, options.background)

@@ -64,7 +64,8 @@ def _check(folder: Path, paths: Sequence[Path], decode: bool, progress: Progress
         one = index(path)
         pairs += len(one.places)
         skipped.update(one.skipped)
-        examples += [f"{path}: {count} x {reason}" for reason, count in one.skipped.items()]
+        named = {"unknown member": f", e.g. {one.example}"}
+        examples += [f"{path}: {count} x {reason}{named.get(reason, '')}" for reason, count in one.skipped.items()]
         if progress is not None:
             progress(number + 1, len(paths))
     unreadable: Counter[str] = Counter()

@@ -246,7 +246,7 @@ class PairsData(EvaluatedData):
                     stacklevel=2,
                 )
             if self.shards.skipped:
-                warnings.warn(f"shards hold members that are no pair: {dict(self.shards.skipped)}", stacklevel=2)
+                warnings.warn(f"shards hold members that are no pair: {self.shards.skipped_text()}", stacklevel=2)
             if len(self.shards) < self._step:
                 raise DataError(
                     f"{len(self.shards)} pairs are fewer than one step needs ({self._step}, spare ones included)"
