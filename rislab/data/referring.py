@@ -35,6 +35,7 @@ class ReferringData(EvaluatedData):
     train_split, val_split: names in the file; test_splits: those to score at the end, None for all but training.
     batch_size: queries a training batch and process, at most.
     references_per_image: how many references share one image of a batch; 1 as CRIS does, see `training_plan`.
+    sentences_per_reference: how many sentences of a reference one epoch uses, at most; 1 as CRIS does. They share the image.
     eval_images: images an evaluation batch; all their expressions come along.
     num_workers: loader processes.
     seed: of the order of samples and of the sentences drawn.
@@ -58,6 +59,7 @@ class ReferringData(EvaluatedData):
         "layout": "refer",
         "packed": True,
         "flip": "none",
+        "sentences_per_reference": 1,
     }
 
     def __init__(
@@ -82,11 +84,13 @@ class ReferringData(EvaluatedData):
         layout: Literal["refer", "lmdb"] = "refer",
         packed: bool = True,
         flip: Flip = Flip.none,
+        sentences_per_reference: int = 1,
     ) -> None:
         super().__init__()
         for name, value, least in (
-            ("batch_size", batch_size, references_per_image),
+            ("batch_size", batch_size, references_per_image * sentences_per_reference),
             ("references_per_image", references_per_image, 1),
+            ("sentences_per_reference", sentences_per_reference, 1),
             ("eval_images", eval_images, 1),
             ("num_workers", num_workers, 0),
             ("seed", seed, 0),
@@ -107,6 +111,7 @@ class ReferringData(EvaluatedData):
         self.shuffle_sentences, self.limit_val_images = shuffle_sentences, limit_val_images
         self.no_target_min_pixels = no_target_min_pixels
         self.layout, self.packed, self.flip = layout, packed, flip
+        self.sentences_per_reference = sentences_per_reference
         self._refer: Refer | LmdbRefer | None = None
         self._loaders: list[PlannedLoader] = []
         self._room = cache_mb << 20
@@ -207,7 +212,14 @@ class ReferringData(EvaluatedData):
 
         def plan(epoch: int) -> sampling.Plan:
             batches = sampling.training_plan(
-                usable, self.batch_size, self.references_per_image, self.seed, epoch, rank, world_size
+                usable,
+                self.batch_size,
+                self.references_per_image,
+                self.seed,
+                epoch,
+                rank,
+                world_size,
+                self.sentences_per_reference,
             )
             return [
                 [self._mirrored(row, usable, epoch) for row in rows] for rows in sampling.split(batches, self.parts)
