@@ -100,9 +100,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def json_bytes(value: Any) -> bytes:
     """Sorted keys and a final newline, so that equal values are equal bytes."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """See `json_bytes`."""
+    write_bytes(path, json_bytes(value))
 
 
 def read_json(path: Path) -> Any:

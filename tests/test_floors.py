@@ -16,7 +16,7 @@ FLOORS = (
     {"data"},
     {"nn", "losses", "metrics"},
     {"paths"},
-    {"files", "errors", "ranks"},
+    {"files", "errors", "ranks", "printable"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FORBIDDEN = {("report", "methods"), ("launch", "methods"), ("report", "data"), ("launch", "data")}

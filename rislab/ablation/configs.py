@@ -7,15 +7,15 @@ is its share of what is hashed.
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from rislab.ablation import identity
+from rislab.ablation import identity, signature
 from rislab.ablation.table import PARTS, Profile, Row
 from rislab.ablation.yamlfile import overlay, read_yaml
 from rislab.errors import ConfigError
 from rislab.paths import absolute
 
-DATA_ROOT = "data.init_args.root"
 DATA_SEED = "data.init_args.seed"
 STAGE = "model.init_args.stage"
 
@@ -37,27 +37,59 @@ def put(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     return {**config, first: put(config.get(first, {}), rest, value) if rest else value}
 
 
+def relocated(data: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """The data part of a config with its files below another folder. Raises ConfigError for a class that does not say how."""
+    class_path = data["class_path"]
+    known = signature.read(class_path) if str(class_path).startswith(signature.PACKAGE) else None
+    if known is None or not known.root_option:
+        raise ConfigError(
+            f"{class_path} declares no root_option: it does not say where its files lie, and --data cannot"
+        )
+    before, place = identity.root_of(known, data.get("init_args", {})), str(root.absolute())
+    options = data.get("init_args", {})
+    *path, last = known.root_option.split(".")
+    key = ""
+    for name in path:
+        inner = options.get(name, {})
+        key += f"{name}.init_args." if "class_path" in inner else f"{name}."
+        options = inner.get("init_args", inner)
+    found = put(data, f"init_args.{key}{last}", place)
+    for name in known.below_root:
+        if name in found["init_args"]:
+            found = put(found, f"init_args.{name}", identity.moved(found["init_args"][name], before, place))
+    return found
+
+
+def _takes_seed(data: Mapping[str, Any]) -> bool:
+    """Whether there is something to draw in the data."""
+    class_path = data["class_path"]
+    return not class_path.startswith(signature.PACKAGE) or "seed" in signature.read(class_path).options
+
+
 class Configs:
     """Configs of a profile's cells. They share their parts: nothing in one may be changed in place."""
 
     def __init__(self, profile: Profile, data: str | None) -> None:
         self.profile = profile
-        self.changes: dict[str, Any] = {} if data is None else {DATA_ROOT: str(absolute(data))}
+        self.data = absolute(data) if data is not None else None
         self._bases: dict[str, dict[str, Any]] = {}
         self._parts: dict[tuple[str, ...], tuple[Any, str | None]] = {}
 
     def base(self, stage: str = "") -> dict[str, Any]:
         if stage not in self._bases:
-            self._bases[stage] = merged(self.profile, stage)
+            base = merged(self.profile, stage)
+            self._bases[stage] = base if self.data is None else {**base, "data": relocated(base["data"], self.data)}
         return self._bases[stage]
 
     def cell(self, row: Row, seed: int, stage: str, parent: str | None) -> tuple[dict[str, Any], str]:
         """(config, hash) of a row with a seed and a stage. parent: hash of what it starts from."""
-        changes = {**self.changes, **row.switches, **({STAGE: stage} if stage else {}), DATA_SEED: seed}
+        base = self.base(stage)
+        changes = {**row.switches, **({STAGE: stage} if stage else {})}
+        if _takes_seed(base["data"]):
+            changes[DATA_SEED] = seed
         by_part: dict[str, dict[str, Any]] = {}
         for key, value in changes.items():
             by_part.setdefault(key.partition(".")[0], {})[key] = value
-        base = self.base(stage)
         config: dict[str, Any] = {}
         texts = {"parent": json.dumps(parent)} if parent is not None else {}
         for name in {**base, **by_part}:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from rislab.ablation import signature
@@ -24,7 +24,8 @@ NEUTRAL = (
     "data.init_args.packed",
     "data.init_args.eval_images",
 )
-"""Dotted keys that cannot change the result: paths, kind of device, workers, memory, logging.
+"""Dotted keys that cannot change the result: paths, kind of device, workers, memory, logging. Classes of ours declare theirs in
+`neutral`, at any depth.
 
 The number of devices and nodes does count: the batch is so many times as large.
 """
@@ -33,38 +34,63 @@ REACHABLE = ("data", "clip", "nn", "losses", "metrics", "training")
 """Rooms that every trial runs through, beside its own method."""
 
 
-def resolve(config: Any, with_versions: bool = False) -> Any:
+def resolve(config: Any, hashed: bool = False) -> Any:
     """`config` with every default of our classes filled in, at every depth; classes of others stay as written.
 
     Options that have the value which their class declares in `absent_means` are left out, so that adding such an option
     changes no identity.
-    with_versions: put in the constants that classes declare in `hashed_with`; they are no options of anything.
+    hashed: as it is hashed: without the options that classes declare as `neutral`, with the constants that they declare in
+        `hashed_with`, and with paths below the data's root written from there.
     """
     if isinstance(config, list):
-        return [resolve(item, with_versions) for item in config]
+        return [resolve(item, hashed) for item in config]
     if not isinstance(config, dict):
         return config
     class_path = config.get("class_path")
     if not isinstance(class_path, str) or not class_path.startswith(signature.PACKAGE):
-        return {key: resolve(value, with_versions) for key, value in config.items()}
-    return {"class_path": class_path, "init_args": _filled(class_path, config.get("init_args") or {}, with_versions)}
+        return {key: resolve(value, hashed) for key, value in config.items()}
+    return {"class_path": class_path, "init_args": _filled(class_path, config.get("init_args") or {}, hashed)}
 
 
-def _filled(class_path: str, given: dict[str, Any], with_versions: bool) -> dict[str, Any]:
+def _filled(class_path: str, given: dict[str, Any], hashed: bool) -> dict[str, Any]:
     known = signature.read(class_path)
     full = {name: option.default for name, option in known.options.items() if option.default is not signature.REQUIRED}
     for name, value in given.items():
         option = known.options.get(name)
         if isinstance(value, dict) and "class_path" not in value and option is not None and option.of is not None:
-            full[name] = _filled(option.of, value, with_versions)  # a dataclass of ours, given by its fields
+            full[name] = _filled(option.of, value, hashed)  # a dataclass of ours, given by its fields
         else:
-            full[name] = resolve(value, with_versions)
+            full[name] = resolve(value, hashed)
     kept = {name: value for name, value in full.items() if not _is_absent(known, name, value)}
-    if with_versions:
+    if hashed:
+        for name in known.neutral:
+            kept.pop(name, None)
+        root = root_of(known, given)
+        for name in known.below_root if root is not None else ():
+            kept[name] = moved(kept[name], root, "")
         for path, options in known.hashed_with.items():
             if options.items() <= full.items():
                 kept[path.removeprefix(signature.PACKAGE)] = signature.constant(*path.rsplit(".", 1))
     return kept
+
+
+def root_of(known: signature.Signature, given: dict[str, Any]) -> Any:
+    """The value of a class's `root_option` in the options given to it; None where there is none."""
+    options: Any = given
+    *path, last = known.root_option.split(".")
+    for name in path:
+        inner = options.get(name)
+        options = inner.get("init_args", inner) if isinstance(inner, dict) else {}
+    return options.get(last) if isinstance(options, dict) else None
+
+
+def moved(value: Any, before: Any, after: str) -> Any:
+    """Paths, one or a list, with those below one folder put below another; "": written from there."""
+    if isinstance(value, list):
+        return [moved(item, before, after) for item in value]
+    if not isinstance(value, str) or not isinstance(before, str) or not PurePath(value).is_relative_to(before):
+        return value
+    return str(PurePath(after) / PurePath(value).relative_to(before))
 
 
 def _is_absent(known: signature.Signature, name: str, value: Any) -> bool:
@@ -73,7 +99,7 @@ def _is_absent(known: signature.Signature, name: str, value: Any) -> bool:
 
 def identity(config: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
     """The part of a config that is hashed. parent: hash of the trial whose weights it starts from."""
-    full = resolve(config, with_versions=True)
+    full = resolve(config, hashed=True)
     model = full.get("model", {})
     if isinstance(model, dict) and isinstance(model.get("init_args"), dict) and "class_path" in model:
         known = signature.read(model["class_path"]) if model["class_path"].startswith(signature.PACKAGE) else None

@@ -1,7 +1,9 @@
 """From a table to trials: which configs, which directories, what is done, what is missing."""
 
+import importlib
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,13 +11,13 @@ from typing import Any
 
 import yaml
 
-from rislab.ablation import identity, sharing, signature
+from rislab.ablation import identity, records, sharing, signature
 from rislab.ablation.configs import STAGE, Configs, merged, put
+from rislab.ablation.evidence import Finding
 from rislab.ablation.table import Profile, Row, Table
 from rislab.ablation.trial import State, TrialDir
 from rislab.errors import ConfigError, DataError
-from rislab.files import read_json, write_json, write_text
-from rislab.paths import user_path
+from rislab.files import write_json, write_text
 
 __all__ = [
     "Cost",
@@ -30,6 +32,13 @@ __all__ = [
     "plan",
     "states",
 ]
+
+
+MEASURED = records.Record(
+    {"seconds": records.Mapped(records.POSITIVE)},
+    {"peak_gpu_memory_mb": records.PROVENANCE.optional["peak_gpu_memory_mb"]},
+)
+"""What of a provenance.json says how much a trial took."""
 
 
 @dataclass(eq=False)
@@ -60,7 +69,7 @@ class Planned:
 
     @cached_property
     def trial(self) -> TrialDir:
-        return TrialDir(self.place)
+        return TrialDir(self.place, self.hash)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -71,13 +80,17 @@ class Planned:
     def state(self) -> State:
         return self.trial.state()
 
-    def stale(self) -> list[str]:
-        """Source files that have changed since the trial was made; empty for a trial that is not done."""
-        recorded = read_json(self.trial.identity)
-        made_with = recorded.get("sources") if isinstance(recorded, dict) else None
-        if not isinstance(made_with, dict):
-            return []
-        return identity.changed_sources(made_with, self.config["model"]["class_path"])
+    def stale(self, recorded: Mapping[str, Any] | None = None) -> list[str]:
+        """Source files that have changed since the trial was begun; empty where that is not known.
+
+        recorded: identity.json, where it has been read already.
+        """
+        if recorded is None:
+            recorded = _record(self.trial.identity, records.IDENTITY) or {}
+        sources = recorded.get("sources", {})
+        return (
+            identity.changed_sources(sources, self.config["model"]["class_path"]) if isinstance(sources, dict) else []
+        )
 
     @property
     def can_split(self) -> bool:
@@ -91,14 +104,18 @@ class Planned:
 
         When another table has begun the same trial since this one was planned, it is that table's directory from now on.
         The config of an existing one is brought up to date, since the data may lie elsewhere today; its identity, with
-        the sources that the trial was begun with, stays. Raises ConfigError when the directory is another trial's.
+        the sources that the trial was begun with, stays; so does everything of one that has a result.
+
+        Raises ConfigError when the directory is another trial's, damaged, or closed to us.
         """
         self._settle()
-        recorded = read_json(self.trial.identity)
-        if isinstance(recorded, dict) and recorded.get("hash") != self.hash:
-            raise ConfigError(f"{self.trial.path} belongs to a trial with hash {recorded.get('hash')}; move it away")
+        state, found = self.trial.look()
+        if found.suspect:
+            raise ConfigError(f"{self.trial.path} is {state}: {found.reason}; move it away")
+        if state == "done":
+            return
         write_text(self.trial.config, yaml.safe_dump(self.config, sort_keys=False))
-        if not isinstance(recorded, dict):
+        if not self.trial.identity.exists():
             write_json(
                 self.trial.identity,
                 {
@@ -113,7 +130,7 @@ class Planned:
         if not self.place.exists():
             owner = sharing.claim(self.place.parents[1], self.hash, self.place)
             if owner != self.place:
-                self.place, self.trial, self.shared_with = owner, TrialDir(owner), owner.parent.name
+                self.place, self.trial, self.shared_with = owner, TrialDir(owner, self.hash), owner.parent.name
         self.config = _placed(self.config, self.place, self.parent)
 
 
@@ -201,15 +218,24 @@ def answered_by(planned: Sequence[Planned]) -> dict[str, Planned]:
 
 def states(planned: Iterable[Planned]) -> list[State]:
     """State of each; directories that are not there are not looked into."""
-    there: dict[Path, set[str]] = {}
-    found: dict[str, State] = {}
-    result: list[State] = []
+    return [state for state, _ in looks(planned)]
+
+
+def looks(planned: Iterable[Planned]) -> list[tuple[State, Finding]]:
+    """The same, with what was found in each directory."""
+    there: dict[Path, set[str] | None] = {}
+    found: dict[str, tuple[State, Finding]] = {}
+    result: list[tuple[State, Finding]] = []
     for cell in planned:
         if cell.hash not in found:
             folder = cell.place.parent
             if folder not in there:
-                there[folder] = set(sharing.listed(folder))
-            found[cell.hash] = cell.state if cell.place.name in there[folder] else "pending"
+                # A folder that may not be listed may still be looked into.
+                is_open = os.access(folder, os.R_OK) or not os.path.lexists(folder)
+                there[folder] = set(sharing.listed(folder)) if is_open else None
+            names = there[folder]
+            is_there = names is None or cell.place.name in names
+            found[cell.hash] = cell.trial.look() if is_there else ("pending", Finding())
         result.append(found[cell.hash])
     return result
 
@@ -220,7 +246,7 @@ def orphans(table: Table, planned: Sequence[Planned], runs: Path) -> list[Path]:
     used = {cell.place for cell in planned}
     folder = runs / table.name
     names = [n for n in sharing.listed(folder) if n.count("--") >= 2 and n.split("--")[0] not in rows]
-    return sorted(path for path in (folder / name for name in names) if path not in used and path.is_dir())
+    return sorted(path for path in (folder / name for name in names) if path not in used and os.path.isdir(path))  # noqa: PTH112  # no error for one that is closed to us
 
 
 @dataclass(frozen=True)
@@ -276,91 +302,75 @@ def _of_other_seeds(cell: Planned, candidates: Iterable[Path]) -> list[Cost]:
     wanted, found = None, []
     for path in candidates:
         cost = _measured(path)
-        recorded = _readable(path / "identity.json") if cost is not None else None
-        config: Any = recorded.get("config") if isinstance(recorded, dict) else None
-        if cost is None or not _has_options(config):
+        recorded = _record(path / "identity.json", records.IDENTITY) if cost is not None else None
+        if cost is None or recorded is None:
             continue
         wanted = wanted or _unseeded(cell.identity)
-        if _unseeded(config) == wanted:
+        if _unseeded(recorded.get("config", {})) == wanted:
             found.append(cost)
     return found
 
 
+def _record(path: Path, shape: records.Shape) -> Any:
+    """A record for an estimate: None for one that is not there, damaged or closed to us; its trial's state says so elsewhere."""
+    try:
+        return records.load(path, shape)
+    except (records.DamagedError, OSError):
+        return None
+
+
 def _measured(path: Path) -> Cost | None:
-    """What a finished trial took, all its starts together; None also where that was damaged, or is closed to us."""
-    provenance = _readable(path / "provenance.json")
-    seconds = provenance.get("seconds") if isinstance(provenance, dict) else None
-    try:
-        is_finished = (path / "metrics.json").exists()
-    except OSError:
-        is_finished = False
-    if not is_finished or not isinstance(seconds, dict) or not seconds or not all(map(_is_amount, seconds.values())):
+    """What a finished trial took, all its starts together."""
+    provenance = _record(path / "provenance.json", MEASURED)
+    if not provenance or not provenance["seconds"] or not (path / "metrics.json").exists():
         return None
-    memory = provenance.get("peak_gpu_memory_mb")
-    return Cost(sum(seconds.values()), memory if _is_amount(memory) else 0.0)
-
-
-def _readable(path: Path) -> Any:
-    """The parsed file; None when there is none, or none that can be read."""
-    try:
-        return read_json(path)
-    except OSError:
-        return None
-
-
-def _is_amount(value: Any) -> bool:
-    """Whether it is a number that can be a time or a size."""
-    return type(value) in (int, float) and 0 <= value < 1e15
-
-
-def _has_options(config: Any) -> bool:
-    data = config.get("data") if isinstance(config, dict) else None
-    return isinstance(data, dict) and isinstance(data.get("init_args"), dict)
+    return Cost(sum(provenance["seconds"].values()), provenance.get("peak_gpu_memory_mb") or 0.0)
 
 
 def _unseeded(config: dict[str, Any]) -> str:
     """What two trials that differ in their seed alone have in common."""
-    options = {key: value for key, value in config["data"]["init_args"].items() if key != "seed"}
-    data = config["data"] | {"init_args": options}
+    data = config.get("data")
+    if isinstance(data, dict) and isinstance(data.get("init_args"), dict):
+        data = data | {"init_args": {key: value for key, value in data["init_args"].items() if key != "seed"}}
     return identity.digest({**config, "data": data, "seed_everything": None, "parent": None})
 
 
 def missing_data(planned: Iterable[Planned]) -> list[str]:
     """What of real data sets is not there, as paths, each once; nothing for worlds that generate themselves."""
-    wanted: dict[tuple[str, str | None, str | None], None] = {}
-    for cell in planned:
-        options = cell.config["data"]["init_args"]
-        options = options.get("benchmark_data", {}).get("init_args", options)  # training has data of its own
-        if options.get("generate") is None:
-            wanted[options["root"], options.get("dataset"), options.get("split_by")] = None
-    return sorted({path for root, dataset, split_by in wanted for path in _missing(user_path(root), dataset, split_by)})
+    return sorted(_missing(planned))
 
 
-def _missing(root: Path, dataset: str | None, split_by: str | None) -> list[str]:
-    if dataset is None or split_by is None:  # not of the REFER family: its own reader will say what it wants
-        return [] if root.is_dir() else [str(root)]
-    names = [name.format(split_by) for name in signature.constant("rislab.data.published", "REFERENCE_FILES")]
-    absent = [str(path) for path in [root / dataset / "instances.json"] if not path.exists()]
-    if not any((root / dataset / name).exists() for name in names):
-        absent.append(str(root / dataset / names[0]))
-    folders = [root / name for name in signature.constant("rislab.data.images", "IMAGE_FOLDERS")]
-    if not any(folder.is_dir() and _has_jpeg(folder) for folder in folders):
-        absent.append(f"{folders[0]}/COCO_train2014_*.jpg")
-    return absent
+def _missing(planned: Iterable[Planned]) -> dict[str, str]:
+    """Path of what is not there -> where to get it. Every data class, at any depth, says what it needs."""
+    parts = {id(cell.config["data"]): cell.config["data"] for cell in planned}
+    needs = {json.dumps(need, sort_keys=True, default=str): need for part in parts.values() for need in _needs(part)}
+    found: dict[str, str] = {}
+    for function, options in needs.values():
+        module, _, name = function.rpartition(".")
+        for each in getattr(importlib.import_module(module), name)(options):
+            found[each.path] = each.get
+    return found
 
 
-def _has_jpeg(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(entry.name.endswith(".jpg") for entry in entries)
+def _needs(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(function that knows what must be there, options) of a class in a config, and of those inside it."""
+    if not isinstance(part, dict):
+        return
+    class_path, options = part.get("class_path"), part.get("init_args") or {}
+    is_ours = isinstance(class_path, str) and class_path.startswith(signature.PACKAGE)
+    function = signature.read(class_path).required_files if is_ours else ""
+    if function:
+        yield function, options
+    for value in (options if class_path else part).values():
+        yield from _needs(value)
 
 
 def require_data(planned: Sequence[Planned], profile: Profile) -> None:
     """Raises DataError that says what to put where, and how to say where it is."""
-    absent = missing_data(planned)
+    absent = _missing(planned)
     if absent:
-        listed = "\n  ".join(absent)
+        listed = "\n  ".join(sorted(absent))
         raise DataError(
             f"profile {profile.name!r} needs {profile.dataset}, and this is not there:\n  {listed}\n"
-            "Annotations: github.com/lichengunc/refer; pictures: COCO train2014 (cocodataset.org). "
-            "Another place: --data DIR, or DATA=DIR with make."
+            f"{' '.join(dict.fromkeys(absent.values()))} Another place: --data DIR, or DATA=DIR with make."
         )

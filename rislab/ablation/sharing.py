@@ -45,7 +45,7 @@ class Places:
             if named is not None and _may_be(named, digest):
                 return named
         candidates = [path for path in self._known().get(digest[:8], ()) if _hash(path) == digest]
-        return min(candidates, key=lambda path: (not (path / "metrics.json").exists(), path), default=own)
+        return min(candidates, key=lambda path: (not _is_there(path / "metrics.json"), path), default=own)
 
     def _listed(self, folder: str) -> frozenset[str]:
         if folder not in self._names:
@@ -138,6 +138,13 @@ def release(runs: Path, digest: str, named: Path) -> None:
         (runs / CLAIMS / digest).unlink(missing_ok=True)
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        return False
+
+
 def _may_be(path: Path, digest: str) -> bool:
     """Whether a directory is this trial's, or will be: it is not there yet, or has no identity yet."""
     return _hash(path) in (digest, None)
@@ -153,10 +160,10 @@ def _hash(path: Path) -> str | None:
 
 
 def listed(folder: Path) -> Iterator[str]:
-    """Names in a folder; none when there is no such folder."""
+    """Names in a folder; none when there is no such folder, or when it is closed to us."""
     try:
         entries = os.scandir(folder)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
     with entries:
         yield from (entry.name for entry in entries)

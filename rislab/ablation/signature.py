@@ -42,6 +42,10 @@ class Signature:
     unused_in: options that change nothing in a stage, by its name: rows that differ in nothing else share it.
     splits_batches: stages ("" for a method without) in which a batch may be computed in parts with the same gradient, since no
         term and no normalisation looks across samples; each with the options that this takes.
+    neutral: options that cannot change a result: where files lie, processes, caches.
+    root_option: the option, dotted into a class inside, that says where the data lie; "" for a class that reads none.
+    below_root: options that hold paths, of which those below the root move with it.
+    required_files: function of `rislab.data.required`, by its dotted path, that says what must lie where; "" for none.
     untrained_when: values of options with which nothing is trained, each alternative a mapping; an empty one for a method that
         trains nothing at all. Such a trial gives the same result with every seed.
     """
@@ -53,6 +57,10 @@ class Signature:
     stages: tuple[str, ...] = ()
     unused_in: dict[str, tuple[str, ...]] = field(default_factory=dict)
     splits_batches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    neutral: tuple[str, ...] = ()
+    root_option: str = ""
+    below_root: tuple[str, ...] = ()
+    required_files: str = ""
     untrained_when: tuple[dict[str, Any], ...] = ()
 
 
@@ -90,6 +98,10 @@ def read(class_path: str) -> Signature:
         _declared(node, "stages", ()),
         _declared(node, "unused_in", {}),
         _declared(node, "splits_batches", {}),
+        _declared(node, "neutral", ()),
+        _declared(node, "root_option", ""),
+        _declared(node, "below_root", ()),
+        _declared(node, "required_files", ""),
         _declared(node, "untrained_when", ()),
     )
 

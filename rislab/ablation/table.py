@@ -3,6 +3,7 @@
 All mistakes are collected before anything is said, so that one run of the command shows them all.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ CLUSTER = "rislab.launch.slurm.Cluster"
 
 PARTS = ("model", "data")
 """Parts of a config that are classes with options."""
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,22 @@ def config_path(name: str, table: Path) -> Path:
     return given
 
 
+def name_mistake(name: Any) -> str | None:
+    """What is wrong with the name of a table, row, profile or stage, or None. Names become folders, jobs and arguments."""
+    if not isinstance(name, str):
+        return "a name is a text: put it in quotes"
+    if not name:
+        return "a name may not be empty"
+    if len(name) > LONGEST_NAME:
+        return f"a name may have {LONGEST_NAME} characters at most, this one has {len(name)}"
+    if not NAME.fullmatch(name):
+        return "a name has letters, digits and . _ + - only, and begins with a letter or digit"
+    for part in ("..", "--"):
+        if part in name:
+            return f"a name may not hold {part!r}"
+    return None
+
+
 def dotted(key: str) -> str:
     """`model.x` and `data.x` are short for `model.init_args.x` and `data.init_args.x`."""
     head, _, rest = key.partition(".")
@@ -189,13 +209,19 @@ def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[
     """Mistakes that a schema cannot see."""
     names = [row["name"] for row in raw["rows"]]
     stages = _stages(parts)
+    if wrong := name_mistake(raw["name"]):
+        yield ("name",), f"table {_shown(raw['name'])}: {wrong}"
     for number, metric in enumerate(raw["metrics"]):
         wrong = _metric(metric, METRICS, stages)
         if wrong:
             yield ("metrics", number), wrong
     for key, profile in raw["profiles"].items():
+        if wrong := name_mistake(key):
+            yield ("profiles", key), f"profile {_shown(key)}: {wrong}"
         for stage in profile.get("stages", {}):
-            if stage not in stages:
+            if wrong := name_mistake(stage):
+                yield ("profiles", key, "stages", stage), f"profile {_shown(key)}: stage {_shown(stage)}: {wrong}"
+            elif stage not in stages:
                 yield ("profiles", key, "stages", stage), f"profile {key!r}: no stage {stage!r}{nearest(stage, stages)}"
         for option, value in profile.get("cluster", {}).items():
             wrong = signature.check(CLUSTER, option, value)
@@ -212,11 +238,11 @@ def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[
             yield ("seeds", number), f"seed {seed} is {'negative' if seed < 0 else 'there already'}"
     for number, row in enumerate(raw["rows"]):
         place: Place = ("rows", number)
-        who = f"row {row['name']!r}"
+        who = f"row {_shown(row['name'])}"
         if row["name"] in names[:number]:
             yield (*place, "name"), f"{who} is there already"
-        if not row["name"] or any(c in row["name"] for c in "/[] ") or "--" in row["name"]:
-            yield (*place, "name"), f"{who}: a name may not hold blanks, '/', brackets or '--'"
+        if wrong := name_mistake(row["name"]):
+            yield (*place, "name"), f"{who}: {wrong}"
         for key, value in row["switches"].items():
             wrong = switch_mistake(key, value, parts)
             if wrong:
@@ -245,6 +271,10 @@ def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[
             wrong = _metric(term.metric, METRICS, stages)
             if wrong:
                 yield (*place, "holds"), f"{who}: {wrong}"
+
+
+def _shown(name: Any) -> str:
+    return repr(f"{name[:20]}..." if isinstance(name, str) and len(name) > LONGEST_NAME else name)
 
 
 def _stages(parts: dict[str, dict[str, Any]]) -> tuple[str, ...]:

@@ -12,11 +12,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from rislab.ablation import evidence, records
 from rislab.ablation.attempts import Attempts, slurm_job
+from rislab.ablation.evidence import SUSPECT, Finding
 from rislab.errors import RislabError
 from rislab.files import being_created, create, leftovers, read_json, write_bytes, write_json
 
-State = Literal["pending", "queued", "running", "lost", "done", "failed", "diverged", "interrupted", "cancelled"]
+State = Literal[
+    "pending",
+    "queued",
+    "running",
+    "lost",
+    "done",
+    "failed",
+    "diverged",
+    "interrupted",
+    "cancelled",
+    "foreign",
+    "damaged",
+    "unreadable",
+]
+
+CLOSED: tuple[State, ...] = ("done", "cancelled", *SUSPECT)
+"""States of trials that nobody starts."""
 
 LOST_AFTER_SECONDS = 60.0
 """A heartbeat older than this, from a host that cannot be asked, means that the process is gone."""
@@ -41,10 +59,13 @@ class TrialBusyError(RislabError):
 
 
 class TrialDir:
-    """Paths and state of one trial. Nothing is cached: every question is answered from the files."""
+    """Paths and state of one trial. Nothing is cached: every question is answered from the files.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    wanted: hash of the trial that the directory should hold; None where nobody knows, and the directory is taken as it is.
+    """
+
+    def __init__(self, path: Path, wanted: str | None = None) -> None:
+        self.path, self.wanted = path, wanted
         self.config = path / "config.yaml"
         self.identity = path / "identity.json"
         self.status_file = path / "status.json"
@@ -61,9 +82,8 @@ class TrialDir:
         self.attempts = Attempts(path / "attempts.jsonl")
 
     def status(self) -> dict[str, Any]:
-        """What `status.json` says; empty when it is missing or damaged."""
-        found = read_json(self.status_file)
-        return found if isinstance(found, dict) else {}
+        """What `status.json` says, as far as it can be used; empty when it is missing or damaged."""
+        return records.status(self.status_file)
 
     @property
     def step(self) -> int:
@@ -82,17 +102,30 @@ class TrialDir:
             write_json(self.status_file, self.status() | changes | me)
 
     def state(self) -> State:
-        """pending, queued (at a scheduler), running, lost (its process is gone), done, failed, diverged, interrupted, cancelled.
+        """pending, queued (at a scheduler), running, lost (its process is gone), done, failed, diverged, interrupted, cancelled;
+        foreign (another trial's), damaged or unreadable, with the reason in `look`.
 
-        Done is what has a whole metrics.json, written last: a trial killed between its result and its status is done. What a
+        Done is what has a sound metrics.json, written last: a trial killed between its result and its status is done. What a
         scheduler thinks is not asked: a job counts as queued from when it was handed in until the trial is started.
         """
-        if read_json(self.metrics_file) is not None:
-            return "done"
+        return self.look()[0]
+
+    def look(self, thorough: bool = False) -> tuple[State, Finding]:
+        """The state, and what was found in the directory. thorough: with the digests of all files; see `evidence.look`."""
+        found = evidence.look(self.path, self.wanted, thorough)
+        if found.suspect:
+            return found.suspect, found
+        try:
+            return ("done" if found.is_done else self._open_state()), found
+        except OSError as error:
+            return "unreadable", Finding("unreadable", evidence.unreadable(error, self.path))
+
+    def _open_state(self) -> State:
+        """Of a trial without a result."""
         status = self.status()
         state: State = status.get("state", "pending")
-        if state == "done":
-            state = "lost"  # it said so, but its result is gone: run it again
+        if state == "done" or state in SUSPECT:
+            state = "lost"  # it said so, but there is no result: run it again
         if state == "running":
             if self.holder() is not None:
                 return "running"
@@ -106,13 +139,12 @@ class TrialDir:
         return job is not None and job.get("attempts") == len(self.attempts.all())
 
     def job(self) -> dict[str, Any] | None:
-        """What was handed to a scheduler last: {"launcher", "id", "submitted", "attempts": starts before it}.
-
-        None also when the file is damaged: then nobody knows of a job.
-        """
-        found = read_json(self.job_file)
-        is_sound = isinstance(found, dict) and all(isinstance(found.get(name), str) for name in ("launcher", "id"))
-        return found if is_sound else None
+        """What was handed to a scheduler last: {"launcher", "id", "submitted", "attempts": starts before it}."""
+        try:
+            found: dict[str, Any] | None = records.load(self.job_file, records.JOB)
+        except records.DamagedError:
+            return None
+        return found
 
     def set_job(self, launcher: str, job_id: str) -> None:
         write_json(
@@ -178,6 +210,7 @@ class TrialDir:
         with self.locked():
             results = (
                 self.metrics_file,
+                self.path / evidence.FILE,
                 self.scores_file,
                 self.provenance_file,
                 self.status_file,

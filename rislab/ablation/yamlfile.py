@@ -1,5 +1,6 @@
 """YAML files that know on which line everything stands."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -11,6 +12,9 @@ import yaml
 from rislab.errors import ConfigError
 
 Place = tuple[str | int, ...]
+LARGEST = 10**6
+"""Values in a file, which a table of ten thousand rows does not reach."""
+
 Mistake = tuple[Place, str]
 
 
@@ -21,6 +25,18 @@ class Loader(yaml.CSafeLoader):
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
 )
+
+
+def _expanded(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node stands for, aliases written out; infinite for one that holds itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        pairs = isinstance(node, yaml.MappingNode)
+        inner = [each for pair in node.value for each in pair] if pairs else node.value
+        known[id(node)] = 1 + sum(_expanded(each, known) for each in inner)
+    return known[id(node)]
 
 
 def read_yaml(path: Path) -> Any:
@@ -45,22 +61,29 @@ class YamlFile:
         try:
             node = loader.get_single_node()
             if node is not None:
+                if _expanded(node, {}) > LARGEST:
+                    raise ConfigError(f"{path}: its aliases stand for more than {LARGEST} values")
                 self._walk(node, ())
             self.value: Any = loader.construct_document(node) if node is not None else None
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigError(f"{path}:{line}  not readable as YAML: {error.problem}") from None
-        except yaml.YAMLError as error:
+        except (
+            yaml.YAMLError,
+            ValueError,
+        ) as error:  # ValueError: a date that is none, a number of thousands of digits
             raise ConfigError(f"{path}: not readable as YAML: {error}") from None
+        except RecursionError:
+            raise ConfigError(f"{path}: not readable as YAML: nested too deep") from None
         finally:
             loader.dispose()
 
     def _walk(self, node: yaml.Node, place: Place) -> None:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
-                inner = (*place, key.value)
+                inner = (*place, key.value if isinstance(key, yaml.ScalarNode) else "?")
                 if inner in self.lines:
-                    self.repeated.append((inner, f"key {key.value!r} is given twice"))
+                    self.repeated.append((inner, f"key {inner[-1]!r} is given twice"))
                 self.lines[inner] = key.start_mark.line + 1
                 self._walk(value, inner)
         elif isinstance(node, yaml.SequenceNode):

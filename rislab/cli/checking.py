@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from rislab.cli import screens
 from rislab.paths import user_path
 
 if TYPE_CHECKING:
@@ -52,10 +53,9 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def _show_check(found: "Check") -> None:
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(highlight=False)
+    console = screens.console()
     for one in found.data_sets:
         _show_set(one)
     for tree in found.benchmarks:
@@ -72,11 +72,10 @@ def _show_check(found: "Check") -> None:
 
 def _show_set(one: "SetCheck") -> None:
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = screens.console()
     names = ("split", "images", "references", "expressions", "no target", "no pixel", "published")
     table = Table(*names, box=box.SIMPLE_HEAD)
     for column in table.columns[1:6]:

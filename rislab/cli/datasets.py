@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rislab.cli import screens
 from rislab.cli.selecting import add_selection
 from rislab.errors import ConfigError
 from rislab.files import replacing
@@ -51,7 +52,6 @@ def add_parsers(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run_leaks(options: argparse.Namespace) -> int:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from rislab.data.leaks import leaks, part
@@ -72,7 +72,7 @@ def run_leaks(options: argparse.Namespace) -> int:
             sizes = (len(leak.images), len(leak.objects), len(leak.sentences))
             cells = [f"{n} of {whole}" for n, whole in zip(sizes, leak.evaluated, strict=True)]
             table.add_row(leak.train, leak.evaluation, *cells, style="yellow" if any(sizes) else None)
-        Console(highlight=False).print(table)
+        screens.console().print(table)
     return 2 if options.strict and shares else 0
 
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from rislab import __version__
 from rislab.errors import DISK_ERRORS, DiskError, RislabError, from_system, is_about_a_file, one_line
+from rislab.printable import printable
 
 TRAINING = {
     "fit": "train a method from a config file, then score its test splits",
@@ -81,7 +82,7 @@ def _command(given: list[str]) -> int:
 
 def _told(message: str, code: int) -> int:
     with suppress(OSError, ValueError):  # nobody listens
-        print(f"rislab: {message}", file=sys.stderr)
+        print(printable(f"rislab: {message}"), file=sys.stderr)
     return code
 
 

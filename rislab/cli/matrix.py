@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from rislab.errors import ConfigError, DataError, nearest
 from rislab.paths import absolute, user_path
+from rislab.printable import printable
 
 if TYPE_CHECKING:
     from rislab.report.matrix import Cell
 
 TARGET = "rislab.training.trial"
 EXPERIMENTS = Path("experiments")
+RECIPES = (".yaml", ".yml")
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,7 +32,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--checkpoints",
         type=user_path,
         metavar="FILE",
-        help="YAML, `method: best.ckpt` a line; methods that are trained need one",
+        help="YAML, `method: best.ckpt` a line; methods that are trained need one, others may name a recipe (.yaml)",
     )
     parser.add_argument("--data", metavar="DIR", help="root of real data sets")
     parser.add_argument("--runs", type=user_path, default=Path("runs/matrix"), metavar="DIR")
@@ -40,6 +42,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(options: argparse.Namespace) -> int:
+    from rislab.ablation.trial import CLOSED
     from rislab.launch.local import Job, LocalPool, cores
     from rislab.report import matrix
 
@@ -50,12 +53,17 @@ def run(options: argparse.Namespace) -> int:
             f"{options.checkpoints}: {strangers[0]!r} is none of --methods{nearest(strangers[0], options.methods)}"
         )
     benchmarks = {name: _benchmark(name, options.data) for name in options.benchmarks}
+    models = {method: _model(method, given.get(method)) for method in options.methods}
+    trunks = {method: _trunk(model) for method, model in models.items()}
+    for method, model in models.items():
+        for name, data in benchmarks.items():
+            _require_trunk(method, model, given.get(method), name, data)
     cells = [
-        _cell(options.runs, method, _model(method, given.get(method)), name, data, given.get(method))
-        for method in options.methods
+        _cell(options.runs, method, model, name, data, given.get(method), trunks[method])
+        for method, model in models.items()
         for name, data in benchmarks.items()
     ]
-    todo = [cell for cell in cells if cell.trial.state() != "done"]
+    todo = [cell for cell in cells if cell.trial.state() not in CLOSED]
     if todo:
         threads = max(1, cores() // options.jobs)
         for cell in todo:
@@ -75,7 +83,9 @@ def run(options: argparse.Namespace) -> int:
         print(path)
     failed = [cell for cell in cells if cell.trial.state() != "done"]
     for cell in failed:
-        print(f"{cell.name}: {cell.trial.state()}: {cell.trial.status().get('error') or 'not run'}")
+        state, found = cell.trial.look()
+        why = f"{found.reason} ({cell.trial.path})" if found.suspect else cell.trial.status().get("error") or "not run"
+        print(printable(f"{cell.name}: {state}: {why}"))
     return 1 if failed else 0
 
 
@@ -106,7 +116,9 @@ def _benchmark(name: str, root: str | None) -> dict[str, Any]:
         raise ConfigError(f"no benchmark {name!r}; there are {', '.join(known)}{nearest(name, known)}")
     data: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text())["data"]
     if data["init_args"].get("generate") is None and root is not None:
-        data["init_args"]["root"] = root
+        from rislab.ablation.configs import relocated
+
+        return relocated(data, Path(root).expanduser())
     return data
 
 
@@ -116,6 +128,8 @@ def _model(method: str, checkpoint: Path | None) -> dict[str, Any]:
 
     from rislab.training.checkpoints import RECIPE, read_checkpoint
 
+    if checkpoint is not None and checkpoint.suffix in RECIPES:
+        return _recipe(method, checkpoint)
     if checkpoint is not None:
         if not checkpoint.exists():
             raise DataError(f"{checkpoint}: no such checkpoint (of {method})")
@@ -136,6 +150,67 @@ def _model(method: str, checkpoint: Path | None) -> dict[str, Any]:
     return model
 
 
+def _recipe(method: str, file: Path) -> dict[str, Any]:
+    """The model of a config file, for a method that needs no training. Raises ConfigError."""
+    from rislab.ablation.yamlfile import read_yaml
+
+    content = read_yaml(file)
+    model = content.get("model") if isinstance(content, dict) else None
+    class_path = str(model.get("class_path")) if isinstance(model, dict) else ""
+    if not class_path.startswith(f"rislab.methods.{method}."):
+        raise ConfigError(f"{file}: its model is no {method}")
+    if "rislab.methods.base.TrainingFree" not in _bases(class_path):
+        raise ConfigError(f"{file}: {method} is trained: a checkpoint is needed, and a recipe is none")
+    assert isinstance(model, dict)
+    return model
+
+
+def _clip(model: dict[str, Any]) -> dict[str, Any]:
+    """Name and weights of a method's trunk, defaults filled in; empty for a method without one."""
+    from rislab.ablation import identity
+
+    found = identity.resolve(model)["init_args"].get("clip")
+    return found if isinstance(found, dict) else {}
+
+
+def _trunk(model: dict[str, Any]) -> str:
+    """The trunk as a cell shows it: `ViT-B-16 openai`, or with the sha256 of a file of weights."""
+    from rislab.ablation.evidence import sha256
+
+    clip = _clip(model)
+    if not clip:
+        return ""
+    weights = clip.get("pretrained")
+    if isinstance(weights, str) and Path(weights).is_file():
+        weights = f"{Path(weights).name} {sha256(Path(weights))[:8]}"
+    return f"{clip.get('name')} {weights or 'without pretrained weights'}"
+
+
+def _require_trunk(
+    method: str, model: dict[str, Any], checkpoint: Path | None, benchmark: str, data: dict[str, Any]
+) -> None:
+    """Raises ConfigError where a score would be none of the method: a toy or random trunk on real pictures."""
+    if _is_generated(data):
+        return
+    clip = _clip(model)
+    trained = checkpoint is not None and checkpoint.suffix not in RECIPES
+    is_toy = clip.get("pretrained") == "toy" or str(clip.get("name", "")).startswith("rislab-tiny")
+    if is_toy or (clip and not trained and clip.get("pretrained") is None):
+        where = checkpoint or EXPERIMENTS / method / "toy.yaml"
+        more = "" if trained else f" Give a recipe with a real trunk in --checkpoints FILE as `{method}: RECIPE.yaml`."
+        raise ConfigError(
+            f"{method} on {benchmark}: {where} has the trunk {_trunk(model)}, made for generated worlds; "
+            f"its score on real pictures would not be the method's.{more}"
+        )
+
+
+def _is_generated(data: Any) -> bool:
+    """Whether data are a world that is made, at any depth of a config."""
+    if not isinstance(data, dict):
+        return False
+    return data.get("generate") is not None or any(map(_is_generated, data.values()))
+
+
 def _bases(class_path: str) -> set[str]:
     import importlib
 
@@ -145,14 +220,21 @@ def _bases(class_path: str) -> set[str]:
 
 
 def _cell(
-    runs: Path, method: str, model: dict[str, Any], benchmark: str, data: dict[str, Any], checkpoint: Path | None
+    runs: Path,
+    method: str,
+    model: dict[str, Any],
+    benchmark: str,
+    data: dict[str, Any],
+    checkpoint: Path | None,
+    trunk: str,
 ) -> "Cell":
-    import hashlib
-
-    from rislab.ablation.identity import digest, identity
+    from rislab.ablation.evidence import sha256
+    from rislab.ablation.identity import identity
     from rislab.report.matrix import Cell
 
-    weights = None if checkpoint is None else hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    if checkpoint is not None and checkpoint.suffix in RECIPES:
+        checkpoint = None
+    weights = None if checkpoint is None else sha256(checkpoint)
     config = {
         "seed_everything": 0,
         "trainer": {"accelerator": "auto", "devices": 1},
@@ -160,4 +242,4 @@ def _cell(
         "data": data,
         "trial": {"train": False} | ({} if checkpoint is None else {"start_from": str(absolute(checkpoint))}),
     }
-    return Cell(method, benchmark, runs, digest(identity(config, weights))[:8], config, weights)
+    return Cell(method, benchmark, runs, identity(config, weights), config, weights, trunk)

@@ -5,6 +5,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from rislab.cli import screens
 from rislab.cli.selecting import add_selection
 from rislab.errors import DataError
 from rislab.metrics.protocols import Protocol
@@ -123,13 +124,12 @@ def _as_json(
 
 def _show(options: argparse.Namespace, place: "Place", scores: "Scores", others: list[str], left_out: str) -> None:
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from rislab.scoring.score import breakdown
 
-    console = Console(highlight=False)
+    console = screens.console()
     of = scores.features
     nothing = int((of.objects == 0).sum())
     console.print(

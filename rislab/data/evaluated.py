@@ -15,13 +15,16 @@ from rislab.paths import user_path
 def data_root(root: str, is_generated: bool) -> Path:
     """Where `root` is: as written, or below the user's cache folder where a world is generated and `root` is relative.
 
-    Raises ConfigError: no path, or a generated world that leaves the cache folder.
+    Raises:
+        ConfigError: No path, or a relative path of a generated world that leaves the cache folder.
     """
     path = user_path(root)
-    if not is_generated:
+    if not is_generated or path.is_absolute():
         return path
-    if not path.is_absolute() and ".." in path.parts:
-        raise ConfigError(f"data.init_args.root is {root!r}: a generated world must not leave the cache folder")
+    if ".." in path.parts:
+        raise ConfigError(
+            f"root is {root!r}: a generated world lies in the cache folder ({cache_dir()}), or at an absolute path"
+        )
     return cache_dir() / path
 
 

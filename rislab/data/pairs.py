@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -168,6 +168,11 @@ class PairsData(EvaluatedData):
         erasing. num_workers: loader processes. seed: of order and augmentation.
     at_once: shards that an epoch's order mixes, for disks that do not like to be read everywhere; None: all.
     """
+
+    root_option: ClassVar[str] = "benchmark_data.root"
+    required_files: ClassVar[str] = "rislab.data.required.pairs"
+    below_root: ClassVar[tuple[str, ...]] = ("shards",)
+    neutral: ClassVar[tuple[str, ...]] = ("num_workers",)
 
     def __init__(
         self,

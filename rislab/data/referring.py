@@ -54,6 +54,9 @@ class ReferringData(EvaluatedData):
     of training, with a warning, and scored in evaluation.
     """
 
+    root_option: ClassVar[str] = "root"
+    required_files: ClassVar[str] = "rislab.data.required.referring"
+    neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers", "cache_mb", "packed", "eval_images")
     absent_means: ClassVar[dict[str, Any]] = {
         "no_target_min_pixels": 1,
         "layout": "refer",

@@ -80,6 +80,9 @@ class SemanticData(EvaluatedData):
     num_workers: loader processes.
     """
 
+    root_option: ClassVar[str] = "root"
+    required_files: ClassVar[str] = "rislab.data.required.benchmark"
+    neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers")
     absent_means: ClassVar[dict[str, Any]] = {"test_splits": None}
 
     def __init__(

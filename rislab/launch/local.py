@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rislab.ablation.attempts import DISK_EXIT_CODE, Kind
-from rislab.ablation.trial import TrialBusyError, TrialDir
+from rislab.ablation.trial import CLOSED, TrialBusyError, TrialDir
 from rislab.errors import DISK_ERRORS, DiskError, RislabError
 from rislab.launch import environment
 from rislab.launch.places import Device, Need, Place, Places
@@ -292,10 +292,10 @@ class LocalPool:
         if trial.holder() is not None:
             return None
         state = trial.state()
-        if state not in ("done", "cancelled") and _ends(trial) == ended.ends:
+        if state not in CLOSED and _ends(trial) == ended.ends:
             self._write_down(ended, code, trial)
             state = trial.state()
-        if self.stops_asked or state in ("done", "cancelled"):
+        if self.stops_asked or state in CLOSED:
             return state
         memory = self.memory.setdefault(ended.job.name, Memory())
         memory.add(trial, _kind(ended, code) if _ends(trial) == ended.ends else None)

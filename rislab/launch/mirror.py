@@ -307,7 +307,7 @@ def panel(folder: Path) -> list[Any]:
     images = []
     for entry in read_json(folder / "predictions.json") or []:
         truth, found = (np.asarray(coco_mask.decode(entry[name])) for name in ("target", "prediction"))
-        with Image.open(folder / entry["image"]) as file:
+        with Image.open(folder / Path(entry["image"]).name) as file:
             picture = file.convert("RGB")
         if picture.size != truth.shape[::-1]:  # some conventions compare on a square
             picture = picture.resize((truth.shape[1], truth.shape[0]))

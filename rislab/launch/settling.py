@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rislab.ablation.attempts import Attempt, Kind, next_move, stalled
-from rislab.ablation.trial import State, TrialBusyError, TrialDir
+from rislab.ablation.trial import CLOSED, State, TrialBusyError, TrialDir
 
 Next = Literal["end", "again"]
 
@@ -23,7 +23,7 @@ STATES_OF_AN_END = ("failed", "diverged")
 def is_over(trial: TrialDir, can_split: bool) -> bool:
     """Whether nobody is going to start the trial again by himself."""
     state = trial.state()
-    if state in ("done", "cancelled"):
+    if state in CLOSED:
         return True
     attempts = trial.attempts.counted()
     return state in STATES_OF_AN_END and (not attempts or next_move(attempts, can_split)[0] == "stop")
@@ -63,7 +63,7 @@ def settle(trial: TrialDir, can_split: bool, memory: Memory | None = None) -> tu
         memory: What the launcher has seen of it; where the files say less than that, it counts.
     """
     state = trial.state()
-    if state in ("done", "cancelled"):
+    if state in CLOSED:
         return "end", 0.0
     attempts = _history(trial.attempts.counted(), memory)
     if not attempts:

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rislab.ablation.plan import Planned
 from rislab.ablation.table import Profile, Table
 from rislab.files import write_text
+from rislab.printable import shown
 from rislab.report import figures, label_figures, text
 from rislab.report.results import collect
 from rislab.report.verdicts import Verdict
@@ -47,6 +48,7 @@ def html(seen: View) -> str:
     environment = Environment(
         loader=PackageLoader("rislab.report"),
         autoescape=True,
+        finalize=shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -3,10 +3,10 @@
 import base64
 import colorsys
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from pathlib import Path
+from html import escape as html_escape
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from rislab.printable import printable
 from rislab.report.results import Cell, Results
 from rislab.report.text import interval
 from rislab.report.verdicts import Decided, Judged
@@ -23,7 +24,17 @@ PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#9
 TRUTH = (0, 158, 115)
 PREDICTED = (230, 159, 0)
 WIDEST = 260
+MOST_PIXELS = 40_000_000
+"""Of a picture or mask that is drawn. What trials keep is far smaller."""
+
+MOST_EXAMPLES = 64
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, TOP = 640, 290, 44, 24, 40, 12
+
+
+def escape(text: str) -> str:
+    """Text inside of markup that is made here."""
+    return html_escape(printable(text))
 
 
 def colour_of(number: int) -> str:
@@ -132,9 +143,10 @@ def reach(judged: Sequence[Judged]) -> float:
 def _ticks(low: float, high: float) -> list[float]:
     """Four to seven round numbers that span [low, high]."""
     span = max(high - low, 1e-6)
-    step = next(s for e in range(-6, 7) for s in (10**e, 2 * 10**e, 5 * 10**e) if span / s <= 5)
-    start = step * np.floor(low / step)
-    count = int(np.ceil((high - start) / step))
+    power = math.floor(math.log10(span / 5))
+    step = next(s for s in (m * 10.0**e for e in range(power - 1, power + 3) for m in (1, 2, 5)) if span / s <= 5)
+    start = step * math.floor(low / step)
+    count = math.ceil((high - start) / step)
     return [float(round(start + step * k, 9)) for k in range(max(count, 1) + 1)]
 
 
@@ -158,19 +170,19 @@ def examples(results: Results) -> list[Example]:
     if source is None:
         return []
     lines = []
-    for wanted in source.predictions():
-        try:
-            image = _read(source.planned.trial.path / "predictions" / wanted["image"])
-        except OSError:
-            continue  # the rest of the report does not hang on a picture
-        truth = _mask(wanted["target"])
+    for wanted in source.predictions()[:MOST_EXAMPLES]:
+        # The rest of the report does not hang on a picture.
+        image, truth = read_picture(source, wanted["image"], "RGB"), read_mask(wanted["target"])
+        if image is None or truth is None:
+            continue
+        image = _fitted(image, truth.shape)
         masks: list[tuple[str, str | None, float | None]] = []
         for label, _ in first:
             said = kept.get(label, {}).get(wanted["sent_id"])
-            if said is None:
+            mask = read_mask(said["prediction"]) if said is not None else None
+            if mask is None or mask.shape != truth.shape:
                 masks.append((label, None, None))
                 continue
-            mask = _mask(said["prediction"])
             union = int((mask | truth).sum())
             iou = 100 * int((mask & truth).sum()) / union if union else 0.0
             masks.append((label, data_uri(_tinted(image, mask, PREDICTED)), iou))
@@ -178,14 +190,64 @@ def examples(results: Results) -> list[Example]:
     return lines
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+def read_picture(cell: Cell, name: str, mode: str | None = None) -> NDArray[np.uint8] | None:
+    """A picture beside the kept predictions, [h, w] or [h, w, 3]; None for one that is not there, not whole, or far too large.
+
+    mode: Pillow's, to convert to; None for a picture as it is.
+    """
+    path = cell.picture(name)
+    if path is None:
+        return None
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            if picture.width * picture.height > MOST_PIXELS:  # of the header: nothing has been decoded
+                return None
+            pixels = np.asarray(picture.convert(mode) if mode else picture)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    return pixels if pixels.dtype == np.uint8 and pixels.ndim in (2, 3) else None
 
 
-def _mask(rle: dict[str, Any]) -> NDArray[np.bool_]:
-    decoded = coco_mask.decode({"size": rle["size"], "counts": rle["counts"].encode()})
+def read_mask(rle: dict[str, Any]) -> NDArray[np.bool_] | None:
+    """bool [h, w]; None for one that is not whole, or far too large."""
+    size = rle["size"]
+    if len(size) != 2 or not 0 < size[0] * size[1] <= MOST_PIXELS or _pixels(rle["counts"]) != size[0] * size[1]:
+        return None
+    try:
+        decoded = coco_mask.decode({"size": size, "counts": rle["counts"].encode()})
+    except (ValueError, TypeError):
+        return None
     return np.asarray(decoded).astype(bool)
+
+
+def _pixels(counts: str) -> int | None:
+    """What the runs of COCO's compressed counts add up to; None where they are no such text.
+
+    Looked at before anything is decoded: the decoder takes the runs as they come.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for letter in counts:
+        code = ord(letter) - 48
+        if not 0 <= code < 64 or shift > 30:
+            return None
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            run = value - (1 << shift if code & 16 else 0) + (runs[-2] if len(runs) > 2 else 0)
+            if run < 0:
+                return None
+            runs.append(run)
+            value = shift = 0
+    return None if shift else sum(runs)
+
+
+def _fitted(image: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.uint8]:
+    """[h, w, 3] at a mask's size: some conventions compare on a square."""
+    if image.shape[:2] == size:
+        return image
+    picture = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(picture)
 
 
 def _tinted(image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> NDArray[np.uint8]:

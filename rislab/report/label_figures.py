@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
-from rislab.report.figures import colour_of, data_uri
+from rislab.report.figures import MOST_EXAMPLES, colour_of, data_uri, read_picture
 from rislab.report.results import Cell, Results
 
 BACKGROUND = "#B9BEC6"
@@ -37,7 +36,11 @@ def label_examples(results: Results) -> list[LabelExample]:
         return []
     kept = {label: {one["image_id"]: one for one in cell.label_maps()} for label, cell in first if cell is not None}
     colours = _colours([one for each in kept.values() for one in each.values()])
-    return [line for wanted in source.label_maps() if (line := _line(wanted, source, first, kept, colours)) is not None]
+    return [
+        line
+        for wanted in source.label_maps()[:MOST_EXAMPLES]
+        if (line := _line(wanted, source, first, kept, colours)) is not None
+    ]
 
 
 def _line(
@@ -48,19 +51,19 @@ def _line(
     colours: Colours,
 ) -> LabelExample | None:
     """None where the picture or its true map cannot be read: the rest of the report does not hang on it."""
-    image, truth = (_read(source, wanted[what]) for what in ("image", "target"))
-    if image is None or truth is None:
+    image, truth = read_picture(source, wanted["image"], "RGB"), _read_map(source, wanted["target"])
+    if image is None or truth is None or image.shape[:2] != truth.shape:
         return None
-    names = {int(value): str(name) for value, name in wanted["classes"].items()}
+    names = _named(wanted)
     shown = set(np.unique(truth).tolist())
     maps: list[tuple[str, str | None, float | None]] = []
     for label, cell in first:
         said = kept.get(label, {}).get(wanted["image_id"])
-        found = _read(cell, said["prediction"]) if said is not None and cell is not None else None
+        found = _read_map(cell, said["prediction"]) if said is not None and cell is not None else None
         if said is None or found is None or found.shape != truth.shape:
             maps.append((label, None, None))
             continue
-        names |= {int(value): str(name) for value, name in said["classes"].items()}
+        names |= _named(said)
         shown |= set(np.unique(found).tolist())
         maps.append((label, data_uri(_painted(image, found, names, colours)), float(said["right"])))
     legend = tuple((colours[names[value]], names[value]) for value in sorted(shown & names.keys()))
@@ -70,7 +73,7 @@ def _line(
 
 def _colours(entries: Sequence[dict[str, Any]]) -> dict[str, str]:
     """By class, in the order of their labels."""
-    names = dict(sorted((int(value), str(name)) for one in entries for value, name in one["classes"].items()))
+    names = dict(sorted(item for one in entries for item in _named(one).items()))
     things = [name for name in names.values() if name != "background"]
     return {"background": BACKGROUND} | {name: colour_of(n) for n, name in enumerate(things)}
 
@@ -90,11 +93,12 @@ def _painted(
     return canvas.clip(0, 255).astype(np.uint8)
 
 
-def _read(cell: Cell, name: str) -> NDArray[np.uint8] | None:
-    """A picture [h, w, 3] or a map [h, w]; None for one that is not there or not whole."""
-    path = cell.planned.trial.path / "predictions" / Path(name).name
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture)
-    except (OSError, SyntaxError, ValueError):
-        return None
+def _named(entry: Mapping[str, Any]) -> dict[int, str]:
+    """Class by label; a key that is no label is left out."""
+    return {int(label): name for label, name in entry["classes"].items() if label.isdecimal() and len(label) < 4}
+
+
+def _read_map(cell: Cell, name: str) -> NDArray[np.uint8] | None:
+    """[h, w]; None for one that is not there, not whole, or no map."""
+    found = read_picture(cell, name)
+    return found if found is not None and found.ndim == 2 else None

@@ -8,18 +8,24 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from rislab.ablation.plan import Planned, expected_seconds, states
-from rislab.files import read_json
+from rislab.ablation import evidence, records
+from rislab.ablation.evidence import SUSPECT, Finding
+from rislab.ablation.plan import Planned, expected_seconds, looks
+from rislab.printable import shown
 
-ENDED = ("done", "failed", "diverged", "cancelled")
+ENDED = ("done", "failed", "diverged", "cancelled", *SUSPECT)
 """States in which nothing more happens by itself; a state that this version does not know may still become something."""
 
-BAD = ("failed", "diverged", "lost", "interrupted", "cancelled")
+BAD = (*SUSPECT, "failed", "diverged", "lost", "interrupted", "cancelled")
 """States that want to be looked at, and have a reason."""
 
-ORDER = ("running", "failed", "diverged", "lost", "interrupted", "cancelled", "queued", "pending", "done")
+UNDIGESTED = "finished without digests: changed files would not be noticed"
+"""Said of results of an earlier release."""
+
+ORDER = ("running", *SUSPECT, "failed", "diverged", "lost", "interrupted", "cancelled", "queued", "pending", "done")
 
 
 @dataclass(frozen=True)
@@ -79,13 +85,20 @@ class Line:
         return vars(self) | {"hash": self.hash[:8]}
 
 
-def line(cell: Planned, expected: float | None = None, state: str | None = None, now: float | None = None) -> Line:
+def line(
+    cell: Planned, expected: float | None = None, seen: tuple[str, Finding] | None = None, now: float | None = None
+) -> Line:
     """A trial as its files show it. expected: seconds that it should take in all, if known; now: unix seconds.
 
-    state: what has been found out already.
+    seen: state and what was found in the directory, where that is known already.
     """
-    state = str(cell.state) if state is None else state
-    status = cell.trial.status()
+    state, found = seen or cell.trial.look()
+    status: Mapping[str, Any] = {}
+    if state not in SUSPECT:
+        try:
+            status = cell.trial.status()
+        except OSError as error:
+            state, found = "unreadable", Finding("unreadable", evidence.unreadable(error, cell.place))
     done, running = state == "done", state == "running"
     step, max_steps, speed = (_number(status.get(name)) for name in ("step", "max_steps", "speed"))
     phase = str(status.get("stage") or "") if running else ""
@@ -105,24 +118,26 @@ def line(cell: Planned, expected: float | None = None, state: str | None = None,
         epoch=_whole(_number(status.get("epoch"))),
         speed=speed,
         metric=cell.metric,
-        value=_result(cell) if done else _number(_mapping(status.get("metrics")).get(cell.metric)),
+        value=_score(cell, found) if done else _number(_mapping(status.get("metrics")).get(cell.metric)),
         seconds_left=seconds_left(state, phase, step, max_steps, speed, expected, _elapsed(status, now)),
-        kind=str(status.get("kind") or "") if state in BAD else "",
-        note=_note(cell, state, status),
+        kind=state if state in SUSPECT else str(status.get("kind") or "") if state in BAD else "",
+        note=_note(cell, state, status, found),
     )
 
 
-def _note(cell: Planned, state: str, status: Mapping[str, Any]) -> str:
+def _note(cell: Planned, state: str, status: Mapping[str, Any], found: Finding) -> str:
+    if state in SUSPECT:
+        return found.reason
     if state != "done":
         return " ".join(str(status.get("error") or "").split()) if state in BAD else ""
-    changed = cell.stale()
+    changed = cell.stale(found.recorded)
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
-    return f"code changed: {changed[0]}{more}" if changed else ""
+    notes = [f"code changed: {changed[0]}{more}"] if changed else []
+    return "; ".join([*notes, *([] if found.has_digests else [UNDIGESTED])])
 
 
-def _result(cell: Planned) -> float | None:
-    splits = _mapping(_mapping(read_json(cell.trial.metrics_file)).get("splits"))
-    return _number(_mapping(splits.get(cell.split)).get(cell.metric))
+def _score(cell: Planned, found: Finding) -> float | None:
+    return _number(_mapping(_mapping(found.result.get("splits")).get(cell.split)).get(cell.metric))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -130,7 +145,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    return value if records.is_number(value) else None
 
 
 def _whole(value: float | None) -> int | None:
@@ -267,7 +282,7 @@ class Live:
         """What runs, what went wrong, what waits, what is done."""
         return sorted(self.lines, key=lambda each: _rank(each.state))
 
-    @property
+    @cached_property
     def metric(self) -> str:
         """The metric of every line, or "" when they differ."""
         names = {each.metric for each in self.lines}
@@ -282,13 +297,11 @@ def watch(cells: Sequence[Planned], before: Live | None = None) -> Live:
     """The table now. before: what was seen last; trials that were done then are not read again."""
     known = {each.directory: each for each in before.lines if each.state == "done"} if before is not None else {}
     open_cells = [cell for cell in cells if str(cell.place) not in known]
-    found = states(open_cells)
+    found = looks(open_cells)
     # Only what has not ended needs an estimate, and looking for one reads the files of other seeds.
-    ahead = [cell for cell, state in zip(open_cells, found, strict=True) if state not in ENDED]
+    ahead = [cell for cell, (state, _) in zip(open_cells, found, strict=True) if state not in ENDED]
     expected = expected_seconds(ahead, among=cells)
-    fresh = {
-        cell.name: line(cell, expected.get(cell.name), state) for cell, state in zip(open_cells, found, strict=True)
-    }
+    fresh = {cell.name: line(cell, expected.get(cell.name), seen) for cell, seen in zip(open_cells, found, strict=True)}
     return Live(tuple(fresh.get(cell.name) or known[str(cell.place)] for cell in cells))
 
 
@@ -299,6 +312,7 @@ def html(seen: Live, title: str, subtitle: str, seconds: int, now: float) -> str
     environment = Environment(
         loader=PackageLoader("rislab.report"),
         autoescape=True,
+        finalize=shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

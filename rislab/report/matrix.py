@@ -1,44 +1,64 @@
 """Methods by benchmarks: one table in four forms, each cell with its metric, convention and provenance."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader
 
+from rislab.ablation import identity, records
+from rislab.ablation.schema import METRICS
 from rislab.ablation.trial import TrialDir
-from rislab.files import read_json, write_text
-from rislab.report.text import latex_escape
+from rislab.errors import ConfigError
+from rislab.files import write_json, write_text
+from rislab.printable import shown as for_template
+from rislab.report.text import CsvWriter, latex_escape, md_code, md_escape, md_row
 from rislab.report.view import title
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method on one benchmark. digest: of everything that decides the result; weights: sha256 of the checkpoint, if any."""
+    """One method on one benchmark.
+
+    identity: everything that decides the result. weights: sha256 of the checkpoint, if any. trunk: what the method was built on.
+    """
 
     method: str
     benchmark: str
     runs: Path
-    digest: str
+    identity: dict[str, Any]
     config: dict[str, Any]
     weights: str | None
+    trunk: str
+
+    @cached_property
+    def hash(self) -> str:
+        return identity.digest(self.identity)
 
     @property
     def name(self) -> str:
-        return f"{self.method}--{self.benchmark}--{self.digest}"
+        return f"{self.method}--{self.benchmark}--{self.hash[:8]}"
 
     @property
     def trial(self) -> TrialDir:
-        return TrialDir(self.runs / self.name)
+        path = self.runs / self.name
+        # A cell that an earlier release finished has neither file, and is taken as it is.
+        is_old = not (path / "identity.json").exists() and not (path / "manifest.json").exists()
+        return TrialDir(path, None if is_old else self.hash)
 
     def write(self) -> None:
-        """The config that `rislab fit --config` repeats."""
+        """The config that `rislab fit --config` repeats. Raises ConfigError where the directory is another cell's, or damaged."""
+        state, found = self.trial.look()
+        if found.suspect:
+            raise ConfigError(f"{self.trial.path} is {state}: {found.reason}; move it away")
         trainer = self.config["trainer"] | {"default_root_dir": str(self.trial.path)}
         write_text(self.trial.config, yaml.safe_dump(self.config | {"trainer": trainer}, sort_keys=False))
+        if not self.trial.identity.exists():
+            sources = identity.sources(self.config["model"]["class_path"])
+            write_json(self.trial.identity, {"hash": self.hash, "config": self.identity, "sources": sources})
 
 
 @dataclass(frozen=True)
@@ -56,22 +76,26 @@ class Shown:
 
 
 def shown(cell: Cell) -> Shown:
-    state = cell.trial.state()
-    found = read_json(cell.trial.metrics_file) if state == "done" else None
-    if not isinstance(found, dict):
-        return Shown(None, "", "", "", state, "", cell.name)
-    split, values = next(iter(found["splits"].items()))
-    metric = "miou_class" if "miou_class" in values else "miou_expr" if "miou_expr" in values else next(iter(values))
-    provenance = read_json(cell.trial.provenance_file) or {}
+    state, look = cell.trial.look(thorough=True)
+    found = look.result
+    splits: dict[str, dict[str, Any]] = found.get("splits", {})
+    split = next(iter(splits), "")
+    values = splits.get(split, {})
+    metric = next((name for name in ("miou_class", "miou_expr", *METRICS) if name in values), "")
+    if state != "done" or not metric:
+        return Shown(None, "", "", "", f"{state}: {look.reason}" if look.suspect else state, "", cell.name)
+    try:
+        provenance = records.load(cell.trial.provenance_file, records.PROVENANCE) or {}
+    except (records.DamagedError, OSError):
+        provenance = {}
     weights = f"weights {cell.weights[:8]}" if cell.weights else "no training"
     counted = (
         f"{values.get('expressions', values.get('images'))} {'expressions' if 'expressions' in values else 'pictures'}"
     )
     commit = str(provenance.get("code", {}).get("commit") or "")[:8]
-    detail = ", ".join(
-        part for part in (found["benchmark"], counted, weights, f"commit {commit}" if commit else "") if part
-    )
-    return Shown(float(values[metric]), metric, str(found["protocol"]), split, state, detail, cell.name)
+    parts = (found.get("benchmark", ""), counted, f"trunk {cell.trunk}" if cell.trunk else "", weights)
+    detail = ", ".join(part for part in (*parts, f"commit {commit}" if commit else "") if part)
+    return Shown(float(values[metric]), metric, str(found.get("protocol", "")), split, state, detail, cell.name)
 
 
 def build(cells: Sequence[Cell], methods: list[str], benchmarks: list[str], out: Path) -> list[Path]:
@@ -91,7 +115,7 @@ def build(cells: Sequence[Cell], methods: list[str], benchmarks: list[str], out:
         "matrix.md": _markdown(heads, rows),
         "matrix.csv": _csv(benchmarks, rows),
         "matrix.tex": _latex(heads, rows),
-        "matrix.html": Environment(loader=PackageLoader("rislab.report"), autoescape=True)
+        "matrix.html": Environment(loader=PackageLoader("rislab.report"), autoescape=True, finalize=for_template)
         .get_template("matrix.html.jinja")
         .render(heads=heads, rows=rows),
     }
@@ -104,12 +128,14 @@ Rows = list[tuple[str, list[Shown]]]
 
 
 def _said(one: Shown) -> str:
-    return f"*{one.state}*" if one.value is None else f"**{one.value:.2f}**" if one.best else f"{one.value:.2f}"
+    return (
+        f"*{md_escape(one.state)}*" if one.value is None else f"**{one.value:.2f}**" if one.best else f"{one.value:.2f}"
+    )
 
 
 def _markdown(heads: list[str], rows: Rows) -> str:
-    out = ["# Methods by benchmarks", "", f"| method | {' | '.join(heads)} |", f"|---{'|---' * len(heads)}|"]
-    out += [f"| {method} | {' | '.join(map(_said, ours))} |" for method, ours in rows]
+    out = ["# Methods by benchmarks", "", md_row(["method", *map(md_escape, heads)]), f"|---{'|---' * len(heads)}|"]
+    out += [md_row([md_escape(method), *map(_said, ours)]) for method, ours in rows]
     out += [
         "",
         "Percent; the best of a column is bold. Columns follow different conventions and do not compare.",
@@ -117,21 +143,20 @@ def _markdown(heads: list[str], rows: Rows) -> str:
         "## Cells",
         "",
     ]
-    out += [f"- `{one.directory}`: {one.detail or one.state}" for _, ours in rows for one in ours]
+    out += [f"- {md_code(one.directory)}: {md_escape(one.detail or one.state)}" for _, ours in rows for one in ours]
     return "\n".join(out) + "\n"
 
 
 def _csv(benchmarks: list[str], rows: Rows) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = CsvWriter()
     writer.writerow(["method", "benchmark", "split", "protocol", "metric", "value", "state", "detail", "directory"])
     for method, ours in rows:
         for name, one in zip(benchmarks, ours, strict=True):
-            value = "" if one.value is None else repr(one.value)
+            value = "" if one.value is None else one.value
             writer.writerow(
                 [method, name, one.split, one.protocol, one.metric, value, one.state, one.detail, one.directory]
             )
-    return text.getvalue()
+    return writer.text
 
 
 def _latex(heads: list[str], rows: Rows) -> str:

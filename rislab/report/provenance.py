@@ -1,6 +1,7 @@
 """What the finished trials of a table were made with, and where they differ: which of them, and in what."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rislab.report.results import Cell, Results
@@ -11,9 +12,19 @@ NAMED = 3
 
 def provenance(results: Results) -> list[tuple[str, str]]:
     """(what, value) lines; a value on which the trials do not agree says which of them have it."""
-    made = [cell for cell in results.cells if cell.state == "done" and cell.provenance]
-    if not made:
-        return []
+    done = [cell for cell in results.cells if cell.state == "done"]
+    made = [cell for cell in done if cell.provenance]
+    said: list[tuple[str, str]] = []
+    if undigested := [cell for cell in done if not cell.has_digests]:
+        said.append(
+            ("no digests", f"{_names(undigested)}: finished by an earlier release; changed files would not be noticed")
+        )
+    said += [("changed since, not shown", f"{c.planned.name}: {', '.join(c.changed)}") for c in done if c.changed]
+    said += [("not known", f"{cell.planned.name}: {cell.provenance_fault}") for cell in done if cell.provenance_fault]
+    return [*(_of(made) if made else []), *said]
+
+
+def _of(made: Sequence[Cell]) -> list[tuple[str, str]]:
     lines = [
         ("commit", _values(made, _commit)),
         ("packages", _packages(made)),
@@ -24,13 +35,16 @@ def provenance(results: Results) -> list[tuple[str, str]]:
     again = [cell for cell in made if len(cell.provenance.get("starts", [])) > 1]
     if again:
         lines.append(("started more than once", _names(again)))
-    mixed = [cell for cell in again if len({_commit(start) for start in cell.provenance["starts"]}) > 1]
+    mixed = [
+        cell for cell in again if len({_commit(start) for start in cell.provenance["starts"] if "code" in start}) > 1
+    ]
     if mixed:
         lines.append(("begun with other code", f"{_names(mixed)}: see starts in provenance.json"))
     # The same gradient up to rounding, and other random numbers: no longer the very trial that was asked for.
     by_parts: dict[int, list[Cell]] = {}
     for cell in made:
-        by_parts.setdefault(cell.planned.trial.attempts.parts, []).append(cell)
+        with suppress(OSError):
+            by_parts.setdefault(cell.planned.trial.attempts.parts, []).append(cell)
     lines += [(f"batches in {n} parts, for want of memory", _names(by_parts[n])) for n in sorted(by_parts) if n > 1]
     return lines
 

@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rislab.ablation import records
+from rislab.ablation.evidence import CURVES, PREDICTIONS, SUSPECT, unreadable
 from rislab.ablation.plan import Planned, answered_by
+from rislab.ablation.schema import METRICS
 from rislab.ablation.table import Profile, Row, Table
-from rislab.ablation.trial import State
-from rislab.files import read_json
+from rislab.ablation.trial import State, TrialDir
 from rislab.metrics import classes, referring
 from rislab.metrics.protocols import Convention, Protocol
 
@@ -59,9 +61,22 @@ class PerClass:
         return self.units
 
     def parts(self, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Numerators and denominators, float64 [images, classes], in order of image id."""
+        """Numerators and denominators, float64 [images, classes], in order of image id. Raises KeyError for other metrics."""
+        if metric not in classes.AVERAGES:
+            raise KeyError(metric)
         return classes.class_parts(self.counts, metric)
 
+
+LARGEST_CURVE = 64 << 20
+"""Bytes of log/metrics.csv that are read."""
+
+LARGEST_VALUE = 1e12
+"""A curve that goes further is not drawn there: nothing else would be seen of it."""
+
+AGREES = 0.005
+"""Points by which a score may differ from what its evidence gives: half of the last digit that is printed."""
+
+ANY_LIST = records.Listed(records.Kind("anything", lambda value: True))
 
 CLASS_COLUMNS = ("image_id", "class", "intersection", "prediction", "target")
 
@@ -77,6 +92,9 @@ class Cell:
     stale: tuple[str, ...]
     earlier: Mapping[str, "Cell"] = field(default_factory=dict)
     """Cells of the stages before, by name."""
+    has_digests: bool = True
+    changed: tuple[str, ...] = ()
+    """Files that are not what the trial wrote, and so are not shown; no number comes from them."""
 
     @property
     def seed(self) -> int:
@@ -85,11 +103,27 @@ class Cell:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """metrics.json; empty unless done."""
-        return dict(read_json(self.planned.trial.metrics_file) or {}) if self.state == "done" else {}
+        return dict(read_metrics(self.planned.trial) or {}) if self.state == "done" else {}
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        return dict(read_json(self.planned.trial.provenance_file) or {})
+        """provenance.json; empty where it is not there, damaged or closed to us."""
+        return self._provenance[0]
+
+    @property
+    def provenance_fault(self) -> str:
+        """What is wrong with provenance.json, or ""."""
+        return self._provenance[1]
+
+    @cached_property
+    def _provenance(self) -> tuple[dict[str, Any], str]:
+        path = self.planned.trial.provenance_file
+        try:
+            return dict(records.load(path, records.PROVENANCE) or {}), ""
+        except records.DamagedError as error:
+            return {}, str(error)
+        except OSError as error:
+            return {}, unreadable(error, path)
 
     def of(self, metric: str) -> tuple["Cell | None", str]:
         """The cell of the stage that `stage:metric` names, None where the row has no such stage; and the bare metric."""
@@ -114,7 +148,7 @@ class Cell:
             table = pq.read_table(self.planned.trial.scores_file, columns=[*CLASS_COLUMNS, "split"])
         except (OSError, pa.ArrowException):
             return None
-        if set(table.column_names) != {*CLASS_COLUMNS, "split"}:
+        if not _is_counted(table, CLASS_COLUMNS):
             return None
         chosen = table.column("split").to_numpy(zero_copy_only=False) == split
         return PerClass({name: table.column(name).to_numpy()[chosen] for name in CLASS_COLUMNS})
@@ -127,7 +161,7 @@ class Cell:
             table = pq.read_table(self.planned.trial.scores_file, columns=[*referring.COLUMNS, "split"])
         except (OSError, pa.ArrowException):
             return None
-        if self.state != "done" or set(table.column_names) != {*referring.COLUMNS, "split"}:
+        if self.state != "done" or not _is_counted(table, referring.COLUMNS):
             return None
         chosen = table.column("split").to_numpy(zero_copy_only=False) == split
         columns = {name: table.column(name).to_numpy()[chosen] for name in referring.COLUMNS}
@@ -138,22 +172,67 @@ class Cell:
 
     def curve(self, name: str) -> list[tuple[int, float]]:
         """(step, finite value) of a logged quantity; whole lines only, since a running trial is still writing."""
-        path = self.planned.trial.curves
-        if not path.exists():
+        if self.state in SUSPECT or CURVES in self.changed:
             return []
-        lines = path.read_text(errors="replace").splitlines(keepends=True)[1:]
-        parts = [line.strip().split(",") for line in lines if line.endswith("\n")]
-        points = [(int(p[0]), float(p[3])) for p in parts if len(p) == 4 and p[2] == name]
-        return [(step, value) for step, value in points if np.isfinite(value)]
+        try:
+            with self.planned.trial.curves.open(errors="replace") as file:
+                text = file.read(LARGEST_CURVE)
+        except OSError:
+            return []
+        parts = [line.strip().split(",") for line in text.splitlines(keepends=True)[1:] if line.endswith("\n")]
+        points = (_point(part[0], part[3]) for part in parts if len(part) == 4 and part[2] == name)
+        return [point for point in points if point is not None]
 
     def predictions(self) -> list[dict[str, Any]]:
-        found = read_json(self.planned.trial.path / "predictions" / "predictions.json")
-        return list(found) if isinstance(found, list) else []
+        """The expressions that a trial keeps masks of; those that are no sound entries are left out."""
+        return self._kept("predictions.json", records.EXPRESSION)
 
     def label_maps(self) -> list[dict[str, Any]]:
         """Of the pictures that a benchmark of class names keeps; see `rislab.training.label_pictures`."""
-        found = read_json(self.planned.trial.path / "predictions" / "label_maps.json")
-        return list(found) if isinstance(found, list) else []
+        return self._kept("label_maps.json", records.LABEL_MAP)
+
+    def _kept(self, name: str, shape: records.Shape) -> list[dict[str, Any]]:
+        if self.state != "done" or f"{PREDICTIONS}/{name}" in self.changed:
+            return []
+        try:
+            found = records.load(self.planned.trial.path / PREDICTIONS / name, ANY_LIST) or []
+        except (records.DamagedError, OSError):
+            return []
+        return [each for each in found if records.wrong(each, shape) is None]
+
+    def picture(self, name: str) -> Path | None:
+        """A file beside the kept predictions; None for one that was changed, or that lies elsewhere, by its name or by a link."""
+        folder = self.planned.trial.path / PREDICTIONS
+        path = folder / Path(name).name
+        is_sound = f"{PREDICTIONS}/{path.name}" not in self.changed and path.resolve().parent == folder.resolve()
+        return path if is_sound else None
+
+
+def _is_counted(table: pa.Table, columns: Sequence[str]) -> bool:
+    """Whether a table has these columns, all of whole numbers, none missing, and its splits."""
+    fields = {field.name: field.type for field in table.schema}
+    return (
+        fields.keys() == {*columns, "split"}
+        and all(pa.types.is_integer(fields[name]) for name in columns)
+        and not any(column.null_count for column in table.columns)
+    )
+
+
+def read_metrics(trial: TrialDir) -> dict[str, Any] | None:
+    """The result of a trial that is done."""
+    try:
+        found: dict[str, Any] | None = records.load(trial.metrics_file, records.RESULT)
+    except (records.DamagedError, OSError):
+        return None  # since its state was asked
+    return found
+
+
+def _point(step: str, value: str) -> tuple[int, float] | None:
+    try:
+        point = int(step), float(value)
+    except ValueError:
+        return None
+    return point if 0 <= point[0] < 2**53 and abs(point[1]) < LARGEST_VALUE else None
 
 
 @dataclass(frozen=True)
@@ -211,12 +290,12 @@ def collect(table: Table, profile: Profile, seeds: Sequence[int], planned: Seque
     answers = answered_by(planned)
     rows: dict[str, list[Cell]] = {}
     before: dict[str, Cell] = {}
+    seen: dict[str, Cell] = {}
     for cell in planned:
         answer = answers[cell.name]
-        state = answer.state
-        status = {} if state == "done" else answer.trial.status()
-        stale = tuple(answer.stale()) if state == "done" else ()
-        made = Cell(answer, state, str(status.get("error") or ""), str(status.get("kind") or ""), stale, dict(before))
+        if answer.hash not in seen:
+            seen[answer.hash] = _seen(answer)
+        made = replace(seen[answer.hash], earlier=dict(before))
         if cell.is_last:
             rows.setdefault(cell.row.name, []).append(made)
             before = {}
@@ -226,6 +305,48 @@ def collect(table: Table, profile: Profile, seeds: Sequence[int], planned: Seque
     return Results(
         table, profile, tuple(seeds), tuple(RowResult(by_name[name], tuple(cells)) for name, cells in rows.items())
     )
+
+
+def _seen(cell: Planned) -> Cell:
+    """A trial as a report shows it: its numbers only where all its files are sound and agree with each other."""
+    state, found = cell.trial.look(thorough=True)
+    if state == "done":
+        made = Cell(cell, state, "", "", tuple(cell.stale()), has_digests=found.has_digests, changed=found.changed)
+        fault = disagreement(made)
+        return made if not fault else Cell(cell, "damaged", fault, "", ())
+    if found.suspect:
+        return Cell(cell, state, found.reason, "", ())
+    try:
+        status = cell.trial.status()
+    except OSError as error:
+        return Cell(cell, "unreadable", unreadable(error, cell.trial.path), "", ())
+    return Cell(cell, state, str(status.get("error") or ""), str(status.get("kind") or ""), ())
+
+
+def disagreement(cell: Cell) -> str:
+    """Where the scores of metrics.json are not those of scores.parquet, or ""."""
+    for split, scores in cell.metrics.get("splits", {}).items():
+        reported = {name: value for name, value in scores.items() if name in METRICS}
+        if not reported:
+            continue
+        evidence = cell.evidence(split)
+        if evidence is None or not len(evidence.units):
+            return f"scores.parquet has no readable scores of split {split!r}"
+        for name, value in reported.items():
+            try:
+                top, bottom = evidence.parts(name)
+            except KeyError:
+                return f"metrics.json: split {split!r} has {name}, which its scores cannot give"
+            found = mean_ratio(top.sum(0), bottom.sum(0))
+            if abs(found - value) > AGREES:
+                return f"{name} of split {split!r} is {value:.2f} in metrics.json, {found:.2f} in scores.parquet"
+    return ""
+
+
+def mean_ratio(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> float:
+    """Mean over columns of a metric's numerators over its denominators, in percent, without those whose denominator is 0."""
+    there = bottom > 1e-12
+    return float(100 * (top[there] / bottom[there]).mean()) if there.any() else 0.0
 
 
 def relative(path: Path) -> str:

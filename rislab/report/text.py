@@ -2,12 +2,16 @@
 
 import csv
 import io
+import re
+from typing import Any
 
+from rislab.printable import printable
 from rislab.report.verdicts import Decided, Judged
 from rislab.report.view import NOT_MEASURED, View, title
 
 UNVERIFIED = "not verified"
-REPEAT_ONE = "rislab fit --config runs/DIRECTORY/config.yaml"
+REPEAT_ONE = "rislab fit --config runs/DIRECTORY/config.yaml --trainer.default_root_dir=ANOTHER"
+"""The directory itself is the evidence; `fit` refuses to write into it."""
 
 
 def signed(value: float | None) -> str:
@@ -44,20 +48,21 @@ def evidence(judged: Judged) -> str:
 
 def markdown(view: View) -> str:
     table = view.results.table
-    out = [f"# {table.title}", "", f"{table.paper.title} ({table.paper.venue} {table.paper.year}). {view.summary}.", ""]
+    source = f"{md_escape(table.paper.title)} ({md_escape(table.paper.venue)} {table.paper.year})"
+    out = [f"# {md_escape(table.title)}", "", f"{source}. {md_escape(view.summary)}.", ""]
     if view.notice:
-        out += [f"> **These numbers are not the paper's benchmark.** {view.notice}", ""]
+        out += [f"> **These numbers are not the paper's benchmark.** {md_escape(view.notice)}", ""]
     head = ["row", "n"]
     for metric in table.metrics:
         head += [title(metric), "Δ"]
     for metric in view.paper_metrics:
-        head += [f"paper: {title(metric)}, {view.paper_dataset}", "paper: Δ"]
+        head += [f"paper: {title(metric)}, {md_escape(view.paper_dataset)}", "paper: Δ"]
     head += ["params (M)", "paper: params (M)", "same setup?"]
-    out += [_md_row(head), _md_row(["---"] * len(head))]
+    out += [md_row(head), md_row(["---"] * len(head))]
     for line in view.lines:
-        cells = [_md(line.label) + (" †" if line.stale else ""), line.n]
+        cells = [md_escape(line.label) + (" †" if line.stale else ""), line.n]
         for ours in line.ours:
-            shown = f"*{line.state or NOT_MEASURED}*" if ours.spread is None else ours.text
+            shown = f"*{md_escape(line.state or NOT_MEASURED)}*" if ours.spread is None else ours.text
             cells += [f"**{shown}**" if ours.best else shown, signed(ours.change)]
         for paper in line.paper:
             value = UNVERIFIED if paper.value is None else f"{paper.value:.2f}"
@@ -65,54 +70,73 @@ def markdown(view: View) -> str:
         cells.append("" if line.parameters is None else f"{line.parameters:.2f}")
         cells.append(UNVERIFIED if line.paper_parameters is None else f"{line.paper_parameters:.2f}")
         cells.append(view.same_setup)
-        out.append(_md_row(cells))
-    out += ["", f"Percent. {_md(view.meaning_of_delta)} {_footnotes(view)}", ""]
+        out.append(md_row(cells))
+    out += ["", f"Percent. {md_escape(view.meaning_of_delta)} {_footnotes(view)}", ""]
     if view.selection:
-        out += [f"> {_md(view.selection)}", ""]
+        out += [f"> {md_escape(view.selection)}", ""]
     if view.judged:
         out += [
             "## Claims",
             "",
-            *([f"> {view.caution}", ""] if view.caution else []),
-            _md_row(["claim", "verdict", "measured", "note", "source"]),
-            _md_row(["---"] * 5),
+            *([f"> {md_escape(view.caution)}", ""] if view.caution else []),
+            md_row(["claim", "verdict", "measured", "note", "source"]),
+            md_row(["---"] * 5),
         ]
         for judged in view.judged:
             claim = judged.claim
-            text = f"{_md(claim.text)}<br>`{claim.holds}`"
-            note = judged.why if judged.tests else ""
-            out.append(_md_row([text, f"**{headline(judged)}**", evidence(judged), note, _md(claim.source)]))
+            text = f"{md_escape(claim.text)}<br>{md_code(claim.holds)}"
+            note = md_escape(judged.why) if judged.tests else ""
+            measured = evidence(judged) if judged.tests else md_escape(evidence(judged))
+            out.append(md_row([text, f"**{headline(judged)}**", measured, note, md_escape(claim.source)]))
         out.append("")
     if view.unjudged:
         out += ["## Not judged", "", "Recalled, not read in a source: no verdict is given.", ""]
-        out += [f"- {_md(claim.text)} (`{claim.holds}`; {_md(claim.source)})" for claim in view.unjudged] + [""]
+        for claim in view.unjudged:
+            out.append(f"- {md_escape(claim.text)} ({md_code(claim.holds)}; {md_escape(claim.source)})")
+        out.append("")
     if view.pooled:
         out += ["## Spread between seeds", ""]
-        out += [_md_row(["row", *(f"{title(metric)}: sd / pooled" for metric, _ in view.pooled)])]
-        out += [_md_row(["---"] * (1 + len(view.pooled)))]
+        out += [md_row(["row", *(f"{title(metric)}: sd / pooled" for metric, _ in view.pooled)])]
+        out += [md_row(["---"] * (1 + len(view.pooled)))]
         shown_metrics = {metric for metric, _ in view.pooled}
         for line in view.lines:
             ratios = [ratio(ours.ratio) for ours in line.ours if ours.metric in shown_metrics]
-            out.append(_md_row([_md(line.label), *ratios]))
-        out.append(_md_row(["pooled", *(pool for _, pool in view.pooled)]))
+            out.append(md_row([md_escape(line.label), *ratios]))
+        out.append(md_row(["pooled", *(pool for _, pool in view.pooled)]))
         out.append("")
     if view.failures:
         out += ["## What did not finish", ""]
-        out += [f"- {f['trial']}: {f['state']}: {_md(f['error'])} (`{f['log']}`)" for f in view.failures] + [""]
-    out += ["## Conventions", ""] + [f"- {_md(name)}: {_md(text)}" for name, text in view.conventions] + [""]
-    out += ["## Provenance", ""] + [f"- {_md(name)}: {_md(text)}" for name, text in view.provenance]
+        out += [
+            f"- {md_escape(f['trial'])}: {md_escape(f['state'])}: {md_escape(f['error'])} ({md_code(f['log'])})"
+            for f in view.failures
+        ]
+        out.append("")
+    out += (
+        ["## Conventions", ""] + [f"- {md_escape(name)}: {md_escape(text)}" for name, text in view.conventions] + [""]
+    )
+    out += ["## Provenance", ""] + [f"- {md_escape(name)}: {md_escape(text)}" for name, text in view.provenance]
     out += [
-        f"- repeat the table: `{view.command}`",
-        f"- repeat one trial: `{REPEAT_ONE}`",
+        f"- repeat the table: {md_code(view.command)}",
+        f"- see whether finished trials repeat: {md_code(view.command.replace('ablate run', 'ablate verify', 1))}",
+        f"- repeat one trial elsewhere: {md_code(REPEAT_ONE)}",
         "",
-        _md_row(["trial", "directory", "state", "minutes", "steps/s", "MiB"]),
+        md_row(["trial", "directory", "state", "minutes", "steps/s", "MiB"]),
     ]
-    out.append(_md_row(["---"] * 6))
+    out.append(md_row(["---"] * 6))
     out += [
-        _md_row([t["trial"], f"`{t['directory']}`", t["state"], t["minutes"], t["speed"], t["memory"]])
+        md_row(
+            [
+                md_escape(t["trial"]),
+                md_code(t["directory"]),
+                md_escape(t["state"]),
+                t["minutes"],
+                t["speed"],
+                t["memory"],
+            ]
+        )
         for t in view.trials
     ]
-    out += ["", "Sources of the paper's numbers: " + "; ".join(table.paper.sources) + ".", ""]
+    out += ["", "Sources of the paper's numbers: " + "; ".join(map(md_escape, table.paper.sources)) + ".", ""]
     return "\n".join(out)
 
 
@@ -123,22 +147,57 @@ def _footnotes(view: View) -> str:
     return " ".join(notes)
 
 
-def _md(text: str) -> str:
-    """Plain text for Markdown: no tags, no emphasis; `_md_row` sees to columns and lines."""
+def md_escape(text: str) -> str:
+    """Plain text for Markdown: no tags, no emphasis, no links, no control characters; `md_row` sees to columns and lines."""
     for mark in "\\`*_[":
         text = text.replace(mark, "\\" + mark)
-    return text.replace("\n", " ").replace("<", "&lt;")
+    # GitHub makes a link of a bare address; a character reference keeps it as it is read.
+    text = re.sub(r"(?i)\b(https?|ftp|mailto):", r"\1&#58;", text)
+    text = re.sub(r"(?i)\bwww\.", "www&#46;", text)
+    return printable(text).replace("\n", " ").replace("\t", " ").replace("<", "&lt;")
 
 
-def _md_row(cells: list[str]) -> str:
+def md_code(text: str) -> str:
+    """Text as code. A code span takes no escapes, so its fence is longer than any run of backticks inside."""
+    text = printable(text).replace("\n", " ").replace("\t", " ")
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    if not longest:
+        return f"`{text}`"
+    fence = "`" * (longest + 1)
+    return f"{fence} {text} {fence}"
+
+
+def md_row(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell of CSV that no spreadsheet takes for a formula; numbers stay what they are."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) or value[:1] in ("\t", "\r") else text
+
+
+class CsvWriter:
+    """Rows of text and numbers, one a line; floats in full precision."""
+
+    def __init__(self) -> None:
+        self._out = io.StringIO()
+        self._writer = csv.writer(self._out, lineterminator="\n")
+
+    def writerow(self, cells: list[Any]) -> None:
+        self._writer.writerow([repr(cell) if isinstance(cell, float) else csv_cell(cell) for cell in cells])
+
+    @property
+    def text(self) -> str:
+        return self._out.getvalue()
 
 
 def csv_text(view: View) -> str:
     """Long form, full precision: one line a measured or published value."""
     table, profile = view.results.table, view.results.profile
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    writer = CsvWriter()
     writer.writerow(["table", "profile", "source", "dataset", "split", "row", "seed", "metric", "value", "trial"])
     for result in view.results.rows:
         for cell in result.cells:
@@ -146,7 +205,8 @@ def csv_text(view: View) -> str:
                 for split, scores in sorted(stage.metrics.get("splits", {}).items()):
                     for metric, value in sorted(scores.items()):
                         where = (table.name, profile.name, "ours", profile.dataset, split, result.row.name, cell.seed)
-                        writer.writerow([*where, f"{prefix}{metric}", repr(value), stage.planned.trial.path.name])
+                        if not isinstance(value, dict):  # scores of single classes are in metrics.json
+                            writer.writerow([*where, f"{prefix}{metric}", value, stage.planned.trial.path.name])
         for column, cells in sorted(result.row.paper.items()):
             for metric, value in sorted(cells.items()):
                 writer.writerow(
@@ -159,11 +219,11 @@ def csv_text(view: View) -> str:
                         result.row.name,
                         "",
                         metric,
-                        repr(value),
+                        value,
                         "",
                     ]
                 )
-    return out.getvalue()
+    return writer.text
 
 
 _LATEX = {
@@ -187,9 +247,10 @@ _LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    """Plain text for LaTeX; letters that its T1 fonts lack become `?`, where pdflatex would stop."""
+    """Plain text for LaTeX; letters that its T1 fonts lack become `?`, where pdflatex would stop, as it would at controls."""
     return "".join(
-        _LATEX.get(c, c if ord(c) < 0x180 or c in "\u2013\u2014\u2018\u2019\u201c\u201d\u2026" else "?") for c in text
+        _LATEX.get(c, c if ord(c) < 0x180 or c in "\u2013\u2014\u2018\u2019\u201c\u201d\u2026" else "?")
+        for c in " ".join(printable(text).splitlines())
     )
 
 

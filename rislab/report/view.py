@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rislab.ablation.evidence import SUSPECT
 from rislab.ablation.table import Claim
 from rislab.report.evidence import Evidence, is_trained
 from rislab.report.provenance import provenance
@@ -301,7 +302,7 @@ def _failures(results: Results) -> list[dict[str, str]]:
             "log": relative(cell.planned.trial.path) + "/log/stdout.txt",
         }
         for cell in results.cells
-        if cell.state in ("failed", "diverged", "lost", "interrupted")
+        if cell.state in ("failed", "diverged", "lost", "interrupted", *SUSPECT)
     ]
 
 
@@ -315,11 +316,16 @@ def _trials(results: Results) -> list[dict[str, str]]:
                 "directory": relative(cell.planned.trial.path),
                 "state": cell.state + (" (code changed since)" if cell.stale else ""),
                 "minutes": f"{sum(seconds.values()) / 60:.1f}" if seconds else "",
-                "speed": f"{cell.provenance['steps_per_second']:.2f}" if seconds else "",
-                "memory": f"{cell.provenance['peak_memory_mb']:.0f}" if seconds else "",
+                "speed": _printed(cell, "steps_per_second", 2),
+                "memory": _printed(cell, "peak_memory_mb", 0),
             }
         )
     return rows
+
+
+def _printed(cell: Cell, what: str, digits: int) -> str:
+    value = cell.provenance.get(what) if cell.state == "done" else None
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _conventions(results: Results) -> list[tuple[str, str]]:

@@ -36,7 +36,10 @@ class WholeCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         with replacing(path) as temporary:
             try:
-                torch.save(checkpoint | {RECIPE: self.model}, temporary)
+                with temporary.open(
+                    "wb"
+                ) as file:  # given a name, torch would write that name, and with it our pid, into the file
+                    torch.save(checkpoint | {RECIPE: self.model}, file)
             except (OSError, RuntimeError) as error:
                 # A full disk reaches us as a RuntimeError about positions in a zip file.
                 free = shutil.disk_usage(path.parent).free

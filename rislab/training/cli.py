@@ -30,6 +30,9 @@ from rislab.training.curves import CurveLogger
 from rislab.training.scorers import scorer
 from rislab.training.stopping import Asked, EvaluateAlike, StopWhenAsked, take_over_signals
 
+WRITING = ("fit", "validate", "test")
+"""Commands that write results or curves into the trial's directory."""
+
 
 @dataclass(frozen=True)
 class TrialOptions:
@@ -141,6 +144,16 @@ class RislabCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         with constructing("config"):
             super().instantiate_classes()
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing is written into a directory that has a result: it is the evidence of its numbers."""
+        if self.subcommand in WRITING:
+            folder = Path(self._get(self.config, "trainer")["default_root_dir"] or ".")
+            if TrialDir(folder).metrics_file.exists():
+                raise ConfigError(
+                    f"{folder} holds a finished trial, and nothing was changed. Another directory: "
+                    "--trainer.default_root_dir=DIR; to see whether a table's trial repeats: rislab ablate verify TABLE"
+                )
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         folder = user_path(self._get(self.config, "trainer")["default_root_dir"] or ".")

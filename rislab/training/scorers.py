@@ -47,6 +47,7 @@ class ClassScorer(L.Callback):
         self.pictures = LabelPictures(predictions)
         self.scores: list[ClassScores] = []
         self.rows: list[list[NDArray[np.int64]]] = []
+        self.splits: dict[str, dict[str, Any]] = {}
 
     @staticmethod
     def _data(trainer: L.Trainer) -> SemanticData:
@@ -103,13 +104,13 @@ class ClassScorer(L.Callback):
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = self._data(trainer)
-        splits: dict[str, dict[str, Any]] = {}
+        self.splits = {}
         tables = []
         for split, metric, rows in zip(data.test_splits, self.scores, self.rows, strict=True):
             averages = metric.compute()
             everything = gathered_rows(trainer, rows)
             pictures = len(np.unique(everything[:, 0]))
-            splits[split] = averages | {"images": pictures, "classes": named_iou(everything, data.classes)}
+            self.splits[split] = averages | {"images": pictures, "classes": named_iou(everything, data.classes)}
             tables.append(table(everything, split))
             pl_module.log_dict(
                 {f"test/{split}/{name}": value for name, value in averages.items()}, add_dataloader_idx=False
@@ -120,7 +121,10 @@ class ClassScorer(L.Callback):
         self.pictures.write(self.folder / "predictions", data.classes)
         with replacing(self.folder / "scores.parquet") as temporary:
             pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
-        write_metrics(self.folder, trainer.datamodule, splits, pl_module)  # type: ignore[attr-defined]  # as above
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:  # after the last line of the curves, whose digest is taken
+            write_metrics(self.folder, trainer.datamodule, self.splits, pl_module)  # type: ignore[attr-defined]  # as above
 
     def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         raise ConfigError("predict writes masks of sentences; label maps of a vocabulary: rislab segment --classes")

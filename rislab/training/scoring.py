@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import torch.distributed
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from rislab.ablation.evidence import seal
 from rislab.data import masks
 from rislab.data.batch import Batch
 from rislab.data.evaluated import EvaluatedData
@@ -51,6 +52,7 @@ class Scorer(L.Callback):
         self.scores: list[ReferringScores] = []
         self.picks: dict[int, Pick] = {}
         self.answers: list[dict[str, Any]] = []
+        self.splits: dict[str, dict[str, Any]] = {}
 
     def _start(self, trainer: L.Trainer, splits: int) -> None:
         convention = self._data(trainer).convention
@@ -147,8 +149,11 @@ class Scorer(L.Callback):
         if trainer.is_global_zero:
             write_scores(self.folder / "scores.parquet", scores, data.convention)
             self._write_predictions(data, [picks[rank] for rank in sorted(picks)[: self.predictions]])
-            splits = {s: {k: v for k, v in row.items() if k != "table"} for s, row in scores.items()}
-            write_metrics(self.folder, data, splits, pl_module)
+        self.splits = {s: {k: v for k, v in row.items() if k != "table"} for s, row in scores.items()}
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:  # after the last line of the curves, whose digest is taken
+            write_metrics(self.folder, self._data(trainer), self.splits, pl_module)
 
     def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.answers = []
@@ -202,9 +207,9 @@ class Scorer(L.Callback):
 def write_metrics(
     folder: Path, data: EvaluatedData, splits: dict[str, dict[str, Any]], module: L.LightningModule
 ) -> None:
-    """metrics.json, the last file of a trial; nothing in it differs between two runs of one config."""
-    write_json(
-        folder / "metrics.json",
+    """The digests of the trial's files, and metrics.json, its last one; nothing in it differs between two runs of one config."""
+    seal(
+        folder,
         {
             "benchmark": data.benchmark,
             "protocol": data.protocol_name,

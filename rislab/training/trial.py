@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from rislab.ablation.attempts import DISK_EXIT_CODE, Kind
-from rislab.ablation.trial import State, TrialDir
+from rislab.ablation.trial import CLOSED, State, TrialDir
 from rislab.errors import DISK_ERRORS, ConfigError, DataError, DiskError, DivergedError, RislabError
 from rislab.training import peers
 from rislab.training.cli import RislabCLI, quiet
@@ -38,7 +38,7 @@ def run_trial(directory: str, threads: int) -> None:
     trial = TrialDir(Path(directory).absolute())
     asked = Asked()
     with trial.locked():
-        if trial.state() in ("done", "cancelled"):
+        if trial.state() in CLOSED:
             return
         (trial.path / "log").mkdir(parents=True, exist_ok=True)
         _redirect_output(trial.path / "log" / "stdout.txt")

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from rislab.ablation.trial import TrialDir
 from tests.worlds import rislab, rislab_here, tiny_table
 
 ROWS = "base: {text_to_pixel: false, decoder_layers: 0}\nnan: {decoder_layers: 1, base_lr: 1.0e+30}"
@@ -74,6 +75,31 @@ def test_config_file_alone_repeats_a_trial(campaign: tuple[Path, list[str]], tmp
     assert done.returncode == 0, done.stderr
     for name in ("metrics.json", "scores.parquet"):
         assert (tmp_path / "again" / name).read_bytes() == (trial / name).read_bytes()
+
+
+def test_verify_repeats_what_is_done_and_says_what_differs(campaign: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, options = campaign
+    (trial,) = (folder / "runs" / "tiny").glob("base--*")
+    kept = {path: path.read_bytes() for path in trial.rglob("*") if path.is_file()}
+    again = tmp_path / "again"
+    done = rislab("ablate", "verify", *options, "--keep", str(again))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "base s0: equal" in done.stdout
+    assert "1 of 1 trials are equal to the byte" in done.stdout
+    best = f"tiny/{trial.name}/checkpoints/best.ckpt"
+    assert (again / best).read_bytes() == (folder / "runs" / best).read_bytes(), "weights of equal runs are equal files"
+    assert kept == {path: path.read_bytes() for path in trial.rglob("*") if path.is_file()}
+    assert TrialDir(trial).look(thorough=True)[1].has_digests
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_a_finished_directory_is_not_written_into(command: str, campaign: tuple[Path, list[str]]) -> None:
+    (trial,) = (campaign[0] / "runs" / "tiny").glob("base--*")
+    kept = {path: path.read_bytes() for path in trial.rglob("*") if path.is_file()}
+    done = rislab_here(command, "--config", str(trial / "config.yaml"))
+    assert done.returncode == 2
+    assert "holds a finished trial, and nothing was changed" in done.stderr
+    assert kept == {path: path.read_bytes() for path in trial.rglob("*") if path.is_file()}
 
 
 def test_segment_draws_and_writes_masks(campaign: tuple[Path, list[str]], tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def cells(folder: Path, rows: str = "base: {decoder_layers: 0}\nfull: {decoder_l
 
 def test_a_line_is_read_from_files_alone(tmp_path: Path) -> None:
     base, other, full, last = cells(tmp_path)
-    base.trial.path.mkdir(parents=True)
+    base.write()
     write_json(base.trial.metrics_file, {"splits": {"val": {"miou_expr": 61.5}, "test": {"miou_expr": 1.0}}})
     write_json(base.trial.provenance_file, {"seconds": {"fit": 100.0, "test": 20.0}})
     base.trial.update_status(state="done", step=38, max_steps=40, epoch=1, speed=2.0, metrics={"miou_expr": 50.0})

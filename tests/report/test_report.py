@@ -169,10 +169,17 @@ def test_damaged_files_cost_what_they_held_and_no_more(campaign, seeds: list[int
     scores["splits"]["val"]["oiou"] += 1
     same.metrics_file.write_text(json.dumps(scores))
     page = build(table, table.profile("toy"), seeds, planned, tmp_path)[-1].read_text()
-    why = {j.claim.name: j.why for j in judge(collect(table, table.profile("toy"), seeds, planned))}
-    assert "better s0: no readable scores of split 'val'" in why["up"]
-    assert "in metrics.json" in why["even"], "two files of a trial that disagree decide nothing"
-    assert "What the rows see" not in page
+    found = {cell.planned.name: cell for cell in collect(table, table.profile("toy"), seeds, planned).cells}
+    said = {name: cell.error for name, cell in found.items() if cell.state == "damaged"}
+    assert said == {
+        "better s0": "scores.parquet is not what the trial wrote",
+        "same s0": "metrics.json is not what the trial wrote",
+    }
+    assert all(found[name].value("val", "oiou") is None for name in said)
+    assert all(text in page for text in said.values())
+    assert (found["base s0"].state, found["base s0"].changed) == ("done", ("predictions/1.jpg",))
+    assert "base s0: predictions/1.jpg" in page, "a picture costs itself, and no number"
+    assert page.count("data:image/jpeg") == 0
     assert "Learning curves" in page, "a value cut short by a kill is left out"
 
 

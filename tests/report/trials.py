@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from rislab.ablation import plan, table
+from rislab.ablation.evidence import seal
 from rislab.ablation.plan import Planned
 from rislab.data import masks
 from rislab.files import write_json
@@ -78,8 +79,8 @@ def record(cell: Planned, counts: referring.Table, protocol: str, metrics: Seque
     pq.write_table(pa.table({"split": ["val"] * number, **counts, "iou": iou}), cell.trial.scores_file)
     parts = {name: referring.PARTS[name](counts, convention) for name in metrics}
     scores = {name: 100 * float(top.sum() / bottom.sum()) for name, (top, bottom) in parts.items()}
-    write_json(
-        cell.trial.metrics_file,
+    seal(
+        cell.place,
         {
             "benchmark": "toy world",
             "protocol": protocol,

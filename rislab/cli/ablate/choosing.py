@@ -1,13 +1,17 @@
 """Which table, which of its rows and seeds, and where trials lie: what every action asks first."""
 
 import argparse
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from rislab.cli.screens import console
 from rislab.errors import ConfigError
 
 if TYPE_CHECKING:
     from rislab.ablation.plan import Planned
     from rislab.ablation.table import Profile, Table
+
+
+__all__ = ["COLOURS", "Action", "console", "load", "load_table"]
 
 
 class Action(Protocol):
@@ -23,6 +27,9 @@ COLOURS = {
     "running": "cyan",
     "failed": "red",
     "diverged": "red",
+    "foreign": "red",
+    "damaged": "red",
+    "unreadable": "red",
     "lost": "yellow",
     "interrupted": "yellow",
     "cancelled": "yellow",
@@ -81,9 +88,3 @@ def _seeds(text: str) -> list[int]:
     if not result or min(result) < 0 or len(set(result)) < len(result):
         raise ConfigError(f"--seeds {shown}: expected at least one seed, none negative, none twice")
     return result
-
-
-def console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rislab.printable import printable
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -16,6 +18,10 @@ Column = tuple[str, str]
 """Title, and "left", "right", "fold" for text that may be broken into lines, or "cut" for text that may be cut off."""
 
 
+def _text(cell: Cell) -> str:
+    return cell[0] if isinstance(cell, tuple) else cell
+
+
 def boxed(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], **options: Any) -> "RichTable":
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -24,7 +30,7 @@ def boxed(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], **options: 
     for title, form in columns:
         shown.add_column(title, justify="right" if form == "right" else "left", no_wrap=form not in ("fold", "cut"))
     for row in rows:
-        texts = [Text(*each) if isinstance(each, tuple) else Text(each) for each in row]
+        texts = [Text(printable(_text(each)), each[1] if isinstance(each, tuple) else "") for each in row]
         for text, (_, form) in zip(texts, columns, strict=True):
             if form == "cut":  # the column gives way as one that may be broken does, but stays one line
                 text.no_wrap, text.overflow = True, "ellipsis"
@@ -33,7 +39,7 @@ def boxed(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], **options: 
 
 
 def plain(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], colours: bool) -> str:
-    texts = [[each[0] if isinstance(each, tuple) else each for each in row] for row in rows]
+    texts = [[" ".join(printable(_text(each)).splitlines()) for each in row] for row in rows]
     heads = [title for title, _ in columns]
     widths = [max(map(len, column)) for column in zip(heads, *texts, strict=True)]
     out = []
@@ -51,8 +57,10 @@ def plain(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], colours: bo
 
 
 def show(screen: Any, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], title: str = "") -> None:
+    from rich.text import Text
+
     if len(rows) <= BOXED_ROWS:
-        screen.print(boxed(columns, rows, title=title or None))
+        screen.print(boxed(columns, rows, title=Text(printable(title), style="italic") if title else None))
         return
-    print(title, file=screen.file, end="\n" if title else "")
+    print(printable(title), file=screen.file, end="\n" if title else "")
     print(plain(columns, rows, colours=screen.is_terminal), file=screen.file)

@@ -37,7 +37,8 @@ def run_retry(options: argparse.Namespace) -> int:
     screen = console()
     found = refused = 0
     for cell in plan.distinct(planned):
-        state, status = cell.state, cell.trial.status()
+        state, _ = cell.trial.look()
+        status = {} if state == "unreadable" else cell.trial.status()
         kind = "cancelled" if state == "cancelled" else status.get("kind")
         if state not in ("failed", "diverged", "cancelled") or (kinds and kind not in kinds):
             continue
@@ -83,14 +84,21 @@ def run_cancel(options: argparse.Namespace) -> int:
     """A mark in the directory is all: whoever runs the trial sees it within seconds, wherever he is, and ends it with a
     checkpoint; whoever would start it does not."""
     from rislab.ablation import plan
+    from rislab.ablation.evidence import SUSPECT
 
     _, _, _, planned = load(options)
     screen = console()
     marked: list[Planned] = []
     refused = 0
     for cell in plan.distinct(planned):
+        state, looked = cell.trial.look()
+        if state in SUSPECT:
+            screen.print(
+                f"{cell.name}: left alone, {state}: {looked.reason}", markup=False, style="yellow", soft_wrap=True
+            )
+            continue
         try:
-            if cell.state in CANCELLED_IN:
+            if state in CANCELLED_IN:
                 cell.write()
                 cell.trial.cancel()
                 marked.append(cell)
@@ -109,6 +117,8 @@ def _idle_jobs(marked: "list[Planned]", cells: "list[Planned]") -> list[str]:
     """Jobs at SLURM that have nothing left to do: all of their trials are cancelled or over, and none is running."""
     jobs: dict[str, bool] = {}
     for cell in cells:
+        if cell.state == "unreadable":
+            continue
         job = cell.trial.job()
         if job is not None and job["launcher"] == "slurm":
             idle = cell.trial.holder() is None and cell.state in ("cancelled", "done", "failed", "diverged")

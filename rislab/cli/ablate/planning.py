@@ -23,12 +23,19 @@ def add(action: Action) -> None:
 
 def show_plan(options: argparse.Namespace) -> int:
     from rislab.ablation import plan
+    from rislab.ablation.evidence import SUSPECT
 
     table, profile, _, planned = load(options)
     answers = plan.answered_by(planned)
-    cells = [(cell, answers[cell.name], state) for cell, state in zip(planned, plan.states(planned), strict=True)]
+    looks = plan.looks(planned)
+    cells = [(cell, answers[cell.name], state) for cell, (state, _) in zip(planned, looks, strict=True)]
+    suspect = {
+        f"{cell.name}: {state}: {found.reason}"
+        for cell, (state, found) in zip(planned, looks, strict=True)
+        if state in SUSPECT and answers[cell.name] is cell
+    }
     expected = plan.expected_seconds(planned)
-    todo = [cell for cell, answer, state in cells if answer is cell and state != "done"]
+    todo = [cell for cell, answer, state in cells if answer is cell and state != "done" and state not in SUSPECT]
     absent = plan.missing_data(planned)
     orphans = plan.orphans(table, planned, options.runs)
     if options.json:
@@ -80,6 +87,8 @@ def show_plan(options: argparse.Namespace) -> int:
     whole = len(plan.distinct(planned))
     rest = f" for {len(planned)} stages of rows: {len(planned) - whole} are shared" if staged else ""
     screen.print(f"{whole} trials{rest}, {len(todo)} to run{_cost([expected[c.name] for c in todo])}")
+    for text in sorted(suspect):
+        screen.print(text, style="red", soft_wrap=True, markup=False)
     for path in orphans:
         screen.print(f"no longer in the table (kept): {path}", style="yellow")
     if options.launcher == "slurm" and todo:

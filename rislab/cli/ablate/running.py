@@ -159,8 +159,11 @@ def on_cpu(cells: "list[Planned]") -> bool:
 
 def to_run(cell: "Planned", stale: bool, retry: bool) -> bool:
     from rislab.ablation.attempts import RESUMED
+    from rislab.ablation.evidence import SUSPECT
 
     state = cell.state
+    if state in SUSPECT:
+        return False  # a person has to look: it may be the evidence of a number somewhere
     if state == "done":
         return stale and bool(cell.stale())
     if state in ("diverged", "cancelled"):
@@ -180,13 +183,21 @@ def require_room(folder: Path) -> None:
 
 
 def say_result(screen: Any, cells: "list[Planned]") -> None:
-    counts = Counter(cell.state for cell in cells)
+    from rislab.ablation.evidence import SUSPECT
+
+    looks = {cell.name: cell.trial.look() for cell in cells}
+    counts = Counter(state for state, _ in looks.values())
     screen.print(", ".join(f"{count} {state}" for state, count in counts.most_common()))
     for cell in cells:
-        if cell.state in ("failed", "diverged"):
+        state, found = looks[cell.name]
+        if state in SUSPECT:
+            screen.print(f"{cell.name}: {state}: {found.reason}", style="red", soft_wrap=True, markup=False)
+            mend = "make it readable" if state == "unreadable" else "move it away, and run again to train it anew"
+            screen.print(f"  {cell.place}   not touched; {mend}", style="dim", soft_wrap=True, markup=False)
+        elif state in ("failed", "diverged"):
             error = cell.trial.status().get("error")
-            screen.print(f"{cell.name}: {cell.state}: {error}", style="red", soft_wrap=True, markup=False)
-            screen.print(f"  {cell.trial.stdout}   again: --retry", style="dim", soft_wrap=True)
+            screen.print(f"{cell.name}: {state}: {error}", style="red", soft_wrap=True, markup=False)
+            screen.print(f"  {cell.trial.stdout}   again: --retry", style="dim", soft_wrap=True, markup=False)
 
 
 def exit_code(cells: "list[Planned]") -> int:

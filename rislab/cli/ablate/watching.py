@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rislab.cli.ablate import grid
 from rislab.cli.ablate.choosing import COLOURS, Action, console, load
 from rislab.paths import user_path
+from rislab.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +59,7 @@ def live_view(seen: "Live", height: int | None = None) -> "Group":
     title = _summary(seen) + (f" ({hidden} more trials)" if hidden else "")
     columns, texts = _columns(seen, lines)
     table = grid.boxed([(columns[0][0], "cut"), *columns[1:]], texts, title=title)
-    return Group(table, *(Text(each, no_wrap=True, overflow="ellipsis") for each in said))
+    return Group(table, *(Text(printable(each), no_wrap=True, overflow="ellipsis") for each in said))
 
 
 def _columns(seen: "Live", lines: "Sequence[Line]") -> tuple[list[grid.Column], list[list[grid.Cell]]]:

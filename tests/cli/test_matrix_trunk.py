@@ -1,0 +1,75 @@
+"""A cell of the matrix says what it was scored with, and is none where that would mean nothing."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rislab.ablation.evidence import seal
+from rislab.cli.matrix import _cell, _model, _trunk
+from rislab.files import read_json, write_json
+from rislab.report.matrix import Cell, shown
+from tests.worlds import ROOT, rislab_here
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    for name in ("maskclip/toy.yaml", "maskclip/refcocog.yaml", "benchmarks/voc21.yaml", "benchmarks/toy-voc.yaml"):
+        (tmp_path / "experiments" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / "experiments" / name, tmp_path / "experiments" / name)
+    return tmp_path
+
+
+def test_the_toy_clip_is_not_scored_on_real_pictures(place: Path) -> None:
+    done = rislab_here("matrix", "--methods", "maskclip", "--benchmarks", "toy-voc", "voc21", cwd=place)
+    assert done.returncode == 2
+    assert "maskclip on voc21: experiments/maskclip/toy.yaml has the trunk rislab-tiny-ViT toy" in done.stderr
+    assert "Give a recipe with a real trunk in --checkpoints FILE as `maskclip: RECIPE.yaml`" in done.stderr
+    assert not (place / "runs").exists()
+    random = yaml.safe_load((place / "experiments/maskclip/toy.yaml").read_text())
+    random["model"]["init_args"]["clip"] = {"name": "ViT-B-16", "pretrained": None}
+    (place / "random.yaml").write_text(yaml.safe_dump(random))
+    (place / "ckpts.yaml").write_text("maskclip: random.yaml\n")
+    options = ["--methods", "maskclip", "--benchmarks", "voc21", "--checkpoints", "ckpts.yaml"]
+    done = rislab_here("matrix", *options, cwd=place)
+    assert "random.yaml has the trunk ViT-B-16 without pretrained weights" in done.stderr
+
+
+def cell(place: Path, monkeypatch: pytest.MonkeyPatch) -> Cell:
+    """MaskCLIP by a recipe with a real trunk, as it stands in a matrix."""
+    monkeypatch.chdir(place)
+    recipe = Path("experiments/maskclip/refcocog.yaml")
+    data = yaml.safe_load(Path("experiments/benchmarks/voc21.yaml").read_text())["data"]
+    model = _model("maskclip", recipe)
+    return _cell(place / "runs", "maskclip", model, "voc21", data, recipe, _trunk(model))
+
+
+def test_the_trunk_stands_in_the_cell_and_the_cell_is_bound_to_its_hash(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = cell(place, monkeypatch)
+    assert one.trunk == "ViT-B-16 openai"
+    one.write()
+    scores = {"miou_class": 25.0, "images": 4}
+    result = {"benchmark": "PASCAL VOC (21)", "protocol": "tcl", "splits": {"val": scores}, "step": 0}
+    seal(one.trial.path, result)
+    found = shown(one)
+    assert (found.value, found.state) == (25.0, "done")
+    assert "4 pictures, trunk ViT-B-16 openai, no training" in found.detail
+    write_json(one.trial.metrics_file, result | {"step": 1})
+    assert shown(one).value is None
+    assert shown(one).state == "damaged: metrics.json is not what the trial wrote"
+    seal(one.trial.path, result)
+    recorded = read_json(one.trial.identity)
+    write_json(one.trial.identity, recorded | {"hash": "0" * 64})
+    assert shown(one).state.startswith("foreign: belongs to a trial with hash 0000")
+
+
+def test_weights_from_a_file_are_named_by_their_sha256(place: Path) -> None:
+    weights = place / "vit.pt"
+    weights.write_bytes(b"weights")
+    model = yaml.safe_load((place / "experiments/maskclip/refcocog.yaml").read_text())["model"]
+    model["init_args"]["clip"] = {"name": "ViT-B-16", "pretrained": str(weights)}
+    assert _trunk(model) == f"ViT-B-16 vit.pt {hashlib.sha256(b'weights').hexdigest()[:8]}"
