@@ -18,7 +18,7 @@ PAGE    ?= reports/live.html
 YES     ?=
 
 OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS))
-PLACE   = $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data $(DATA))
+PLACE   = $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data '$(DATA)')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check format test faults three-ways simulation slurm wandb full-size toy clip gc report clean
@@ -40,7 +40,7 @@ ablation-%: $(VENV)/.ready ## train and report a paper's table: PROFILE=toy SEED
 	@$(RISLAB) ablate report $* $(OPTIONS) $(if $(REPORTS),--out $(REPORTS))
 
 plan-%: $(VENV)/.ready ## what `make ablation-NAME` would run
-	@$(RISLAB) ablate plan $* $(OPTIONS) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(DATA),--data $(DATA))
+	@$(RISLAB) ablate plan $* $(OPTIONS) $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(DATA),--data '$(DATA)')
 
 status-%: $(VENV)/.ready ## what the trials of a table are doing
 	@$(RISLAB) ablate status $* $(OPTIONS)

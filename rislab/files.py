@@ -120,4 +120,4 @@ def read_json(path: Path) -> Any:
 
 def cache_dir() -> Path:
     """Where generated worlds and pretrained tiny models live: ``$RISLAB_CACHE`` or the platform's cache folder."""
-    return Path(os.environ.get("RISLAB_CACHE") or platformdirs.user_cache_dir("rislab", appauthor=False))
+    return Path(os.environ.get("RISLAB_CACHE") or platformdirs.user_cache_dir("rislab", appauthor=False)).expanduser()

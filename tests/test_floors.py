@@ -15,6 +15,7 @@ FLOORS = (
     {"clip"},
     {"data"},
     {"nn", "losses", "metrics"},
+    {"paths"},
     {"files", "errors", "ranks", "printable"},
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

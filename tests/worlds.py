@@ -33,10 +33,11 @@ def tiny_config(**changes: Any) -> dict[str, Any]:
     """
     config = copy.deepcopy(yaml.safe_load((ROOT / "experiments" / "cris" / "toy.yaml").read_text()))
     config["trainer"] |= {"max_epochs": 2, "check_val_every_n_epoch": 1, "log_every_n_steps": 1}
-    config["model"]["init_args"] |= {"clip": {"name": "rislab-tiny-RN", "pretrained": None}, "milestones": [1]}
+    config["model"]["init_args"] |= {"clip": {"name": "rislab-tiny-RN", "pretrained": None}, "warmup_steps": 1}
     data = config["data"]["init_args"]
-    data |= {"batch_size": 6, "references_per_image": 2, "eval_images": 4, "root": "tiny"}
-    data["generate"]["init_args"] |= {"scenes": 40, "size": 64}
+    data |= {"batch_size": 6, "references_per_image": 2, "sentences_per_reference": 1, "eval_images": 4, "root": "tiny"}
+    data |= {"dataset": "refcoco", "test_splits": None}
+    data["generate"]["init_args"] |= {"scenes": 40, "size": 64, "test_scenes": 0}
     config["trial"] = {"checkpoint_every_n_steps": 2, "predictions": 3}
     _put(config, changes)
     return config

@@ -14,6 +14,7 @@ from rislab.ablation import identity, signature
 from rislab.ablation.table import PARTS, Profile, Row
 from rislab.ablation.yamlfile import overlay, read_yaml
 from rislab.errors import ConfigError
+from rislab.paths import absolute
 
 DATA_SEED = "data.init_args.seed"
 STAGE = "model.init_args.stage"
@@ -70,7 +71,7 @@ class Configs:
 
     def __init__(self, profile: Profile, data: str | None) -> None:
         self.profile = profile
-        self.data = Path(data).expanduser() if data is not None else None
+        self.data = absolute(data) if data is not None else None
         self._bases: dict[str, dict[str, Any]] = {}
         self._parts: dict[tuple[str, ...], tuple[Any, str | None]] = {}
 

@@ -13,6 +13,7 @@ from rislab.ablation import claims, signature
 from rislab.ablation.schema import COUNTED, METRICS, SCHEMA, against
 from rislab.ablation.yamlfile import Mistake, Place, YamlFile, overlay
 from rislab.errors import ConfigError, nearest
+from rislab.paths import user_path
 
 CLUSTER = "rislab.launch.slurm.Cluster"
 """Its options are those of a profile's `cluster:` block; they are read from its source, not imported."""
@@ -112,7 +113,7 @@ class Table:
 
 def find(name: str, folder: Path = Path("ablations")) -> Path:
     """`cris` -> ablations/cris.yaml; a path stays a path. Raises ConfigError naming the nearest table."""
-    path = Path(name)
+    path = user_path(name)
     if path.suffix in (".yaml", ".yml"):
         return path
     known = sorted(p.stem for p in folder.glob("*.yaml"))
@@ -141,7 +142,7 @@ def load(path: Path) -> Table:
 
 def config_path(name: str, table: Path) -> Path:
     """A config file named in a table: as written, below the folder above the table's, or beside the table."""
-    given = Path(name)
+    given = user_path(name)
     for candidate in (given, table.parent.parent / given, table.parent / given):
         if candidate.exists():
             return candidate

@@ -2,10 +2,10 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rislab.cli import screens
+from rislab.paths import user_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,7 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "decode a thousand pairs of each folder of shards. Nothing is changed.",
         epilog="example: rislab data check DATA --json > check.json",
     )
-    check.add_argument("folder", type=Path, metavar="DIR", help="data root, or one data set's own folder")
+    check.add_argument("folder", type=user_path, metavar="DIR", help="data root, or one data set's own folder")
     check.add_argument("--no-pictures", action="store_true", help="do not decode the pictures, which takes minutes")
     check.add_argument("--strict", action="store_true", help="exit with 2 when anything is wrong or missing")
     check.add_argument("--json", action="store_true", help="print JSON")

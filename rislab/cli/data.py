@@ -2,9 +2,9 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from rislab.cli import checking, datasets, packing
+from rislab.paths import user_path
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -21,7 +21,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Write scenes as RefCOCO-, RefCOCO+- and RefCOCOg-like sets: refs(*).p, instances.json, JPEGs.",
         epilog="example: rislab data toy --out toy --scenes 2000 --size 96 --seed 0",
     )
-    toy.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to create")
+    toy.add_argument("--out", type=user_path, required=True, metavar="DIR", help="folder to create")
     toy.add_argument("--scenes", type=int, default=4000, metavar="N", help="pictures (default: %(default)s)")
     toy.add_argument("--size", type=int, default=96, metavar="S", help="side in pixels (default: %(default)s)")
     toy.add_argument("--seed", type=int, default=0, metavar="K", help="same seed, same bytes (default: %(default)s)")

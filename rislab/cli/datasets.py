@@ -2,14 +2,15 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rislab.cli import screens
 from rislab.cli.selecting import add_selection
 from rislab.errors import ConfigError
 from rislab.files import replacing
+from rislab.paths import user_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -26,7 +27,7 @@ def add_parsers(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "the same image. A split is DATASET:PARTITION:SPLIT.",
         epilog="example: rislab data leaks DATA --train refcoco:unc:train refcocog:umd:train --eval refcoco+:unc:testA",
     )
-    leaks.add_argument("folder", type=Path, metavar="DIR", help="data root")
+    leaks.add_argument("folder", type=user_path, metavar="DIR", help="data root")
     leaks.add_argument("--train", nargs="+", required=True, metavar="SPLIT")
     leaks.add_argument("--eval", nargs="+", required=True, metavar="SPLIT")
     leaks.add_argument("--strict", action="store_true", help="exit with 2 when anything is shared")
@@ -40,12 +41,12 @@ def add_parsers(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "grey.",
         epilog="example: rislab data show DATA --dataset refcocog --split val --n 12 --out sheet.png",
     )
-    show.add_argument("folder", type=Path, metavar="DIR", help="data root, or the data set's own folder")
+    show.add_argument("folder", type=user_path, metavar="DIR", help="data root, or the data set's own folder")
     add_selection(show)
     show.add_argument("--split", metavar="NAME", help="(default: the first in the file)")
     show.add_argument("--n", type=int, default=12, metavar="N", help="samples (default: %(default)s)")
     show.add_argument("--seed", type=int, default=0, metavar="K", help="which samples (default: %(default)s)")
-    show.add_argument("--out", type=Path, required=True, metavar="PNG")
+    show.add_argument("--out", type=user_path, required=True, metavar="PNG")
     show.set_defaults(run=run_show)
 
 
@@ -56,7 +57,10 @@ def run_leaks(options: argparse.Namespace) -> int:
     from rislab.data.leaks import leaks, part
 
     train, evaluation = ([part(options.folder, name) for name in names] for names in (options.train, options.eval))
-    found = leaks(train, evaluation)
+    notes: list[str] = []
+    found = leaks(train, evaluation, notes)
+    for note in notes:
+        print(f"rislab: {note}", file=sys.stderr)
     shares = any(leak.images or leak.objects or leak.sentences for leak in found)
     if options.json:
         print(json.dumps([leak.as_json() for leak in found], indent=1))
@@ -82,10 +86,15 @@ def run_show(options: argparse.Namespace) -> int:
     refer = locate(options.folder, options.dataset, options.split_by).read()
     references = refer.split(options.split or refer.splits[0])
     order = np.random.default_rng(options.seed).permutation(len(references))[: options.n]
-    sheet = _sheet(refer, [references[i] for i in sorted(order.tolist())])
+    drawn = [references[i] for i in sorted(order.tolist())]
+    sheet = _sheet(refer, drawn)
     with replacing(options.out) as temporary:
         sheet.save(temporary, format="PNG")
     print(f"{options.out}: {len(order)} of {len(references)} references")
+    grey = sum(refer.store.find(refer.images[i]) is None for i in {reference.image_id for reference in drawn})
+    for said in (f"{grey} pictures are not there, and drawn grey" if grey else "", refer.left_out(references[0].split)):
+        if said:
+            print(f"rislab: {said}", file=sys.stderr)
     return 0
 
 

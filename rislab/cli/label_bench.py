@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rislab.paths import user_path
+
 
 def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     labels = actions.add_parser(
@@ -14,7 +16,7 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "are encoded before that, once.",
         epilog="example: rislab bench labels --config experiments/tcl/cc12m.yaml --classes 21 81 171 --loop --pamr on off",
     )
-    labels.add_argument("--config", type=Path, required=True, metavar="YAML", help="experiments/METHOD/*.yaml")
+    labels.add_argument("--config", type=user_path, required=True, metavar="YAML", help="experiments/METHOD/*.yaml")
     labels.add_argument(
         "--classes", type=int, nargs="+", default=[21, 81, 171], metavar="N", help="(default: 21 81 171)"
     )
@@ -38,16 +40,14 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def run_labels(options: argparse.Namespace) -> int:
     import tempfile
 
-    import yaml
     from rich.console import Console
 
     from rislab.errors import ConfigError
+    from rislab.training.inference import read_recipe
     from rislab.training.label_bench import agreement
     from rislab.training.step_bench import in_a_process_of_its_own
 
-    recipe = (yaml.safe_load(options.config.read_text()) or {}).get("model")
-    if not recipe:
-        raise ConfigError(f"{options.config}: no model")
+    recipe = read_recipe(options.config)
     height, width = options.size
     for name, value, least in (("--classes", min(options.classes), 1), ("--size", min(height, width), 64)):
         if value < least:

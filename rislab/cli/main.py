@@ -3,9 +3,10 @@
 import argparse
 import os
 import sys
+from contextlib import suppress
 
 from rislab import __version__
-from rislab.errors import RislabError
+from rislab.errors import DISK_ERRORS, DiskError, RislabError, from_system, is_about_a_file, one_line
 from rislab.printable import printable
 
 TRAINING = {
@@ -43,22 +44,75 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 fine, 1 a trial failed or a bug, 2 the user can mend it, 3 the loss diverged, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        if given and given[0] in TRAINING:
-            from rislab.training.cli import main as train
-
-            return train(given)
-        options = parser().parse_args(given)
-        return int(options.run(options))
+        return _flushed(_command(given))
+    except SystemExit as stop:
+        # rich and Lightning end the process themselves when the output is closed and on Ctrl-C.
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _output_closed()
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return _told("interrupted", 130)
+        try:
+            _flushed(0)
+        except OSError as error:
+            return _output_closed() if isinstance(error, BrokenPipeError) else _output_failed(error)
+        raise
     except RislabError as error:
-        print(printable(f"rislab: {error}"), file=sys.stderr)
-        return error.exit_code
+        return _told(one_line(error) if _is_from_loader(error) else str(error), error.exit_code)
     except KeyboardInterrupt:
-        print("rislab: interrupted", file=sys.stderr)
-        return 130
+        return _told("interrupted", 130)
     except BrokenPipeError:
-        # `rislab ... | head` closed our output; there is nobody left to tell.
+        return _output_closed()
+    except OSError as error:
+        if error.filename is None and error.errno in DISK_ERRORS:
+            return _output_failed(error)
+        if not is_about_a_file(error):
+            raise
+        found = from_system(error)
+        return _told(str(found), found.exit_code)
+
+
+def _command(given: list[str]) -> int:
+    if given and given[0] in TRAINING:
+        from rislab.training.cli import main as train
+
+        return train(given)
+    options = parser().parse_args(given)
+    return int(options.run(options))
+
+
+def _told(message: str, code: int) -> int:
+    with suppress(OSError, ValueError):  # nobody listens
+        print(printable(f"rislab: {message}"), file=sys.stderr)
+    return code
+
+
+def _is_from_loader(error: RislabError) -> bool:
+    """A loader process's error is the text of its traceback."""
+    return str(error).startswith("Caught ")
+
+
+def _flushed(code: int) -> int:
+    """Write out what was printed now, where a full disk can still be reported."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return code
+
+
+def _output_closed() -> int:
+    """`rislab ... | head` closed our output; there is nobody left to tell."""
+    _discard_output()
+    return 141
+
+
+def _output_failed(error: OSError) -> int:
+    _discard_output()
+    return _told(f"standard output: {error.strerror}", DiskError.exit_code)
+
+
+def _discard_output() -> None:
+    """What is still in the buffer must not fail once more when Python ends."""
+    with suppress(OSError, ValueError):  # a stand-in of a test has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
 
 
 if __name__ == "__main__":

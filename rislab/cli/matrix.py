@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rislab.errors import ConfigError, DataError, nearest
+from rislab.paths import absolute, user_path
 from rislab.printable import printable
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument(
         "--checkpoints",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="YAML, `method: best.ckpt` a line; methods that are trained need one, others may name a recipe (.yaml)",
     )
     parser.add_argument("--data", metavar="DIR", help="root of real data sets")
-    parser.add_argument("--runs", type=Path, default=Path("runs/matrix"), metavar="DIR")
-    parser.add_argument("--out", type=Path, default=Path("reports/matrix"), metavar="DIR")
+    parser.add_argument("--runs", type=user_path, default=Path("runs/matrix"), metavar="DIR")
+    parser.add_argument("--out", type=user_path, default=Path("reports/matrix"), metavar="DIR")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once")
     parser.set_defaults(run=run)
 
@@ -101,7 +102,7 @@ def _checkpoints(file: Path | None) -> dict[str, Path]:
         raise ConfigError(f"{file}: expected `method: path` on each line")
     # Beside the file, where they are relative, as a reader of the file would take them.
     return {
-        str(name): path if (path := Path(value)).is_absolute() else file.parent / path
+        str(name): path if (path := user_path(value)).is_absolute() else file.parent / path
         for name, value in content.items()
     }
 
@@ -239,6 +240,6 @@ def _cell(
         "trainer": {"accelerator": "auto", "devices": 1},
         "model": model,
         "data": data,
-        "trial": {"train": False} | ({} if checkpoint is None else {"start_from": str(checkpoint.resolve())}),
+        "trial": {"train": False} | ({} if checkpoint is None else {"start_from": str(absolute(checkpoint))}),
     }
     return Cell(method, benchmark, runs, identity(config, weights), config, weights, trunk)

@@ -2,10 +2,11 @@
 
 import argparse
 import json
-from pathlib import Path
+import sys
 
 from rislab.cli import label_bench
 from rislab.cli.selecting import add_selection
+from rislab.paths import user_path
 
 
 def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -17,7 +18,7 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "goes on where it was. A real set takes 0.5 MB a picture at 416 x 416.",
         epilog="example: rislab data pack DATA --dataset refcoco --size 416",
     )
-    pack.add_argument("folder", type=Path, metavar="DIR", help="data root, or the data set's own folder")
+    pack.add_argument("folder", type=user_path, metavar="DIR", help="data root, or the data set's own folder")
     add_selection(pack)
     pack.add_argument(
         "--size", type=int, default=416, metavar="S", help="side of the network's frame (default: %(default)s)"
@@ -61,7 +62,7 @@ def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "once with everything trained, each in a process of its own; on the GPU if there is one.",
         epilog="example: rislab bench step --config experiments/risclip/refcocog_b.yaml --images 16 --precision bfloat16",
     )
-    step.add_argument("--config", type=Path, required=True, metavar="YAML", help="experiments/METHOD/*.yaml")
+    step.add_argument("--config", type=user_path, required=True, metavar="YAML", help="experiments/METHOD/*.yaml")
     step.add_argument("--images", type=int, default=2, metavar="N", help="pictures a step (default: %(default)s)")
     step.add_argument("--queries", type=int, default=1, metavar="N", help="sentences a picture (default: %(default)s)")
     step.add_argument("--steps", type=int, default=3, metavar="N", help="timed steps (default: %(default)s)")
@@ -111,6 +112,8 @@ def run_pack(options: argparse.Namespace) -> int:
                 )
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {place.title}, {size / 2**20:.0f} MiB{', verified' if options.verify else ''}")
+    if refer.left_out():
+        print(f"rislab: {refer.left_out()}", file=sys.stderr)
     return 0
 
 
@@ -147,17 +150,14 @@ def run_bench(options: argparse.Namespace) -> int:
 
 
 def run_step(options: argparse.Namespace) -> int:
-    import yaml
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    from rislab.errors import ConfigError
+    from rislab.training.inference import read_recipe
     from rislab.training.step_bench import StepCost, in_a_process_of_its_own
 
-    recipe = (yaml.safe_load(options.config.read_text()) or {}).get("model")
-    if not recipe:
-        raise ConfigError(f"{options.config}: no model")
+    recipe = read_recipe(options.config)
     counts = {"images": options.images, "queries": options.queries, "steps": options.steps}
     how = {"precision": options.precision, "compiled": options.compile}
     with Console(stderr=True).status("measuring"):

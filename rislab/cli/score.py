@@ -2,12 +2,14 @@
 
 import argparse
 import json
-from pathlib import Path
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rislab.cli import screens
 from rislab.cli.selecting import add_selection
+from rislab.errors import DataError
 from rislab.metrics.protocols import Protocol
+from rislab.paths import absolute, user_path
 
 if TYPE_CHECKING:
     from rislab.data.locate import Place
@@ -24,9 +26,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "empty mask.",
         epilog="example: rislab score masks.json --data DATA --dataset refcoco --split testA --protocol cris",
     )
-    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="JSON file or folder of PNGs")
+    parser.add_argument("predictions", type=user_path, metavar="PREDICTIONS", help="JSON file or folder of PNGs")
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="data root, or the data set's own folder"
+        "--data", type=user_path, required=True, metavar="DIR", help="data root, or the data set's own folder"
     )
     add_selection(parser)
     parser.add_argument(
@@ -46,7 +48,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="a mask of fewer pixels says that there is no referent (default: %(default)s)",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="per-expression scores, parquet (default: PREDICTIONS.scores.parquet)"
+        "--out",
+        type=user_path,
+        metavar="FILE",
+        help="per-expression scores, parquet (default: PREDICTIONS.scores.parquet)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -72,16 +77,32 @@ def run(options: argparse.Namespace) -> int:
             options.no_target_min_pixels,
             lambda done, total: bar.update(task, completed=done, total=total),
         )
-    out = options.out or options.predictions.with_name(f"{options.predictions.name}.scores.parquet")
-    score.write_table(out, scores, options.protocol)
     if options.json:
-        print(json.dumps(_as_json(options, place, scores), indent=1))
+        print(
+            json.dumps(
+                _as_json(options, place, scores, answers.others, refer.without_sentences[options.split]), indent=1
+            )
+        )
     else:
-        _show(options, place, scores, out)
+        _show(options, place, scores, answers.others, refer.left_out(options.split))
+    sys.stdout.flush()
+    given = absolute(options.predictions)
+    out = options.out or given.with_name(f"{given.name}.scores.parquet")
+    try:
+        score.write_table(out, scores, options.protocol)
+    except OSError as error:
+        # The numbers are printed, and worth more than the file: they must not be lost with it.
+        why = error.strerror or error
+        print(f"rislab: {out}: could not be written ({why}); the scores above are whole", file=sys.stderr)
+        return DataError.exit_code
+    if not options.json:
+        Console(highlight=False).print(f"per expression: {out}", soft_wrap=True, markup=False)
     return 0
 
 
-def _as_json(options: argparse.Namespace, place: "Place", scores: "Scores") -> dict[str, object]:
+def _as_json(
+    options: argparse.Namespace, place: "Place", scores: "Scores", others: list[str], without_sentences: int
+) -> dict[str, object]:
     from rislab.scoring.score import breakdown
 
     return {
@@ -94,13 +115,16 @@ def _as_json(options: argparse.Namespace, place: "Place", scores: "Scores") -> d
         "missing": list(scores.missing),
         "unknown": list(scores.unknown),
         "of_other_splits": scores.elsewhere,
+        "other_files": len(others),
+        "references_without_sentences": without_sentences,
         "protocols": {name: scores.averages(name) for name in scores.tables},
         "breakdown": breakdown(scores, options.protocol),
     }
 
 
-def _show(options: argparse.Namespace, place: "Place", scores: "Scores", out: Path) -> None:
+def _show(options: argparse.Namespace, place: "Place", scores: "Scores", others: list[str], left_out: str) -> None:
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     from rislab.scoring.score import breakdown
@@ -116,6 +140,13 @@ def _show(options: argparse.Namespace, place: "Place", scores: "Scores", out: Pa
         if ids:
             some = ", ".join(map(str, ids[:8])) + (", ..." if len(ids) > 8 else "")
             console.print(f"[yellow]{len(ids)} sentence ids {text} ({some})[/yellow]")
+    if left_out:
+        console.print(f"{left_out}: they ask nothing")
+    if others:
+        some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        console.print(
+            f"[yellow]{len(others)} files that are no PNG were left alone[/yellow] ({escape(some)})", soft_wrap=True
+        )
     if scores.elsewhere:
         console.print(f"{scores.elsewhere} masks belong to other splits and were left alone")
 
@@ -140,4 +171,3 @@ def _show(options: argparse.Namespace, place: "Place", scores: "Scores", out: Pa
             values = [f"{found[metric]:.2f}" if metric in found else "" for metric in shown]
             parts.add_row(f"  {part}", str(found["expressions"]), *values)
     console.print(parts)
-    console.print(f"per expression: {out}", soft_wrap=True)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 from rich.progress import Progress
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -99,13 +100,26 @@ def pretrained_path(name: str, recipe: Recipe | None = None) -> Path:
     """
     recipe = recipe or recipe_of(name)
     path = weights_file(name, recipe)
+    if _is_whole(path):  # also in a cache that is read-only
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
+        if not _is_whole(path):
             state = pretrain(name, recipe)
             with replacing(path) as temporary:
                 save_file(state, temporary)
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the file is there and as long as its header says; a damaged one is made again."""
+    if not path.exists():
+        return False
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 @contextmanager

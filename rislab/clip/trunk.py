@@ -5,16 +5,20 @@ were trained with it, and open_clip only warns when it is missing.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from huggingface_hub.constants import HF_HUB_CACHE
+from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from torch import Tensor, nn
 
 from rislab.clip import tiny
-from rislab.errors import ConfigError, nearest
+from rislab.errors import ConfigError, DataError, nearest, one_line
+from rislab.nn.weight_files import fits, read_weights
 
 
 @dataclass(frozen=True)
@@ -31,31 +35,96 @@ class CLIPSpec:
     pretrained: str | None = None
 
 
+OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
+"""Numbers that OpenAI's state dicts hold beside the weights."""
+
+
 def load(spec: CLIPSpec) -> "open_clip.CLIP":
-    """The named CLIP in float32, with QuickGELU. Raises ConfigError: unknown name or tag, weights that cannot be had."""
+    """The named CLIP in float32, with QuickGELU.
+
+    Raises ConfigError: unknown name or tag, a CLIP of another kind, weights that cannot be had. Raises DataError: a file that
+        holds no weights of this CLIP.
+    """
     tiny.register_configs()
     known = open_clip.list_models()
     if spec.name not in known:
         raise ConfigError(f"clip.name {spec.name!r} is no open_clip model{nearest(spec.name, known)}")
-    pretrained = spec.pretrained
-    if pretrained == "toy":
-        pretrained = str(tiny.pretrained_path(spec.name))
+    config = open_clip.get_model_config(spec.name) or {}
+    text = config.get("text_cfg", {})
+    if config.get("custom_text") or "multimodal_cfg" in config or text.keys() & {"hf_model_name", "hf_tokenizer_name"}:
+        raise ConfigError(
+            f"clip.name {spec.name!r} has another text tower than CLIP's own, which the methods here read"
+        )
+    file = tiny.pretrained_path(spec.name) if spec.pretrained == "toy" else _file(spec)
+    tag = spec.pretrained if file is None else None
     try:
         model = open_clip.create_model(
             spec.name,
-            pretrained=pretrained,
+            pretrained=tag,
             precision="fp32",
             device=torch.get_default_device(),  # `meta`, where only shapes are asked for
             force_quick_gelu=True,
-            load_weights=pretrained is not None,
+            load_weights=tag is not None,
         )
-    except (RuntimeError, OSError) as error:
-        tags = open_clip.list_pretrained_tags_by_model(spec.name)
-        raise ConfigError(
-            f"clip {spec.name!r}, pretrained {spec.pretrained!r}: weights not to be had ({error}). Known tags: {tags}; "
-            "a path to a downloaded file works, too"
-        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # of open_clip, timm, transformers, the network and the cache folder
+        if tag is None:
+            raise ConfigError(f"clip.name {spec.name!r} cannot be built: {one_line(error)}") from error
+        raise ConfigError(_not_to_be_had(spec.name, tag, error)) from error
+    if file is not None:
+        _take(model, file)
     return model
+
+
+def is_tag(spec: CLIPSpec) -> bool:
+    """Whether open_clip lists these weights for this model; case, `-` and `_` do not matter to it."""
+    return bool(open_clip.get_pretrained_cfg(spec.name, spec.pretrained)) if spec.pretrained else False
+
+
+def _file(spec: CLIPSpec) -> Path | None:
+    """The file that `pretrained` names; None for a tag and for random weights. Raises ConfigError: neither file nor tag."""
+    if spec.pretrained is None:
+        return None
+    if is_tag(spec):
+        return None
+    tags = open_clip.list_pretrained_tags_by_model(spec.name)
+    path = Path(spec.pretrained).expanduser()
+    if not path.exists():
+        raise ConfigError(
+            f"clip.pretrained {spec.pretrained!r} is neither a file nor one of open_clip's tags for {spec.name}"
+            f"{nearest(spec.pretrained, tags)}; tags are {', '.join(tags) or 'none'}"
+        )
+    return path
+
+
+def _take(model: "open_clip.CLIP", path: Path) -> None:
+    """Put the weights of a file into a CLIP as open_clip does: scalars may have a dimension, position tables another size."""
+    state = {key: value for key, value in read_weights(path).items() if key not in OPENAI_EXTRAS}
+    own = model.state_dict()
+    for key in ("logit_scale", "logit_bias"):
+        if key in state and key in own and state[key].numel() == 1:
+            state[key] = state[key].reshape(own[key].shape)
+    try:
+        resize_pos_embed(state, model)
+        resize_text_pos_embed(state, model)
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        raise DataError(f"{path}: its position tables cannot be resized to this CLIP's ({one_line(error)})") from error
+    fits(path, state, own)
+    model.load_state_dict(state)
+
+
+def _not_to_be_had(name: str, tag: str, error: Exception) -> str:
+    """Which file is missing, where it would be looked for, and what to do without a network."""
+    config = open_clip.get_pretrained_cfg(name, tag) or {}
+    hub, url = str(config.get("hf_hub") or ""), str(config.get("url") or "")
+    where = (
+        f"{hub.rstrip('/')} of the Hugging Face hub, kept in {HF_HUB_CACHE}" if hub else f"{url}, kept in ~/.cache/clip"
+    )
+    return (
+        f"clip {name!r}, pretrained {tag!r}: weights not to be had: {where} ({one_line(error)[:200]}). Without a network, copy a "
+        f"state dict there or give its file, clip.pretrained: /path/to/{name}.safetensors"
+    )
 
 
 def build(vision: dict[str, Any], text: dict[str, Any], embed_dim: int) -> "open_clip.CLIP":

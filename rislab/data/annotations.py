@@ -1,20 +1,21 @@
 """Records of the annotation files that the referring releases share, and how they are read.
 
-The released pickles hold nothing but builtins; anything else in one is refused, because unpickling would execute it.
+Values are taken by their type, never by Python's truth or conversions: `"0"` is not true, `"480"` is no height.
 Sources: lichengunc/refer (layout and fields), toggle1995/RIS-DMMI (Ref-ZOM), henghuiding/gRefCOCO.
 """
 
-import io
 import json
 import math
-import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rislab.data.decoding import MAX_PIXELS
 from rislab.data.images import ImageRecord
-from rislab.errors import DataError
+from rislab.data.plain_pickle import unpickled
+from rislab.errors import DataError, brief
+from rislab.paths import contents, unsafe_name
 
 T = TypeVar("T")
 
@@ -85,35 +86,10 @@ _MALFORMED = (KeyError, TypeError, ValueError, OverflowError, AttributeError)
 """What reading a field of a record raises that is not as it should be."""
 
 
-class _BuiltinsOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        raise DataError(f"asks for {module}.{name}; such a file holds plain values only, refused")
-
-
-def unpickled(data: bytes) -> Any:
-    """Plain values from a pickle. Raises DataError: damaged, or asking to run code."""
-    try:
-        # Python 2 wrote the releases: its byte strings are ASCII, or UTF-8 at worst.
-        return _BuiltinsOnly(io.BytesIO(data), encoding="utf-8").load()
-    except (  # what a damaged opcode stream makes of the unpickler
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        OverflowError,
-        MemoryError,
-    ) as error:
-        raise DataError(f"not a readable pickle ({type(error).__name__}: {error})") from None
-
-
-def _parsed(path: Path) -> Any:
+def parsed(path: Path) -> Any:
     """A JSON file. Raises DataError."""
     try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        return json.loads(contents(path))
     except (ValueError, RecursionError) as error:  # JSON and Unicode errors are ValueErrors
         raise DataError(f"{path}: not readable JSON ({error})") from None
 
@@ -121,12 +97,11 @@ def _parsed(path: Path) -> Any:
 def read_refs(path: Path) -> list[dict[str, Any]]:
     """The list of references in a pickle or JSON file. Raises DataError: missing, damaged, or asking to run code."""
     if path.suffix == ".json":
-        refs = _parsed(path)
+        refs = parsed(path)
     else:
+        data = contents(path)
         try:
-            refs = unpickled(path.read_bytes())
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such file") from None
+            refs = unpickled(data)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
@@ -144,7 +119,7 @@ class Instances:
 
 def read_instances(path: Path, faults: Faults) -> Instances:
     """Raises DataError for a missing or damaged file; says to `faults` what is wrong with a record."""
-    instances = _parsed(path)
+    instances = parsed(path)
     lists = [instances.get(key) if isinstance(instances, dict) else None for key in ("images", "annotations")]
     if not all(isinstance(part, list) for part in lists):
         raise DataError(f"{path}: expected COCO's instances format, an object with lists 'images' and 'annotations'")
@@ -162,10 +137,10 @@ def _by_id(
             number, value = read(record)
         except _MALFORMED as error:
             reason = f"field missing or of a wrong type: {error!r}"
-            faults.add(f"unreadable {what}", path, f"{what} {_head(record)}", reason)
+            faults.add(f"unreadable {what}", path, f"{what} {brief(record)}", reason)
             continue
         except DataError as error:
-            faults.add(f"unreadable {what}", path, f"{what} {record['id']}", str(error))
+            faults.add(f"unreadable {what}", path, f"{what} {brief(record['id'])}", str(error))
             continue
         if number in found:
             faults.add(f"duplicate {what} id", path, "", f"{what} id {number} occurs more than once")
@@ -175,16 +150,24 @@ def _by_id(
 
 
 def _image(record: Any) -> tuple[int, ImageRecord]:
-    image = ImageRecord(_whole(record["id"]), _text(record["file_name"]), int(record["height"]), int(record["width"]))
-    if image.height < 1 or image.width < 1:
-        raise DataError(f"is said to have {image.width}x{image.height} pixels")
+    height, width = whole(record["height"], "height"), whole(record["width"], "width")
+    image = ImageRecord(whole(record["id"], "id"), _text(record["file_name"], "file_name"), height, width)
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise DataError(f"is said to have {width}x{height} pixels")
+    reason = unsafe_name(image.file_name)
+    if reason:
+        raise DataError(f"file_name {brief(image.file_name)} {reason}: never opened")
     return image.image_id, image
 
 
 def _annotation(record: Any) -> tuple[int, Annotation]:
-    ann_id, category = _whole(record["id"]), record.get("category_id", 0)
-    crowd = bool(record.get("iscrowd", 0))
-    return ann_id, Annotation(ann_id, _whole(record["image_id"]), _whole(category), crowd, record["segmentation"])
+    ann_id, category = whole(record["id"], "id"), whole(record.get("category_id", 0), "category_id")
+    crowd = record.get("iscrowd", 0)
+    if type(crowd) is not int or not 0 <= crowd <= 1:
+        crowd = _yes_or_no(crowd, "iscrowd")
+    return ann_id, Annotation(
+        ann_id, whole(record["image_id"], "image_id"), category, crowd == 1, record["segmentation"]
+    )
 
 
 def bad_box(record: dict[str, Any]) -> str:
@@ -192,27 +175,37 @@ def bad_box(record: dict[str, Any]) -> str:
     box = record.get("bbox")
     if box is None:
         return ""
-    numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)
-    if not numbers or not all(math.isfinite(v) for v in box):
-        return f"bbox is {_head(box)}, expected four finite numbers [x, y, width, height]"
-    return f"bbox has a negative size: {box}" if min(box[2:]) < 0 else ""
+    numbers = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) for v in box)
+    if not numbers or not all(abs(v) < math.inf for v in box):  # also of whole numbers that no float can hold
+        return f"bbox is {brief(box)}, expected four finite numbers [x, y, width, height]"
+    return f"bbox has a negative size: {brief(box)}" if min(box[2:]) < 0 else ""
 
 
-def _whole(value: Any) -> int:
-    """An id: a whole number, also where a tool wrote it as a float."""
-    if isinstance(value, bool) or int(value) != value:
-        raise TypeError(f"{value!r} is no id")
-    return int(value)
+_INT64 = 2**63
+_WORDS = {"0": 0, "1": 1, "false": 0, "true": 1}
 
 
-def _head(record: Any) -> str:
-    text = repr(record)
-    return text if len(text) <= 60 else f"{text[:60]}..."
+def whole(value: Any, field: str) -> int:
+    """An id or a size: a whole number of 64 bits, also where a tool wrote it as a float."""
+    if type(value) is int and -_INT64 <= value < _INT64:
+        return value
+    if isinstance(value, float) and int(value) == value and abs(value) < _INT64:
+        return int(value)
+    raise TypeError(f"{field}: {brief(value)} is no {'whole number' if field in ('height', 'width') else 'id'}")
 
 
-def _text(value: Any) -> str:
+def _yes_or_no(value: Any, field: str) -> int:
+    """0 or 1 from a number, a truth value, or the word for one of them."""
+    if isinstance(value, (int, float)) and value in (0, 1):
+        return int(value)
+    if isinstance(value, str) and value.strip().lower() in _WORDS:
+        return _WORDS[value.strip().lower()]
+    raise TypeError(f"{field}: {brief(value)}, expected 0, 1, true or false")
+
+
+def _text(value: Any, field: str) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} instead of text")
+        raise TypeError(f"{field}: {type(value).__name__} instead of text")
     # Half of a surrogate pair can stand in a pickle but in no file that we write.
     return value.encode("utf-8", "replace").decode("utf-8")
 
@@ -220,28 +213,33 @@ def _text(value: Any) -> str:
 def _annotation_ids(ref: dict[str, Any]) -> tuple[int, ...]:
     """One id or a list of them. None: an empty list (Ref-ZOM, whose `source` says "zero"), or -1 (gRefCOCO)."""
     value = ref["ann_id"]
-    ids = tuple(_whole(ann_id) for ann_id in (value if isinstance(value, (list, tuple)) else [value]))
+    ids = tuple(whole(ann_id, "ann_id") for ann_id in (value if isinstance(value, (list, tuple)) else [value]))
     if -1 in ids and len(ids) > 1:
-        raise ValueError(f"ann_id {list(ids)}: -1 says that there is no target, beside others it says nothing")
+        raise ValueError(f"ann_id {brief(list(ids))}: -1 says that there is no target, beside others it says nothing")
     # The official reader of Ref-ZOM decides by the source alone.
     return () if ids == (-1,) or ref.get("source") == "zero" else ids
 
 
 def reference(ref: dict[str, Any], path: Path, instances: Instances, faults: Faults) -> Reference | None:
-    """One record of a refs file; None when it has a fault that is collected."""
-    where = f"ref_id {_head(ref.get('ref_id', '?'))}"
+    """One record of a refs file; None when it has a fault that is collected.
+
+    One without expressions (the released gRefCOCO has some) asks nothing: it is returned without a look at what it refers to.
+    """
+    where = f"ref_id {brief(ref.get('ref_id', '?'))}"
     try:
+        if not isinstance(ref["sentences"], (list, tuple)):
+            raise TypeError(f"sentences: {brief(ref['sentences'])} is no list")
         sentences = tuple(
-            Expression(_whole(s["sent_id"]), _text(s["sent"]).strip(), _text(s["raw"])) for s in ref["sentences"]
+            Expression(whole(s["sent_id"], "sent_id"), _text(s["sent"], "sent").strip(), _text(s["raw"], "raw"))
+            for s in ref["sentences"]
         )
-        split = _text(ref["split"])
-        found = Reference(_whole(ref["ref_id"]), _whole(ref["image_id"]), _annotation_ids(ref), split, sentences)
+        ref_id, image_id = whole(ref["ref_id"], "ref_id"), whole(ref["image_id"], "image_id")
+        found = Reference(ref_id, image_id, _annotation_ids(ref), _text(ref["split"], "split"), sentences)
     except _MALFORMED as error:
         faults.add("unreadable reference", path, where, f"field missing or of a wrong type: {error!r}")
         return None
     if not sentences:
-        faults.add("no sentences", path, where, "no sentences")
-        return None
+        return found
     if found.image_id not in instances.images:
         faults.add("dangling image id", path, where, f"image_id {found.image_id} is not in instances.json")
         return None
@@ -255,6 +253,12 @@ def reference(ref: dict[str, Any], path: Path, instances: Instances, faults: Fau
             faults.add("annotation of another image", path, where, what)
             return None
     return found
+
+
+def words_of_left_out(without_sentences: Mapping[str, int], split: str | None) -> str:
+    """References of a split (None: of all) that have no sentence, in words; "" for none."""
+    number = sum(without_sentences.values()) if split is None else without_sentences.get(split, 0)
+    return f"{number} references without a sentence left out" if number else ""
 
 
 def without_duplicates(references: list[Reference], path: Path, faults: Faults) -> list[Reference]:

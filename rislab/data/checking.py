@@ -4,7 +4,6 @@ Faults looked for are those that the official files and readers are known to hav
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,8 @@ from rislab.data.images import ImageRecord
 from rislab.data.locate import Place, search
 from rislab.data.published import Counts, count, data_set, deviation, known
 from rislab.data.refer import Refer
-from rislab.errors import DataError
+from rislab.errors import DataError, brief
+from rislab.paths import contents, is_file
 
 
 @dataclass
@@ -102,7 +102,7 @@ def check(folder: Path, decode: bool = True, progress: Progress | None = None) -
             f"{folder}: holds no referring data set, no benchmark of label maps and no image-text shards; expected "
             "refcoco/instances.json and refcoco/refs(unc).p in it, VOCdevkit/VOC2012, NAME-000000.tar or alike"
         )
-    if there and not (folder / "instances.json").exists():
+    if there and not is_file(folder / "instances.json"):
         result.absent += sorted(_absent(there), key=lambda entry: str(entry["dataset"]))
     if result.benchmarks and not _is_one_folder(folder, result.benchmarks):
         result.absent += absent(folder)
@@ -136,7 +136,7 @@ def _check_set(place: Place, decode: bool, progress: Progress | None) -> SetChec
         title=place.title,
         split_by=place.split_by,
         references_file=str(refer.refs_file),
-        sha256=hashlib.sha256(refer.refs_file.read_bytes()).hexdigest(),
+        sha256=hashlib.sha256(contents(refer.refs_file)).hexdigest(),
         splits=splits,
         missing_splits=[name for name in expected if name not in splits],
         faults=_counted(faults.found),
@@ -163,10 +163,10 @@ def _areas(refer: Refer, faults: Faults) -> dict[int, int]:
 
 
 def _check_boxes(refer: Refer, faults: Faults) -> None:
-    for record in json.loads(refer.instances_file.read_bytes())["annotations"]:
+    for record in annotations.parsed(refer.instances_file)["annotations"]:
         wrong = annotations.bad_box(record) if isinstance(record, dict) else ""
         if wrong:
-            faults.add("bad box", refer.instances_file, f"annotation {record.get('id')}", wrong)
+            faults.add("bad box", refer.instances_file, f"annotation {brief(record.get('id'))}", wrong)
 
 
 def _check_split(refer: Refer, place: Place, name: str, areas: dict[int, int], is_toy: bool) -> SplitCheck:
@@ -189,6 +189,7 @@ def _notes(refer: Refer) -> dict[str, int]:
     used = list(refer.annotations.values())
     expressions = [expression for reference in refer.references for expression in reference.expressions]
     return {
+        "references without a sentence, left out of every split": refer.without_sentences.total(),
         "several annotations in one reference": sum(len(ref.ann_ids) > 1 for ref in refer.references),
         "zero-target references": sum(not ref.ann_ids for ref in refer.references),
         "crowd annotations referred to": sum(annotation.is_crowd for annotation in used),
@@ -236,8 +237,9 @@ def _counted(found: Sequence[Fault]) -> list[FaultCount]:
 def _check_pictures(refer: Refer, decode: bool, progress: Progress | None) -> PictureCheck:
     used = list(dict.fromkeys(reference.image_id for reference in refer.references))
     records = [refer.images[image_id] for image_id in used]
-    there = [record for record in records if refer.store.find(record) is not None]
-    missing = [record.file_name for record in records if record not in set(there)]
+    found = [refer.store.find(record) is not None for record in records]
+    there = [record for record, is_there in zip(records, found, strict=True) if is_there]
+    missing = [record.file_name for record, is_there in zip(records, found, strict=True) if not is_there]
     problems: list[str] = []
     if decode:
 

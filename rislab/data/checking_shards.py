@@ -11,6 +11,7 @@ import numpy as np
 from rislab.data.checks import EXAMPLES, Progress
 from rislab.data.shards import Shards, index
 from rislab.errors import DataError
+from rislab.paths import is_hidden
 
 NUMBERED = re.compile(r"(\d{5,})\.tar$")
 """img2dataset's names end in a number of five digits or more; archives of other data sets end in a year, if at all."""
@@ -46,7 +47,7 @@ def folders(root: Path) -> dict[Path, list[Path]]:
     found: dict[Path, list[Path]] = {}
     for depth in range(DEEPEST + 1):
         for path in sorted(root.glob("*/" * depth + "*.tar")):
-            if NUMBERED.search(path.name) and path.is_file():
+            if NUMBERED.search(path.name) and not is_hidden(path) and path.is_file():
                 found.setdefault(path.parent, []).append(path)
     return found
 
@@ -63,7 +64,8 @@ def _check(folder: Path, paths: Sequence[Path], decode: bool, progress: Progress
         one = index(path)
         pairs += len(one.places)
         skipped.update(one.skipped)
-        examples += [f"{path}: {count} x {reason}" for reason, count in one.skipped.items()]
+        named = {"unknown member": f", e.g. {one.example}"}
+        examples += [f"{path}: {count} x {reason}{named.get(reason, '')}" for reason, count in one.skipped.items()]
         if progress is not None:
             progress(number + 1, len(paths))
     unreadable: Counter[str] = Counter()

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from rislab.data import vocabulary
 from rislab.data.checks import EXAMPLES, FaultCount, PictureCheck, Progress
+from rislab.data.decoding import header
 from rislab.data.toy.vocabulary import RECIPE
 from rislab.data.vocabulary import Benchmark, Item, Tree, benchmark, class_names, read_labels, read_picture
 from rislab.errors import DataError
+from rislab.paths import contents, is_file
 
 EVALUATED = "val"
 LISTED = ("train", EVALUATED)
@@ -54,7 +55,7 @@ def check_trees(root: Path, decode: bool, progress: Progress | None) -> list[Tre
 
 def trees(root: Path) -> list[tuple[Tree, list[str]]]:
     """Releases that are there, with the benchmarks that read the same files of them."""
-    is_toy = (root / RECIPE).is_file()
+    is_toy = is_file(root / RECIPE)
     found: dict[tuple[Path, str], tuple[Tree, list[str]]] = {}
     for name in vocabulary.known():
         of = benchmark(name)
@@ -114,11 +115,17 @@ def _check(tree: Tree, names: list[str], decode: bool, progress: Progress | None
     missing_splits: list[str] = []
     items: dict[Path, Item] = {}
     for split in LISTED if of.list_file is not None else (EVALUATED,):
+        refused: list[str] = []
         try:
-            listed = tree.listed(split)
-        except DataError:
-            missing_splits += [split] if split == EVALUATED else []
+            listed = tree.listed(split, refused)
+        except DataError as error:
+            if is_file(tree.list_of(split)):
+                found.add("unreadable list", str(error))
+            else:
+                missing_splits += [split] if split == EVALUATED else []
             continue
+        for what in refused:
+            found.add("name that is no file of the folder", what)
         for item in listed:
             items[item.image] = item
         splits[split] = _split(listed, of.counts.get(split))
@@ -126,7 +133,7 @@ def _check(tree: Tree, names: list[str], decode: bool, progress: Progress | None
         if twice:
             found.add("name listed twice", f"{split}: {twice} of {len(listed)} names")
     everything = list(items.values())
-    missing = [str(item.image) for item in everything if not item.image.is_file()]
+    missing = [str(item.image) for item in everything if not is_file(item.image)]
 
     def looked_at(item: Item) -> tuple[Any, Any]:
         return _once(kept, item.image, lambda p: _picture(p, decode)), _once(kept, item.label, _labels)
@@ -187,23 +194,21 @@ def _once(kept: dict[Path, Any], path: Path, look: Callable[[Path], Any]) -> Any
 
 def _picture(path: Path, decode: bool) -> tuple[int, int] | str | None:
     """(height, width), or what is wrong with it; None when it is not there."""
-    if not path.is_file():
+    if not is_file(path):
         return None
     try:
         if decode:
             height, width = read_picture(path).shape[:2]
             return height, width
-        with Image.open(path) as picture:
-            return picture.height, picture.width
+        found = header(contents(path), str(path))
     except DataError as error:
         return str(error)
-    except vocabulary.UNREADABLE as error:
-        return f"{path}: not a readable picture ({error})"
+    return found.height, found.width
 
 
 def _labels(path: Path) -> tuple[tuple[int, int], dict[int, int]] | str | None:
     """Size and pixels by stored value, or what is wrong; None when it is not there."""
-    if not path.is_file():
+    if not is_file(path):
         return None
     try:
         values = read_labels(path)

@@ -9,6 +9,23 @@ import lightning as L
 from rislab.data.geometry import Geometry
 from rislab.errors import ConfigError
 from rislab.files import cache_dir
+from rislab.paths import user_path
+
+
+def data_root(root: str, is_generated: bool) -> Path:
+    """Where `root` is: as written, or below the user's cache folder where a world is generated and `root` is relative.
+
+    Raises:
+        ConfigError: No path, or a relative path of a generated world that leaves the cache folder.
+    """
+    path = user_path(root)
+    if not is_generated or path.is_absolute():
+        return path
+    if ".." in path.parts:
+        raise ConfigError(
+            f"root is {root!r}: a generated world lies in the cache folder ({cache_dir()}), or at an absolute path"
+        )
+    return cache_dir() / path
 
 
 class EvaluatedData(L.LightningDataModule):
@@ -63,15 +80,3 @@ class EvaluatedData(L.LightningDataModule):
         geometry = self.trainer.lightning_module.geometry
         assert isinstance(geometry, Geometry), "a method has a geometry"
         return geometry
-
-
-def in_cache(root: str) -> Path:
-    """Where a generated world goes: below the cache folder, or the absolute path that somebody chose.
-
-    Raises ConfigError for a relative path that leads out of the cache.
-    """
-    if ".." in Path(root).parts:
-        raise ConfigError(
-            f"root is {root!r}: a generated world lies in the cache folder ({cache_dir()}), or at an absolute path"
-        )
-    return cache_dir() / root

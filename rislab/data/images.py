@@ -1,15 +1,15 @@
 """COCO's pictures on disk: found wherever the code bases of the field keep them, and never half-decoded."""
 
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rislab.data import decoding
 from rislab.errors import DataError
+from rislab.paths import contents, is_file
 
 IMAGE_FOLDERS = (
     "images/train2014",
@@ -48,7 +48,7 @@ class ImageStore:
     def find(self, record: ImageRecord) -> Path | None:
         for at, folder in enumerate(self._folders):
             path = folder / record.file_name
-            if path.is_file():
+            if is_file(path):
                 if at:
                     self._folders.insert(0, self._folders.pop(at))
                 return path
@@ -76,35 +76,10 @@ class ImageStore:
         Raises DataError for a missing or damaged file and for one whose size is not what `instances.json` says.
         """
         path = self.path(record)
-        return decode(path.read_bytes(), record, str(path))
+        return decode(contents(path), record, str(path))
 
 
 def decode(data: bytes, record: ImageRecord, where: str) -> NDArray[np.uint8]:
     """Encoded bytes -> uint8 RGB [h, w, 3]; see `ImageStore.read`. Raises DataError that begins with `where`."""
-    _refuse_truncated(where, data)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise DataError(f"{where}: not a readable image ({len(data)} bytes)")
-    if image.shape[:2] != (record.height, record.width):
-        raise DataError(
-            f"{where}: {image.shape[1]}x{image.shape[0]} pixels, instances.json says {record.width}x{record.height}"
-        )
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-
-
-def _refuse_truncated(where: str, data: bytes) -> None:
-    """OpenCV decodes what there is of a truncated JPEG and fills the rest with grey, without a word.
-
-    A JPEG that ends with its end marker is whole. Some writers append bytes after it; then Pillow, which follows the
-    segments but decodes more slowly, has the last word.
-    """
-    if not data:
-        raise DataError(f"{where}: empty file")
-    if not data.startswith(b"\xff\xd8") or data.endswith(b"\xff\xd9"):
-        return
-    from PIL import Image
-
-    try:
-        Image.open(io.BytesIO(data)).load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{where}: truncated or damaged JPEG ({error})") from None
+    expected = decoding.Expected(record.height, record.width, "instances.json says")
+    return decoding.picture(data, where, expected, noun="image")

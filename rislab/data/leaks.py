@@ -64,8 +64,11 @@ def part(folder: Path, name: str) -> Part:
     return Part(locate(folder, fields[0], fields[1] or None), fields[2])
 
 
-def leaks(train: Sequence[Part], evaluation: Sequence[Part]) -> list[Leak]:
-    """Every pair, in the order given, also those that share nothing. Raises DataError."""
+def leaks(train: Sequence[Part], evaluation: Sequence[Part], notes: list[str] | None = None) -> list[Leak]:
+    """Every pair, in the order given, also those that share nothing. Raises DataError.
+
+    notes: takes what is in no split that is compared, in words.
+    """
     sets: dict[Place, Refer] = {}
 
     def references(each: Part) -> list[Reference]:
@@ -74,6 +77,9 @@ def leaks(train: Sequence[Part], evaluation: Sequence[Part]) -> list[Leak]:
         return sets[each.place].split(each.split)
 
     seen = {each.name: _contents(references(each)) for each in (*train, *evaluation)}
+    if notes is not None:
+        parts = {each.name: each for each in (*train, *evaluation)}
+        notes += [f"{n}: {said}" for n, each in parts.items() if (said := sets[each.place].left_out(each.split))]
     found = []
     for one in train:
         for other in evaluation:

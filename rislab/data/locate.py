@@ -7,6 +7,7 @@ from rislab.data.published import data_set
 from rislab.data.refer import Refer, partitions
 from rislab.data.toy.world import RECIPE
 from rislab.errors import DataError, nearest
+from rislab.paths import absolute, is_file, visible
 
 FIRST = "refcoco"
 """Taken when a root holds several data sets and nobody says which."""
@@ -44,11 +45,18 @@ def search(folder: Path) -> list[Place]:
     """The same, or none. Raises DataError when there is no such folder."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
-    homes = [folder.resolve()] if (folder / "instances.json").exists() else sorted(folder.iterdir())
+    homes = [absolute(folder)] if is_file(folder / "instances.json") else _inside(folder)
     found = [
         Place(home.parent, home.name, split_by) for home in homes if home.is_dir() for split_by in partitions(home)
     ]
     return sorted(found, key=lambda place: (place.dataset != FIRST, place.dataset, _rank(place)))
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return visible(folder.iterdir(), folder)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
 def _rank(place: Place) -> int:

@@ -11,6 +11,7 @@ Tags are made once for an annotation file and kept in the cache folder.
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 
@@ -101,5 +102,6 @@ def nouns_of(references: Sequence[Reference], text_field: str) -> dict[int, tupl
     held = read_json(path)
     if not isinstance(held, dict) or held.get("backend") != backend():
         held = {"backend": backend(), "nouns": {str(sent_id): nouns(text) for sent_id, text in texts.items()}}
-        write_json(path, held)
+        with suppress(OSError):  # a cache that cannot be written is none
+            write_json(path, held)
     return {int(sent_id): tuple(found) for sent_id, found in held["nouns"].items()}

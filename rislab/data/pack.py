@@ -16,6 +16,7 @@ that picture.
 
 import hashlib
 import shutil
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,8 +86,14 @@ class Ragged:
 
     @classmethod
     def load(cls, path: Path) -> "Ragged":
-        with np.load(path, allow_pickle=False) as held:
-            return cls(held["ids"], held["offsets"], held["flat"])
+        """Raises DataError: the file has gone or changed since the pack was opened."""
+        try:
+            with np.load(path, allow_pickle=False) as held:
+                return cls(held["ids"], held["offsets"], held["flat"])
+        except _DAMAGED as error:
+            raise DataError(
+                f"{path}: not a readable part of a pack ({error}); remove the folder and pack again"
+            ) from None
 
 
 def write(
@@ -160,6 +167,19 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+_DAMAGED = (
+    OSError,
+    ValueError,
+    LookupError,
+    EOFError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a file of a pack raises that is not as it was written."""
+
 COLUMNS = ("image_id", "crc32", "bytes", "changed")
 
 
@@ -201,8 +221,11 @@ def _noted(
     notes = folder / "progress.npz"
     if not notes.exists() or (folder / "images.u8").stat().st_size != int(np.prod(shape)):
         return []
-    with np.load(notes, allow_pickle=False) as held:
-        rows = list(zip(*(held[name].tolist() for name in COLUMNS), strict=True))
+    try:
+        with np.load(notes, allow_pickle=False) as held:
+            rows = list(zip(*(held[name].tolist() for name in COLUMNS), strict=True))
+    except _DAMAGED:
+        return []
     images = np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
     kept = []
     for row, record, packed in zip(rows, records, images, strict=False):
@@ -236,16 +259,19 @@ class Pack:
     def open(cls, refer: Refer, dataset: str, split_by: str, geometry: Geometry) -> "Pack | None":
         """The pack of this data set and geometry, or None: there is none, it is damaged, or of other annotation files."""
         folder = place_of(refer.store.root, dataset, split_by, geometry)
-        about = read_json(folder / "pack.json")
-        if not isinstance(about, dict) or about.get("format") != FORMAT or about.get("sources") != _sources(refer):
+        try:
+            about = read_json(folder / "pack.json")
+            if not isinstance(about, dict) or about.get("format") != FORMAT or about.get("sources") != _sources(refer):
+                return None
+            size = int(np.prod((about["images"], 3, *geometry.size)))
+            whole = set(about["parts"]) == set(PARTS) and all(
+                _sha256(folder / name) == digest for name, digest in about["parts"].items()
+            )
+            if not whole or (folder / "images.u8").stat().st_size != size:
+                return None
+            return cls(folder, about, refer, geometry)
+        except (*_DAMAGED, AttributeError):
             return None
-        size = int(np.prod((about["images"], 3, *geometry.size)))
-        whole = all(
-            (folder / name).exists() and _sha256(folder / name) == digest for name, digest in about["parts"].items()
-        )
-        if not whole or not (folder / "images.u8").exists() or (folder / "images.u8").stat().st_size != size:
-            return None
-        return cls(folder, about, refer, geometry)
 
     @staticmethod
     def _has_changed(refer: Refer, image_id: int, row: tuple[int, ...]) -> bool:

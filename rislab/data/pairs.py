@@ -6,7 +6,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,6 +21,7 @@ from rislab.data.loader import ResumableLoader
 from rislab.data.semantic import LabelBatch, SemanticData
 from rislab.data.shards import Shards
 from rislab.errors import ConfigError, DataError
+from rislab.paths import user_path
 
 SPARE = 2
 """Pairs that stand ready for each batch, in the place of those that turn out to be unreadable."""
@@ -226,7 +226,10 @@ class PairsData(EvaluatedData):
         if self._shards is None:
             generated = self.scored.generate is not None
             self._shards = Shards(
-                [str(self.scored.root / p) if generated and not Path(p).is_absolute() else p for p in self.patterns]
+                [
+                    str(self.scored.root / p) if generated and not user_path(p).is_absolute() else p
+                    for p in self.patterns
+                ]
             )
         return self._shards
 
@@ -248,7 +251,7 @@ class PairsData(EvaluatedData):
                     stacklevel=2,
                 )
             if self.shards.skipped:
-                warnings.warn(f"shards hold members that are no pair: {dict(self.shards.skipped)}", stacklevel=2)
+                warnings.warn(f"shards hold members that are no pair: {self.shards.skipped_text()}", stacklevel=2)
             if len(self.shards) < self._step:
                 raise DataError(
                     f"{len(self.shards)} pairs are fewer than one step needs ({self._step}, spare ones included)"

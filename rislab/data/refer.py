@@ -16,6 +16,7 @@ from rislab.data.masks import RLE
 from rislab.data.published import DataSet, data_set, known
 from rislab.errors import DataError, nearest
 from rislab.metrics.protocols import Convention
+from rislab.paths import contents
 
 
 def required_files(root: Path, dataset: str, split_by: str) -> list[Path]:
@@ -29,6 +30,7 @@ class Refer:
 
     root: the folder that holds `dataset`; dataset: its folder there; split_by: the partition (unc, umd, google, final).
     faults: where contradictions are said; by default the first raises.
+    without_sentences: references without any sentence, by split; they ask nothing and are in no split.
     Raises DataError with the file and record for whatever contradicts itself.
     """
 
@@ -46,7 +48,9 @@ class Refer:
             records = annotations.read_refs(self.refs_file)
             read = (annotations.reference(record, self.refs_file, instances, faults) for record in records)
             whole = [reference for reference in read if reference is not None]
-            self.references = tuple(annotations.without_duplicates(whole, self.refs_file, faults))
+            asking = [reference for reference in whole if reference.expressions]
+            self.without_sentences = Counter(reference.split for reference in whole if not reference.expressions)
+            self.references = tuple(annotations.without_duplicates(asking, self.refs_file, faults))
             self.objects: Counter[tuple[int, int]] = Counter(
                 (a.image_id, a.category_id) for a in instances.annotations.values() if not a.is_crowd
             )
@@ -67,8 +71,13 @@ class Refer:
             hint = nearest(name, self.splits)
             if not hint and name == "val" and self.known.no_validation:
                 hint = f"; {self.known.title} has no validation split: hold out images of train"
+            hint += f" ({self.left_out(name)})" if self.left_out(name) else ""
             raise DataError(f"{self.refs_file}: no split {name!r}, it has {self.splits}{hint}")
         return [ref for ref in self.references if ref.split == name]
+
+    def left_out(self, split: str | None = None) -> str:
+        """What of a split, or of all, is in no list of references, in words; "" for nothing."""
+        return annotations.words_of_left_out(self.without_sentences, split)
 
     def annotations_of(self, reference: Reference) -> list[Annotation]:
         return [self.annotations[ann_id] for ann_id in reference.ann_ids]
@@ -104,7 +113,7 @@ class Refer:
     def picture(self, image_id: int) -> tuple[str, bytes]:
         """(file suffix, encoded bytes). Raises DataError."""
         path = self.image_file(image_id)
-        return path.suffix, path.read_bytes()
+        return path.suffix, contents(path)
 
     def image(self, image_id: int) -> NDArray[np.uint8]:
         """uint8 RGB [h, w, 3]; see `ImageStore.read`."""

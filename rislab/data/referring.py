@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from filelock import FileLock
@@ -11,7 +10,7 @@ from filelock import FileLock
 from rislab.data import masks, sampling
 from rislab.data.annotations import Reference
 from rislab.data.augment import Flip, is_flipped
-from rislab.data.evaluated import EvaluatedData, in_cache
+from rislab.data.evaluated import EvaluatedData, data_root
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.loader import PlannedLoader, ResumableLoader
 from rislab.data.pack import Pack, place_of
@@ -36,6 +35,7 @@ class ReferringData(EvaluatedData):
     train_split, val_split: names in the file; test_splits: those to score at the end, None for all but training.
     batch_size: queries a training batch and process, at most.
     references_per_image: how many references share one image of a batch; 1 as CRIS does, see `training_plan`.
+    sentences_per_reference: how many sentences of a reference one epoch uses, at most; 1 as CRIS does. They share the image.
     eval_images: images an evaluation batch; all their expressions come along.
     num_workers: loader processes.
     seed: of the order of samples and of the sentences drawn.
@@ -62,6 +62,7 @@ class ReferringData(EvaluatedData):
         "layout": "refer",
         "packed": True,
         "flip": "none",
+        "sentences_per_reference": 1,
     }
 
     def __init__(
@@ -86,11 +87,13 @@ class ReferringData(EvaluatedData):
         layout: Literal["refer", "lmdb"] = "refer",
         packed: bool = True,
         flip: Flip = Flip.none,
+        sentences_per_reference: int = 1,
     ) -> None:
         super().__init__()
         for name, value, least in (
-            ("batch_size", batch_size, references_per_image),
+            ("batch_size", batch_size, references_per_image * sentences_per_reference),
             ("references_per_image", references_per_image, 1),
+            ("sentences_per_reference", sentences_per_reference, 1),
             ("eval_images", eval_images, 1),
             ("num_workers", num_workers, 0),
             ("seed", seed, 0),
@@ -101,7 +104,7 @@ class ReferringData(EvaluatedData):
             if value < least:
                 reason = " (references_per_image)" if name == "batch_size" else ""
                 raise ConfigError(f"data.init_args.{name} is {value}, expected {least}{reason} or more")
-        self.root = in_cache(root) if generate is not None else Path(root)
+        self.root = data_root(root, generate is not None)
         self.dataset, self.split_by = dataset, split_by
         self.protocol = protocol
         self.generate = generate
@@ -111,6 +114,7 @@ class ReferringData(EvaluatedData):
         self.shuffle_sentences, self.limit_val_images = shuffle_sentences, limit_val_images
         self.no_target_min_pixels = no_target_min_pixels
         self.layout, self.packed, self.flip = layout, packed, flip
+        self.sentences_per_reference = sentences_per_reference
         self._refer: Refer | LmdbRefer | None = None
         self._loaders: list[PlannedLoader] = []
         self._room = cache_mb << 20
@@ -183,6 +187,8 @@ class ReferringData(EvaluatedData):
         for split in dict.fromkeys(splits):
             references = self.refer.split(split)
             self.refer.check_images(references)
+            if self.refer.left_out(split):
+                warnings.warn(f"{self.refer.refs_file}: split {split}: {self.refer.left_out(split)}", stacklevel=2)
             deviates = "" if self._is_toy else deviation(self.dataset, self.split_by, split, references)
             if deviates:
                 warnings.warn(f"{self.refer.refs_file}: split {split} has {deviates}", stacklevel=2)
@@ -209,7 +215,14 @@ class ReferringData(EvaluatedData):
 
         def plan(epoch: int) -> sampling.Plan:
             batches = sampling.training_plan(
-                usable, self.batch_size, self.references_per_image, self.seed, epoch, rank, world_size
+                usable,
+                self.batch_size,
+                self.references_per_image,
+                self.seed,
+                epoch,
+                rank,
+                world_size,
+                self.sentences_per_reference,
             )
             return [
                 [self._mirrored(row, usable, epoch) for row in rows] for rows in sampling.split(batches, self.parts)

@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rislab.paths import user_path
+
 REFER = "Annotations: github.com/lichengunc/refer; pictures: COCO train2014 (cocodataset.org)."
 SHARDS = "Image-text pairs: tar shards as img2dataset writes them."
 
@@ -28,7 +30,7 @@ def referring(options: Mapping[str, Any]) -> Iterator[Missing]:
     """Annotations and pictures of a referring data set, in the layout that the options name."""
     if options.get("generate") is not None:
         return
-    root, dataset = Path(options["root"]), str(options["dataset"])
+    root, dataset = user_path(options["root"]), str(options["dataset"])
     if options.get("layout") == "lmdb":
         splits = (options.get("train_split"), options.get("val_split"), *(options.get("test_splits") or ()))
         for path in (root / "lmdb" / dataset / f"{split}.lmdb" for split in dict.fromkeys(filter(None, splits))):
@@ -55,7 +57,7 @@ def benchmark(options: Mapping[str, Any]) -> Iterator[Missing]:
     """The tree of a benchmark of label maps."""
     if options.get("generate") is not None:
         return
-    root, known = Path(options["root"]), _benchmark(str(options["name"]))
+    root, known = user_path(options["root"]), _benchmark(str(options["name"]))
     if known is None:
         return  # no such benchmark; the data class says so
     get = f"{known['title']}: {known['get']}." if known.get("get") else f"{known['title']}."
@@ -77,8 +79,8 @@ def pairs(options: Mapping[str, Any]) -> Iterator[Missing]:
         return
     for pattern in options["shards"]:
         first = re.sub(r"\{(\d+)\.\.\d+\}", r"\1", str(pattern))
-        folder = Path(first).parent
-        if not Path(first).exists() and not (folder.is_dir() and any(folder.glob("*.tar"))):
+        folder = user_path(first).parent
+        if not user_path(first).exists() and not (folder.is_dir() and any(folder.glob("*.tar"))):
             yield Missing(str(pattern), SHARDS)
 
 

@@ -39,26 +39,33 @@ def training_plan(
     epoch: int,
     rank: int = 0,
     world_size: int = 1,
+    sentences_per_reference: int = 1,
 ) -> Plan:
-    """One uniformly random sentence for every reference, shuffled (CRIS: an epoch has as many items as references).
+    """Uniformly random sentences of every reference, shuffled (CRIS: one each; an epoch has as many items as references).
 
     batch_size: queries a batch and process; whole batches only, the same number for every process.
     references_per_image: how many references of an image share one row of `images`. 1 is official: every reference
         brings its own copy of the image. With k, a batch holds batch_size // k images, and an epoch asks up to k
         references of every image, so that the trunk runs once for k queries.
+    sentences_per_reference: sentences drawn of a reference, at most, none twice; they share its image. With s, a batch
+        holds batch_size // (k * s) images.
     """
     rng = np.random.default_rng([seed, epoch])
-    sentence = [int(rng.integers(len(ref.expressions))) for ref in references]
+    sentences = [_drawn(rng, len(ref.expressions), sentences_per_reference) for ref in references]
     rows: list[Row] = []
     if references_per_image == 1:
-        rows = [Row(references[i].image_id, ((i, sentence[i]),)) for i in rng.permutation(len(references)).tolist()]
+        rows = [
+            Row(references[i].image_id, tuple((i, s) for s in sentences[i]))
+            for i in rng.permutation(len(references)).tolist()
+        ]
     else:
         index = {ref.ref_id: i for i, ref in enumerate(references)}
         for image_id, refs in by_image(references).items():
             chosen = rng.permutation(len(refs))[:references_per_image].tolist()
-            rows.append(Row(image_id, tuple((index[refs[j].ref_id], sentence[index[refs[j].ref_id]]) for j in chosen)))
+            asked = [index[refs[j].ref_id] for j in chosen]
+            rows.append(Row(image_id, tuple((i, s) for i in asked for s in sentences[i])))
         rows = [rows[i] for i in rng.permutation(len(rows)).tolist()]
-    size = max(1, batch_size // references_per_image)
+    size = max(1, batch_size // (references_per_image * sentences_per_reference))
     whole = len(rows) // (size * world_size)
     if not whole:
         raise DataError(
@@ -68,6 +75,13 @@ def training_plan(
     rows = rows[: whole * size * world_size]
     mine = rows[rank::world_size]
     return [mine[start : start + size] for start in range(0, len(mine), size)]
+
+
+def _drawn(rng: np.random.Generator, count: int, wanted: int) -> list[int]:
+    """Indices of up to `wanted` of `count` sentences, each at most once."""
+    if wanted == 1:
+        return [int(rng.integers(count))]
+    return [int(i) for i in rng.permutation(count)[:wanted]]
 
 
 def split(plan: Plan, parts: int) -> Plan:

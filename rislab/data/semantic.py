@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rislab.data.evaluated import EvaluatedData, in_cache
+from rislab.data.evaluated import EvaluatedData, data_root
 from rislab.data.toy.vocabulary import ToyVocabulary
-from rislab.data.vocabulary import Item, Tree, benchmark, class_names, fitted, read_picture
+from rislab.data.vocabulary import Item, Tree, benchmark, class_names, fitted
 from rislab.errors import ConfigError, DataError
 from rislab.metrics.classes import AVERAGES
 
@@ -100,7 +99,7 @@ class SemanticData(EvaluatedData):
         super().__init__()
         if limit_val_images is not None and limit_val_images < 1:
             raise ConfigError(f"data.init_args.limit_val_images is {limit_val_images}, expected 1 or more")
-        self.root = in_cache(root) if generate is not None else Path(root)
+        self.root = data_root(root, generate is not None)
         self.of = benchmark(name)
         self.protocol, self.generate = protocol, generate
         self.val_split, self.limit_val_images, self.num_workers = val_split, limit_val_images, num_workers
@@ -183,7 +182,7 @@ class _Labelled(Dataset[LabelBatch]):
             return LabelBatch([], [], self.names, self.has_background, self.viewing, [])
         number = self.mine[at]
         item = self.items[number]
-        image = fitted(read_picture(item.image), self.viewing.short, self.viewing.long)
+        picture, label = self.tree.sample(item, self.classes)
+        image = fitted(picture, self.viewing.short, self.viewing.long)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        label = self.tree.label(item, self.classes)
         return LabelBatch([pixels], [label], self.names, self.has_background, self.viewing, [number])

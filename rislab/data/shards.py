@@ -8,12 +8,15 @@ none of it.
 
 import hashlib
 import io
+import itertools
+import json
 import os
 import re
 import tarfile
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,83 +25,161 @@ from PIL import Image
 
 from rislab.errors import DataError
 from rislab.files import cache_dir, replacing
+from rislab.paths import user_path
 
-IMAGES, TEXTS = ("jpg", "png", "jpeg"), ("txt", "text")
+IMAGES, TEXTS = ("jpg", "png", "jpeg", "webp"), ("txt", "text")
+METADATA = "json"
+"""What img2dataset writes beside each pair."""
 OPEN_FILES = 32
-VERSION = 1
+MOST_SHARDS = 1_000_000
+LARGEST_PICTURE, LARGEST_TEXT = 1 << 28, 1 << 24
+"""Bytes of a member; what is larger is no picture and no caption."""
+MOST_PIXELS = 100_000_000
+VERSION = 2
 """Of the index files."""
+
+_RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 
 
 def expand(pattern: str) -> list[Path]:
-    """`cc3m/gcc-{000000..000347}.tar` -> 348 paths; the digits of the first number are kept. Without braces: that one path."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if match is None:
-        return [Path(pattern)]
-    first, last = match.group(1), match.group(2)
-    if int(first) > int(last):
-        raise DataError(f"{pattern}: {first} comes after {last}")
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    return [path for n in range(int(first), int(last) + 1) for path in expand(f"{before}{n:0{len(first)}d}{after}")]
+    """`cc3m/gcc-{000000..000347}.tar` -> 348 paths; the digits of the first number are kept. Without braces: that one path.
+
+    Raises DataError: other braces than those of numbers, more shards than `MOST_SHARDS`.
+    """
+    literals, ranges = _RANGE.split(pattern)[::3], _RANGE.findall(pattern)
+    if any(brace in literal for literal in literals for brace in "{}"):
+        if user_path(pattern).exists():
+            return [user_path(pattern)]
+        raise DataError(f"{pattern}: braces hold two numbers, {{000000..000347}}, and not each other")
+    count = 1
+    for first, last in ranges:
+        if int(first) > int(last):
+            raise DataError(f"{pattern}: {first} comes after {last}")
+        count *= int(last) - int(first) + 1
+    if count > MOST_SHARDS:
+        raise DataError(f"{pattern}: names {count} shards, expected at most {MOST_SHARDS}")
+    numbers = [[f"{n:0{len(first)}d}" for n in range(int(first), int(last) + 1)] for first, last in ranges]
+    return [
+        user_path("".join(part for pair in zip(literals, (*chosen, ""), strict=True) for part in pair))
+        for chosen in itertools.product(*numbers)
+    ]
 
 
 @dataclass(frozen=True)
 class Index:
-    """Where the pairs of one shard lie.
+    """Where the pairs of one shard lie, and what its other members are.
 
-    places: int64 [N, 4], offset and size of the picture, offset and size of the text. skipped: why members are no pair, and
-        how many.
+    places: int64 [N, 4], offset and size of the picture, offset and size of the text.
+    skipped: why members are no pair, and how many. "empty text" counts a picture and its text as one.
+    ignored: members that nobody misses, by kind: metadata, hidden files, further members of a pair.
+    members: files in the shard. Every one is in exactly one place, so that the numbers add up.
+    example: the name of a member with an unknown suffix, or "".
     """
 
     places: NDArray[np.int64]
     skipped: dict[str, int]
+    ignored: dict[str, int] = field(default_factory=dict)
+    members: int = 0
+    example: str = ""
 
 
 def scan(path: Path) -> Index:
-    """Read a shard's headers. Never raises for what is in it: a shard that ends early gives the pairs before."""
+    """Read a shard's headers. A shard that ends early gives the pairs before. Raises DataError: it cannot be opened.
+
+    A member is `KEY.SUFFIX`; the key ends at the first dot of the file's name, as in webdataset: `a.input.jpg` is no picture of
+    `a`.
+    """
     skipped: Counter[str] = Counter()
-    members: dict[str, dict[str, tuple[int, int]]] = {}
-    size = path.stat().st_size
+    ignored: Counter[str] = Counter()
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    others: list[tuple[str, str]] = []
+    members = 0
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                folder, _, file = member.name.rpartition("/")
-                stem, _, suffix = file.partition(".")
-                kind = "image" if suffix.lower() in IMAGES else "text" if suffix.lower() in TEXTS else ""
-                if not member.isfile() or not kind:
-                    continue
-                if member.offset_data + member.size > size:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    if member.isdir():
+                        continue
+                    members += 1
+                    folder, _, name = member.name.rpartition("/")
+                    stem, _, suffix = name.partition(".")
+                    key, suffix = f"{folder}/{stem}", suffix.lower()
+                    kind = "picture" if suffix in IMAGES else "text" if suffix in TEXTS else ""
+                    if name.startswith(".") or "__MACOSX" in folder.split("/"):
+                        ignored["hidden file"] += 1
+                    elif not member.isreg() or member.issparse():
+                        skipped["link or special file"] += 1
+                    elif suffix == METADATA:
+                        ignored["metadata"] += 1
+                    elif not kind:
+                        others.append((key, member.name))
+                    elif member.offset_data + member.size > size:
+                        skipped["truncated shard"] = 1
+                    elif member.size > (LARGEST_PICTURE if kind == "picture" else LARGEST_TEXT):
+                        skipped["member too large"] += 1
+                    elif kind in found.setdefault(key, {}):
+                        skipped["second picture or text of a key"] += 1
+                    else:
+                        found[key][kind] = (member.offset_data, member.size)
+                # tarfile takes a damaged header behind the first for the end, which is a block of zeros.
+                file.seek(tar.offset)
+                if any(file.read(tarfile.BLOCKSIZE)) and tar.offset < size:
                     skipped["truncated shard"] = 1
-                    continue
-                members.setdefault(f"{folder}/{stem}", {}).setdefault(kind, (member.offset_data, member.size))
-    except (tarfile.TarError, EOFError, OSError):
-        skipped["truncated shard"] = 1
+        except Exception:  # tarfile has many for a damaged header
+            skipped["truncated shard" if members else "no tar archive"] = 1
+    whole = {key for key, parts in found.items() if len(parts) == 2}
+    unknown = [name for key, name in others if key not in whole]
+    ignored.update({"further member of a pair": len(others) - len(unknown)} if len(others) > len(unknown) else {})
+    skipped.update({"unknown member": len(unknown)} if unknown else {})
     places = []
-    for parts in members.values():
-        if len(parts) < 2:
+    for parts in found.values():
+        if len(parts) == 1:
             skipped["no picture" if "text" in parts else "no text"] += 1
-        elif parts["text"][1] == 0:
+        elif len(parts) == 2 and parts["text"][1] == 0:
             skipped["empty text"] += 1
-        else:
-            places.append((*parts["image"], *parts["text"]))
-    return Index(np.array(places, np.int64).reshape(-1, 4), dict(skipped))
+        elif parts:
+            places.append((*parts["picture"], *parts["text"]))
+    array = np.array(places, np.int64).reshape(-1, 4)
+    return Index(array, dict(skipped), dict(ignored), members, unknown[0] if unknown else "")
 
 
 def index(path: Path) -> Index:
-    """The index of a shard, from the cache when the file is as it was (by place, size and time of change)."""
-    stat = path.stat()
+    """The index of a shard, from the cache when the file is as it was (by place, size and time of change).
+
+    A damaged index is made again; a cache that cannot be written is none.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
     key = hashlib.sha256(f"{VERSION} {path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:20]
     kept = cache_dir() / "shards" / f"{key}.npz"
-    if kept.exists():
-        with np.load(kept) as stored:
-            return Index(
-                stored["places"], dict(zip(stored["reasons"].tolist(), stored["counts"].tolist(), strict=True))
-            )
-    found = scan(path)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    reasons, counts = list(found.skipped), list(found.skipped.values())
-    with replacing(kept) as temporary, temporary.open("wb") as file:
-        np.savez(file, places=found.places, reasons=np.array(reasons, str), counts=np.array(counts, np.int64))
+    found = _kept(kept, stat.st_size)
+    if found is None:
+        found = scan(path)
+        about = json.dumps([found.skipped, found.ignored, found.members, found.example])
+        with suppress(OSError), replacing(kept) as temporary, temporary.open("wb") as file:
+            np.savez(file, places=found.places, about=np.array(about))
     return found
+
+
+def _kept(path: Path, size: int) -> Index | None:
+    """The index in a file of the cache, or None when it is not there or not sound for a shard of so many bytes."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            places = stored["places"]
+            skipped, ignored, members, example = json.loads(str(stored["about"]))
+    except Exception:  # numpy and zipfile have many for a damaged file
+        return None
+    if places.dtype != np.int64 or places.ndim != 2 or places.shape[1] != 4 or (places < 0).any():
+        return None
+    is_inside = ((places[:, 0] <= size - places[:, 1]) & (places[:, 2] <= size - places[:, 3])).all()
+    return Index(places, skipped, ignored, members, example) if is_inside else None
 
 
 class Shards:
@@ -109,6 +190,8 @@ class Shards:
 
     def __init__(self, patterns: Sequence[str]) -> None:
         named = [path for pattern in patterns for path in expand(pattern)]
+        if len(named) > MOST_SHARDS:
+            raise DataError(f"{', '.join(patterns)}: {len(named)} shards, expected at most {MOST_SHARDS}")
         self.paths = [path for path in named if path.is_file()]
         self.missing = [path for path in named if not path.is_file()]
         if not self.paths:
@@ -117,14 +200,20 @@ class Shards:
         self.skipped: Counter[str] = Counter()
         for one in indices:
             self.skipped.update(one.skipped)
+        self.example = next((one.example for one in indices if one.example), "")
         self.shard = np.repeat(np.arange(len(indices), dtype=np.int32), [len(one.places) for one in indices])
         self.places = np.concatenate([one.places for one in indices])
         if not len(self.places):
-            raise DataError(f"{len(self.paths)} shards hold no pair of a picture and a text: {dict(self.skipped)}")
+            raise DataError(f"{len(self.paths)} shards hold no pair of a picture and a text: {self.skipped_text()}")
         self._open: OrderedDict[int, int] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def skipped_text(self) -> str:
+        """Why members are no pair, and how many, with the name of one that is unknown."""
+        example = f", e.g. {self.example}" if self.example else ""
+        return f"{dict(self.skipped)}{example}"
 
     def __getstate__(self) -> dict[str, object]:
         """Open files stay in the process that opened them."""
@@ -136,7 +225,10 @@ class Shards:
             if len(self._open) > OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
         self._open.move_to_end(shard)
-        return os.pread(self._open[shard], size, offset)
+        found = os.pread(self._open[shard], size, offset)
+        if len(found) < size:
+            raise DataError("truncated shard")  # since it was indexed
+        return found
 
     def where(self, number: int) -> str:
         """A name for messages."""
@@ -149,8 +241,13 @@ class Shards:
         text = self._read(shard, text_at, text_size).decode("utf-8", "replace").strip()
         if not text:
             raise DataError("empty text")
+        data = self._read(shard, at, size)
         try:
-            with Image.open(io.BytesIO(self._read(shard, at, size))) as picture:
+            with Image.open(io.BytesIO(data)) as picture:
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise DataError("picture too large")
                 return picture.convert("RGB"), text
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (DataError, MemoryError):
+            raise
+        except Exception as error:  # Pillow's plug-ins have many for a damaged file
             raise DataError("unreadable picture") from error

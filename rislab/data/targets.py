@@ -44,7 +44,7 @@ def _redrawn(segmentation: Any, height: int, width: int, side: int, convention: 
     if polygons is None:
         return _stretched(masks.from_segmentation(segmentation, height, width), convention)
     scale = np.array([side / width, side / height])
-    placed = [(np.asarray(p).reshape(-1, 2) * scale).reshape(-1).tolist() for p in polygons]
+    placed = [(p.reshape(-1, 2) * scale).reshape(-1).tolist() for p in polygons]
     return masks.from_segmentation(placed, side, side)
 
 
@@ -57,7 +57,7 @@ def _without_overlaps(annotations: Sequence[Annotation], height: int, width: int
     covered = np.zeros((height, width), np.int32)
     for annotation in annotations:
         polygons = masks.polygons(annotation.segmentation)
-        parts = [annotation.segmentation] if polygons is None else [[polygon] for polygon in polygons]
+        parts = [annotation.segmentation] if polygons is None else [[polygon.tolist()] for polygon in polygons]
         for part in parts:
             covered += masks.decode(masks.from_segmentation(part, height, width))
     return masks.encode(np.asarray(covered == 1))

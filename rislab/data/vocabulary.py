@@ -16,14 +16,12 @@ import cv2
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from PIL import Image
 
-from rislab.data import benchmarks
-from rislab.errors import ConfigError, DataError, nearest
+from rislab.data import benchmarks, decoding
+from rislab.errors import ConfigError, DataError, brief, nearest
+from rislab.paths import contents, is_file, lines, unsafe_name, visible
 
 IGNORE = 255
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for files that are no picture, or only a part of one."""
 NAMES = Path(__file__).parent / "names"
 
 
@@ -118,37 +116,60 @@ class Tree:
     def items(self, split: str) -> list[Item]:
         """Raises DataError: no such split, pictures or label maps that are not there (the first of them, and how many)."""
         found = self.listed(split)
-        missing = [path for item in found for path in (item.image, item.label) if not path.is_file()]
+        missing = [path for item in found for path in (item.image, item.label) if not is_file(path)]
         if missing:
             raise DataError(f"{self.of.title}, {split}: {len(missing)} files are missing, the first is {missing[0]}")
         return found
 
-    def listed(self, split: str) -> list[Item]:
-        """The same, whether the files are there or not. Raises DataError: no such split."""
+    def listed(self, split: str, refused: list[str] | None = None) -> list[Item]:
+        """The same, whether the files are there or not.
+
+        refused: takes what is wrong with names that cannot be files of this folder; without it the first one raises.
+        Raises DataError: no such split, a list that is no text.
+        """
         found = []
         for name in self._names(split):
+            reason = unsafe_name(name)
+            if reason:
+                what = f"{self.list_of(split)}: the name {brief(name)} {reason}"
+                if refused is None:
+                    raise DataError(what)
+                refused.append(what)
+                continue
             image, label = self._path(self.of.images, split, name), self._path(self.of.labels, split, name)
             raw = None if self.of.raw is None else self._path(self.of.raw, split, name)
-            is_raw = not label.is_file() and raw is not None and raw.is_file()
+            is_raw = not is_file(label) and raw is not None and is_file(raw)
             found.append(Item(name, image, raw if is_raw and raw is not None else label, is_raw))
         return found
 
+    def list_of(self, split: str) -> Path:
+        """The file that lists a split's names, or the folder that its pictures lie in."""
+        return self._path(self.of.list_file or self.of.images.rpartition("{}")[0], split, "")
+
     def _names(self, split: str) -> Sequence[str]:
         if self.of.list_file is not None:
-            path = self._path(self.of.list_file, split, "")
-            if not path.is_file():
+            path = self.list_of(split)
+            if not is_file(path):
                 raise DataError(f"{self.of.title}: no list of split {split!r}, expected at {path}")
-            return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+            return lines(path)
         before, after = self.of.images.format("\0", split=self.of.split_folders.get(split, split)).split("\0")
         folder = self.folder / before
-        names = sorted(str(path.relative_to(folder))[: -len(after)] for path in folder.rglob(f"*{after}"))
+        there = visible(folder.rglob(f"*{after}"), folder)
+        names = sorted(str(path.relative_to(folder))[: -len(after)] for path in there)
         if not names:
             raise DataError(f"{self.of.title}: no pictures of split {split!r} below {folder}")
         return names
 
-    def label(self, item: Item, classes: int) -> NDArray[np.uint8]:
+    def sample(self, item: Item, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """A picture, uint8 RGB [h, w, 3] as stored, and its labels [h, w]. Raises DataError that names both when sizes differ."""
+        data = contents(item.image)
+        image = decoding.picture(data, str(item.image))
+        height, width = image.shape[:2]
+        return image, self.label(item, classes, expected_of(item, data, height, width))
+
+    def label(self, item: Item, classes: int, expected: decoding.Expected | None = None) -> NDArray[np.uint8]:
         """uint8 [h, w]: 0 .. classes - 1, and 255 where nothing is scored. Raises DataError for a value that means nothing."""
-        values = read_labels(item.label)
+        values = read_labels(item.label, expected)
         table, valid = self._table(item.is_raw, classes)
         wrong = [value for value in np.unique(values).tolist() if not valid[value]]
         if wrong:
@@ -174,24 +195,24 @@ class Tree:
         return table, valid
 
 
-def read_labels(path: Path) -> NDArray[np.uint8]:
-    """Stored values of a PNG, uint8 [h, w]; of a palette picture its indices. Raises DataError."""
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("P", "L"):
-                raise DataError(f"{path}: a label map has one byte a pixel, this one is {picture.mode}")
-            return np.array(picture)
-    except UNREADABLE as error:
-        raise DataError(f"{path}: not a readable label map ({error})") from error
+def expected_of(item: Item, data: bytes, height: int, width: int) -> decoding.Expected:
+    """The size that a label map must have: that of its picture's stored pixels.
+
+    data: the encoded picture; height, width: of its stored pixels.
+    """
+    value = decoding.orientation(data)
+    turned = f" (EXIF orientation {value} is not applied: label maps are drawn on stored pixels)" if value > 1 else ""
+    return decoding.Expected(height, width, f"its picture {item.image}{turned} has")
+
+
+def read_labels(path: Path, expected: decoding.Expected | None = None) -> NDArray[np.uint8]:
+    """Stored values of a label map, uint8 [h, w]; see `decoding.label_map`. Raises DataError."""
+    return decoding.label_map(contents(path), str(path), expected)
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """uint8 RGB [h, w, 3], whatever the file's mode; EXIF rotation is not applied. Raises DataError."""
-    try:
-        with Image.open(path) as picture:
-            return np.array(picture.convert("RGB"))
-    except UNREADABLE as error:
-        raise DataError(f"{path}: not a readable picture ({error})") from error
+    """uint8 RGB [h, w, 3] as it is stored: EXIF orientation is not applied; see `decoding.picture`. Raises DataError."""
+    return decoding.picture(contents(path), str(path))
 
 
 def fitted(image: NDArray[np.uint8], short: int, long: int) -> NDArray[np.uint8]:

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ DISK = "disk"
 
 DISK_PAUSES = (1.0, 4.0, 10.0, 30.0)
 """Seconds for which no trial is started after the first, second ... end in a row for want of room; then the table stops."""
+
+LITTLE = 16 << 20
+"""Bytes free on a disk that counts as full: less than a small trial's checkpoint."""
 
 SAME_FAILURES = 3
 """As many first trials failing with the same error stop the table: the fault is not a row's."""
@@ -305,25 +309,27 @@ class LocalPool:
     def _watch_disk(self, ended: _Running) -> str:
         """Hold all starts back for a while when a trial ended because the disk is full; why to stop when that goes on.
 
-        It is one disk for all: the next trial would find it as full. Each end in a row doubles the pause and more.
+        It is one disk for all: the next trial would find it as full. Where there is room after all (it was a file of the data
+        that could not be read, or the room came back), `settle` alone decides.
         """
         assert ended.process.exitcode is not None
-        if ended.process.exitcode != DISK_EXIT_CODE:
-            if ended.process.exitcode == 0:
+        where = ended.job.trial.path if ended.job.trial is not None else Path(ended.job.argument).parent
+        is_full = ended.process.exitcode == DISK_EXIT_CODE and not has_room(where)
+        if not is_full:
+            if ended.process.exitcode in (0, DISK_EXIT_CODE):
                 self._disk_ends = 0
                 self.notes.pop(DISK, None)
             return ""
         self._disk_ends += 1
-        where = ended.job.trial.path.parent if ended.job.trial is not None else Path(ended.job.argument).parent
         try:
             room = f"{free_space(where) >> 20} MiB free"
         except OSError as error:
             room = str(error.strerror)
         if self._disk_ends > len(DISK_PAUSES):
             times = f"{self._disk_ends} times in a row"
-            return f"{where} cannot be written ({room}), {times}; make room, and the same command goes on"
+            return f"{where.parent} cannot be written ({room}), {times}; make room, and the same command goes on"
         pause = DISK_PAUSES[self._disk_ends - 1]
-        self.notes[DISK] = f"{where} cannot be written ({room}); trials wait for room"
+        self.notes[DISK] = f"{where.parent} cannot be written ({room}); trials wait for room"
         self._disk_until = time.monotonic() + pause
         return ""
 
@@ -420,6 +426,19 @@ def longest_first(jobs: Sequence[tuple[Job, float | None]]) -> list[Job]:
     """
     measured = sorted(((j, s) for j, s in jobs if s is not None), key=lambda pair: -pair[1])
     return [job for job, seconds in reversed(jobs) if seconds is None] + [job for job, _ in measured]
+
+
+def has_room(folder: Path) -> bool:
+    """Whether a trial can go on there: something can be written, and more than next to nothing is free."""
+    probe = folder / f".now-{uuid.uuid4().hex}"
+    try:
+        probe.write_bytes(b"\0" * 65536)
+        return free_space(folder) >= LITTLE
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def free_space(folder: Path) -> int:

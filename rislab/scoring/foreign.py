@@ -1,7 +1,7 @@
 """Masks that somebody else made, from a file or a folder.
 
 Forms: a JSON list of ``{"sent_id": int, "segmentation": {"size": [h, w], "counts": RLE}}``, masks at the original image size,
-run lengths as COCO writes them; or a folder of ``<sent_id>.png``, where anything but 0 is foreground.
+run lengths as COCO writes them; or a folder of ``<sent_id>.png``, where anything but 0 is foreground (`decoding.mask`).
 """
 
 import json
@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
-from rislab.data import masks
+from rislab.data import decoding, masks
+from rislab.data.annotations import whole
 from rislab.data.masks import RLE
-from rislab.errors import DataError
+from rislab.errors import DataError, brief
+from rislab.paths import contents, visible
 
 Reader = Callable[[int, int], RLE]
 """(height, width) of the image -> the mask. Raises DataError when it has another size, or is none."""
@@ -23,12 +22,15 @@ Reader = Callable[[int, int], RLE]
 class Predictions(Mapping[int, Reader]):
     """sent_id -> how to read its mask; nothing is decoded before it is asked for.
 
+    others: names of files and folders in a folder of masks that are no PNG and were left alone, hidden ones not among them.
     Raises DataError: no such file, another format, an entry without an id, an id given twice.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._readers = _of_folder(path) if path.is_dir() else _of_file(path)
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+        self._readers, self.others = _of_folder(path) if path.is_dir() else (_of_file(path), [])
         if not self._readers:
             raise DataError(
                 f"{path}: holds no masks; expected {'<sent_id>.png' if path.is_dir() else 'a list of masks'}"
@@ -46,9 +48,7 @@ class Predictions(Mapping[int, Reader]):
 
 def _of_file(path: Path) -> dict[int, Reader]:
     try:
-        entries = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file or folder") from None
+        entries = json.loads(contents(path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable JSON ({error})") from None
     if not isinstance(entries, list):
@@ -56,9 +56,11 @@ def _of_file(path: Path) -> dict[int, Reader]:
     readers: dict[int, Reader] = {}
     for number, entry in enumerate(entries):
         where = f"{path}: entry {number}"
-        sent_id = entry.get("sent_id") if isinstance(entry, dict) else None
-        if not isinstance(sent_id, int) or isinstance(sent_id, bool):
-            raise DataError(f'{where}: expected {{"sent_id": int, "segmentation": ...}}, found {str(entry)[:80]}')
+        try:
+            sent_id = whole(entry.get("sent_id") if isinstance(entry, dict) else None, "sent_id")
+        except (TypeError, ValueError, OverflowError):
+            expected = '{"sent_id": int, "segmentation": ...}'
+            raise DataError(f"{where}: expected {expected}, found {brief(entry, 80)}") from None
         if sent_id in readers:
             raise DataError(f"{where}: sent_id {sent_id} occurs more than once")
         readers[sent_id] = _RunLengths(f"{where} (sent_id {sent_id})", entry.get("segmentation"))
@@ -78,15 +80,24 @@ class _RunLengths:
             raise DataError(f"{self.where}: {error}") from None
 
 
-def _of_folder(path: Path) -> dict[int, Reader]:
+def _of_folder(path: Path) -> tuple[dict[int, Reader], list[str]]:
+    """Readers by sent_id, and the names of what is no PNG."""
     readers: dict[int, Reader] = {}
-    for file in sorted(path.glob("*.png")):
-        if not file.stem.isdecimal():
+    others: list[str] = []
+    try:
+        there = visible(path.iterdir(), path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    for file in there:
+        if file.suffix.lower() != ".png" or file.is_dir():
+            others.append(file.name)
+            continue
+        if not (file.stem.isascii() and file.stem.isdecimal()):
             raise DataError(f"{file}: its name is no sent_id; expected <sent_id>.png")
         if int(file.stem) in readers:
             raise DataError(f"{file}: sent_id {int(file.stem)} occurs more than once")
         readers[int(file.stem)] = _Picture(file)
-    return readers
+    return readers, others
 
 
 class _Picture:
@@ -94,14 +105,5 @@ class _Picture:
         self.path = path
 
     def __call__(self, height: int, width: int) -> RLE:
-        pixels = (
-            cv2.imdecode(np.fromfile(self.path, np.uint8), cv2.IMREAD_UNCHANGED) if self.path.stat().st_size else None
-        )
-        if pixels is None:
-            raise DataError(f"{self.path}: not a readable picture")
-        if pixels.shape[:2] != (height, width):
-            found = f"{pixels.shape[1]}x{pixels.shape[0]}"
-            raise DataError(f"{self.path}: {found} pixels, the image has {width}x{height}")
-        if pixels.ndim == 3:
-            pixels = pixels[..., :3].max(axis=2)  # a fourth channel is opacity
-        return masks.encode(np.asarray(pixels > 0))
+        expected = decoding.Expected(height, width, "the image has")
+        return masks.encode(decoding.mask(contents(self.path), str(self.path), expected))

@@ -1,7 +1,6 @@
 """Checkpoints that are whole or absent, and the choice of the one to go on from."""
 
 import errno
-import pickle
 import shutil
 import warnings
 import zipfile
@@ -14,6 +13,8 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from rislab.errors import DataError, DiskError
 from rislab.files import keep_as, replacing
+from rislab.nn.pickled_values import Placeholder
+from rislab.nn.weight_files import read_file
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 RECIPE = "rislab_model"
@@ -53,7 +54,26 @@ class WholeCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = lambda storage, _: storage, weights_only: bool | None = True
     ) -> dict[str, Any]:
-        return super().load_checkpoint(path, map_location, weights_only=True)
+        """Raises DataError, naming the file: missing, damaged, no checkpoint of a training run."""
+        path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path}: no such checkpoint")
+        reason = damage(path)
+        if reason is not None:
+            raise DataError(f"{path}: not a checkpoint that can be read ({reason})")
+        try:
+            content: Any = super().load_checkpoint(path, map_location, weights_only=True)
+        except MemoryError:
+            raise
+        except Exception as error:  # torch has many for a file that is not its own
+            raise DataError(f"{path}: not a checkpoint that can be read ({_first_line(error)})") from error
+        if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+            raise DataError(f"{path}: no checkpoint of a training run; expected a dict with 'state_dict'")
+        return content
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def damage(path: Path) -> str | None:
@@ -81,23 +101,41 @@ def resume_point(checkpoints: Path) -> Path | None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of ours on the CPU; never executes what a foreign file asks for."""
-    if not path.exists():
-        raise DataError(f"{path}: no such checkpoint")
-    reason = damage(path)
-    if reason is not None:
-        raise DataError(f"{path}: not a readable checkpoint ({reason})")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise DataError(
-            f"{path}: refused, it holds more than tensors and plain values ({_first_line(error)})"
-        ) from None
-    return checkpoint
+    """A checkpoint of ours on the CPU; never executes what a foreign file asks for.
+
+    Raises DataError: missing, damaged, no dict with a state dict of tensors, more than tensors and plain values.
+    """
+    content = read_file(path)
+    stranger = _stranger(content)
+    if stranger is not None:
+        raise DataError(f"{path}: refused, it holds more than tensors and plain values ({stranger})")
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict", {}), dict):
+        raise DataError(f"{path}: no checkpoint of rislab; expected a dict with 'state_dict'")
+    for key, value in content.get("state_dict", {}).items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise DataError(f"{path}: no checkpoint of rislab; its state dict holds a {type(value).__name__}")
+    return content
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _stranger(content: Any) -> str | None:
+    """The name of something in a checkpoint that is neither a tensor nor plain.
+
+    Each value is looked at once, however often it is shared.
+    """
+    seen: set[int] = set()
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, (str, bytes, int, float, type(None), torch.Tensor, torch.dtype)) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+        else:
+            return value.name if isinstance(value, Placeholder) else type(value).__name__
+    return None
 
 
 class LastCheckpoint(L.Callback):

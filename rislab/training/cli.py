@@ -1,6 +1,8 @@
 """`rislab fit|validate|test|predict`: LightningCLI with the callbacks that every trial carries."""
 
+import itertools
 import logging
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -10,17 +12,20 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rislab.ablation.trial import TrialDir
 from rislab.data.evaluated import EvaluatedData
-from rislab.errors import ConfigError, nearest
+from rislab.errors import ConfigError, DataError, RislabError, about, from_system, nearest, one_line, underlying
 from rislab.methods.base import TextSegmenter
+from rislab.paths import user_path
 from rislab.training import cluster, peers, provenance
 from rislab.training.callbacks import StepSeed, TrialStatus
 from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
+from rislab.training.constructing import constructing, parse_message, running
 from rislab.training.curves import CurveLogger
 from rislab.training.scorers import scorer
 from rislab.training.stopping import Asked, EvaluateAlike, StopWhenAsked, take_over_signals
@@ -51,19 +56,27 @@ class TrialOptions:
     grace_seconds: float = 120.0
 
 
+class UsageError(ConfigError):
+    """What a parser says of an option or a value."""
+
+
 class Parser(LightningArgumentParser):
-    """An argument parser whose error for a misspelt option names the nearest one."""
+    """An argument parser whose errors are one line, and name the nearest option for a misspelt one."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        text = str(message)
+        hidden = underlying(ex) if ex is not None else None
+        # A parser of a nested class has said what is wrong; only the message of this one says where.
+        if hidden is not None and not isinstance(hidden, UsageError):
+            raise (hidden if isinstance(hidden, RislabError) else from_system(hidden)) from hidden.__cause__
+        text = parse_message(str(message)) or " ".join(str(message).split())
         known = [action.dest for action in self._actions]
-        for word in text.replace('"', " ").replace("'", " ").split():
-            option = word.removeprefix("--").partition("=")[0].rstrip(".,:")
-            hint = nearest(option, known) if word.startswith("--") and option not in known else ""
+        given = re.findall(r"--([\w.]+)|ption '([\w.]+)'", text)
+        for option in (one or other for one, other in given):
+            hint = nearest(option, known) if option not in known and "did you mean" not in text else ""
             if hint:
                 text = f"{text}{hint}"
                 break
-        raise ConfigError(text)
+        raise UsageError(text)
 
 
 class RislabCLI(LightningCLI):
@@ -78,6 +91,10 @@ class RislabCLI(LightningCLI):
         self.arguments = arguments
         self.seconds: dict[str, float] = {}
         self.status: TrialStatus
+        with running():
+            self._run(arguments, run)
+
+    def _run(self, arguments: list[str], run: bool) -> None:
         kwargs = {"allow_abbrev": False}
         super().__init__(
             model_class=TextSegmenter,
@@ -116,7 +133,17 @@ class RislabCLI(LightningCLI):
     @property
     def _export(self) -> Path | None:
         given = self._get(self.config, "export")
-        return Path(given) if given is not None else None
+        return user_path(given) if given is not None else None
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        for file in _config_files(self.arguments):
+            _check_yaml(file)
+        with constructing("config"):
+            super().parse_arguments(parser, args)
+
+    def instantiate_classes(self) -> None:
+        with constructing("config"):
+            super().instantiate_classes()
 
     def before_instantiate_classes(self) -> None:
         """Nothing is written into a directory that has a result: it is the evidence of its numbers."""
@@ -129,7 +156,7 @@ class RislabCLI(LightningCLI):
                 )
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        folder = Path(self._get(self.config, "trainer")["default_root_dir"] or ".")
+        folder = user_path(self._get(self.config, "trainer")["default_root_dir"] or ".")
         self.trial = TrialDir(folder)
         self.status = TrialStatus(self.trial)
         self.curves = CurveLogger(folder / "log" / "metrics.csv")
@@ -145,19 +172,18 @@ class RislabCLI(LightningCLI):
         self.datamodule.parts = parts
         if parts > 1:
             kwargs["accumulate_grad_batches"] = parts * self._get(self.config, "trainer")["accumulate_grad_batches"]
-        trainer = super().instantiate_trainer(
-            callbacks=[
-                StepSeed(),
-                self.status,
-                scorer(self.datamodule, folder, self.options.predictions, self._export),
-                LastCheckpoint(self.options.checkpoint_every_n_steps),
-                self.best,
-                EvaluateAlike(),
-                StopWhenAsked(self.asked),
-            ],
-            plugins=[WholeCheckpointIO(_plain(self._get(self.config, "model"))), *cluster.environment()],
-            **kwargs,
-        )
+        callbacks: list[L.Callback] = [
+            StepSeed(),
+            self.status,
+            scorer(self.datamodule, folder, self.options.predictions, self._export),
+            LastCheckpoint(self.options.checkpoint_every_n_steps),
+            self.best,
+            EvaluateAlike(),
+            StopWhenAsked(self.asked),
+        ]
+        plugins = [WholeCheckpointIO(_plain(self._get(self.config, "model"))), *cluster.environment()]
+        with constructing("trainer"):
+            trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
         trainer.loggers = [*trainer.loggers, self.curves]
         self._join(trainer)
         return trainer
@@ -191,16 +217,21 @@ class RislabCLI(LightningCLI):
             self.trial.update_status(state="done", stage="test", ended=time.time())
 
     def _fit(self, model: TextSegmenter, datamodule: EvaluatedData, ckpt_path: str | None) -> None:
-        resume = Path(ckpt_path) if ckpt_path not in (None, "last") else resume_point(self.trial.checkpoints)
+        resume = user_path(ckpt_path) if ckpt_path not in (None, "last") else resume_point(self.trial.checkpoints)
         began = time.monotonic()
         if self.trainer.is_global_zero:
             self.trial.clear()
             self.trial.update_status(stage="fit")
             provenance.begin(self.trial.path, self.arguments)
         # What an earlier start logged beyond what it could save is logged again.
-        self.curves.cut(read_checkpoint(resume)["global_step"] if resume is not None else 0)
+        self.curves.cut(_step_of(resume) if resume is not None else 0)
         if resume is None and self.options.start_from is not None:
-            model.start_from(read_checkpoint(Path(self.options.start_from)))
+            start = user_path(self.options.start_from)
+            checkpoint = read_checkpoint(start)
+            with about(start):
+                if "state_dict" not in checkpoint:
+                    raise DataError("no checkpoint of a training run; expected a dict with 'state_dict'")
+                model.start_from(checkpoint)
         if model.is_trained and self.options.train:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         self.seconds["fit"] = time.monotonic() - began
@@ -222,6 +253,32 @@ class RislabCLI(LightningCLI):
             parts=self.options.parts,
             steps_per_second=round(self.status.fit_steps / max(self.status.fit_seconds, 1e-9), 3),
         )
+
+
+def _config_files(arguments: list[str]) -> list[Path]:
+    """Those that the command line names and that exist; jsonargparse says what is wrong with others."""
+    named = [after for before, after in itertools.pairwise(arguments) if before in ("--config", "-c")]
+    named += [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
+    return [path for path in map(Path, named) if path.is_file()]
+
+
+def _check_yaml(file: Path) -> None:
+    """Raises ConfigError, naming the file and the line, which jsonargparse does not."""
+    try:
+        yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{file}:{mark.line + 1}" if mark is not None else str(file)
+        raise ConfigError(
+            f"{place}: not a readable YAML file ({getattr(error, 'problem', None) or one_line(error)})"
+        ) from error
+
+
+def _step_of(path: Path) -> int:
+    step = read_checkpoint(path).get("global_step")
+    if type(step) is not int or step < 0:
+        raise DataError(f"{path}: no checkpoint of a training run; expected its step as 'global_step'")
+    return step
 
 
 def _plain(value: Any) -> Any:

@@ -2,23 +2,28 @@
 
 import importlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+import yaml
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
-from rislab.data import masks
+from rislab.clip.trunk import CLIPSpec, is_tag
+from rislab.data import decoding, masks
 from rislab.data.semantic import LabelBatch, Viewing
 from rislab.data.vocabulary import fitted
-from rislab.errors import ConfigError, DataError
+from rislab.errors import ConfigError, DataError, about, one_line
 from rislab.methods.base import TRUNK, TextSegmenter
+from rislab.nn.weight_files import fits
+from rislab.paths import contents
 from rislab.training.checkpoints import RECIPE, read_checkpoint
+from rislab.training.constructing import constructing
 
 METHODS = "rislab.methods."
 
@@ -35,46 +40,138 @@ class Segment:
         return {"text": self.text, "pixels": int(self.mask.sum()), "segmentation": segmentation}
 
 
-def load_method(path: Path) -> TextSegmenter:
+def load_method(path: Path, trunk: Path | None = None) -> TextSegmenter:
     """The method in a checkpoint of ours, in evaluation mode on the CPU.
 
     Only classes below `rislab.methods` are built. No pretrained trunk is fetched where the checkpoint holds all weights; one
-    that leaves a frozen trunk out needs it.
-    Raises DataError for an unreadable file, ConfigError for one that is not ours.
+    that leaves a frozen trunk out needs it. A checkpoint cannot name a file: what it says is not always ours.
+
+    Args:
+        path: the checkpoint.
+        trunk: file of the frozen trunk's weights, where the trial took them from a file.
+    Raises DataError for an unreadable file and weights of another model, ConfigError for one that is not ours.
     """
     checkpoint = read_checkpoint(path)
-    recipe = checkpoint.get(RECIPE)
-    if not isinstance(recipe, dict) or not str(recipe.get("class_path", "")).startswith(METHODS):
-        raise ConfigError(
-            f"{path}: no rislab checkpoint (it names no method). `best.ckpt` of a trial is one; for an official "
-            "release give its config, too: --config experiments/cris/refcoco_r50.yaml --official"
-        )
-    model = build(recipe if TRUNK in checkpoint else without_pretraining(recipe))
-    model.on_load_checkpoint(checkpoint)
+    with about(path):
+        recipe = own_recipe(checkpoint)
+        method = named_class(recipe["class_path"])
+        if TRUNK not in checkpoint:
+            recipe = without_pretraining(recipe)
+        elif not method.frozen:
+            raise ConfigError(f"it leaves out a frozen trunk, and {method.__name__} has none")
+        elif trunk is not None:
+            clip = recipe["init_args"]["clip"] | {"pretrained": str(trunk)}
+            recipe = recipe | {"init_args": recipe["init_args"] | {"clip": clip}}
+        else:
+            _check_tag(recipe["init_args"]["clip"])
+        model = build(recipe)
+        if "state_dict" not in checkpoint:
+            raise DataError("no checkpoint of a training run; expected a dict with 'state_dict'")
+        model.on_load_checkpoint(checkpoint)
+    fits(path, checkpoint["state_dict"], model.state_dict())
     model.load_state_dict(checkpoint["state_dict"])
     return model.eval()
 
 
+def own_recipe(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of ours says of its method: a class below `rislab.methods` and plain options.
+
+    jsonargparse takes a text where it expects a class or its options as the name of a file, so `clip` has to be a mapping.
+    Raises ConfigError.
+    """
+    recipe = checkpoint.get(RECIPE)
+    if not isinstance(recipe, dict) or not str(recipe.get("class_path", "")).startswith(METHODS):
+        raise ConfigError(
+            "no rislab checkpoint (it names no method). `best.ckpt` of a trial is one; for an official "
+            "release give its config, too: --config experiments/cris/refcoco_r50.yaml --official"
+        )
+    options = recipe.get("init_args")
+    strange = sorted(str(key) for key in recipe.keys() - {"class_path", "init_args"})
+    if strange or not isinstance(options, dict):
+        raise ConfigError(
+            f"its recipe has {strange[0] if strange else 'no init_args'}, expected class_path and init_args"
+        )
+    for name, value in options.items():
+        is_spec = name == "clip" and isinstance(value, dict) and value.keys() <= {"name", "pretrained"}
+        if not is_spec and (name == "clip" or not _is_plain(value)):
+            raise ConfigError(
+                f"option {name!r} of its recipe is a {type(value).__name__}, expected {_expected(str(name))}"
+            )
+    if not isinstance(options.get("clip"), dict) or not isinstance(options["clip"].get("name"), str):
+        raise ConfigError("its recipe names no CLIP, expected clip: {name: ..., pretrained: ...}")
+    return recipe
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(item, (str, int, float, bool, type(None))) for item in value)
+    return isinstance(value, (str, int, float, bool, type(None)))
+
+
+def _expected(name: str) -> str:
+    return "a mapping of name and pretrained" if name == "clip" else "a number, a text or a list of these"
+
+
+def _check_tag(clip: dict[str, Any]) -> None:
+    """Raises ConfigError unless the weights are random, the toy ones, or listed by open_clip for this model."""
+    spec = CLIPSpec(clip["name"], clip.get("pretrained"))
+    if spec.pretrained not in (None, "toy") and not (isinstance(spec.pretrained, str) and is_tag(spec)):
+        raise ConfigError(
+            f"its frozen trunk comes from {spec.pretrained!r}, which is none of open_clip's tags for {clip['name']}. A "
+            "checkpoint cannot name a file: give the file of CLIP weights that it was trained on, --trunk FILE"
+        )
+
+
+def named_class(class_path: Any) -> type[TextSegmenter]:
+    """The method's class. Raises ConfigError when there is none of that name below `rislab.methods`."""
+    module, _, name = str(class_path).rpartition(".")
+    found = None
+    if module.startswith(METHODS):
+        with suppress(ImportError):
+            found = getattr(importlib.import_module(module), name, None)
+    if not isinstance(found, type) or not issubclass(found, TextSegmenter):
+        raise ConfigError(f"model.class_path {class_path!r} is no method of rislab; `rislab methods` lists them")
+    return found
+
+
+def read_recipe(config: Path) -> dict[str, Any]:
+    """The `model` part of a config file. Raises ConfigError, naming the file."""
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{config}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{config}: not a readable YAML file ({one_line(error)})") from error
+    recipe = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("class_path"), str):
+        raise ConfigError(f"{config}: expected `model:` with a class_path, as in experiments/METHOD/*.yaml")
+    return recipe
+
+
 def build(recipe: dict[str, Any]) -> TextSegmenter:
-    """A method from its class_path and init_args."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(TextSegmenter, "model")
-    config = parser.parse_object({"model": recipe})
-    model: TextSegmenter = parser.instantiate_classes(config).model
+    """A method from its class_path and init_args. Raises ConfigError, and what its constructor raises for the user."""
+    with constructing("model"):
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(TextSegmenter, "model")
+        config = parser.parse_object({"model": recipe})
+        model: TextSegmenter = parser.instantiate_classes(config).model
     return model
 
 
 def load_official(path: Path, recipe: dict[str, Any]) -> TextSegmenter:
-    """A method whose weights come from its authors' release, through the method's `official.py`."""
-    package = str(recipe["class_path"]).rpartition(".")[0].rpartition(".")[0]
-    if not package.startswith(METHODS):
-        raise ConfigError(f"model.class_path {recipe['class_path']!r} is no method of rislab")
+    """A method whose weights come from its authors' release, through the method's `official.py`.
+
+    Raises DataError, naming the file: unreadable, no weights, those of another model. Raises ConfigError for the recipe.
+    """
+    method = named_class(recipe.get("class_path"))
+    package = method.__module__.rpartition(".")[0]
     state = importlib.import_module(f"{package}.official").load_official(path)
     model = build(without_pretraining(recipe))
     missing = model.state_dict().keys() - state.keys()
-    if missing and all(key.startswith(model.frozen) for key in missing):
+    if missing and method.frozen and all(key.startswith(method.frozen) for key in missing):
         model = build(recipe)  # a release of what was trained: the trunk comes from where the recipe says
         state = {key: model.state_dict()[key] for key in missing} | state
+    fits(path, state, model.state_dict())
     model.load_state_dict(state)
     return model.eval()
 
@@ -87,13 +184,8 @@ def without_pretraining(recipe: Any) -> Any:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """uint8 RGB [h, w, 3]; EXIF rotation is not applied, as in the data sets. Raises DataError."""
-    if not path.exists():
-        raise DataError(f"{path}: no such image")
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise DataError(f"{path}: not a readable image")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    """A picture of no data set, uint8 RGB [h, w, 3], turned as viewers show it (EXIF orientation). Raises DataError."""
+    return decoding.picture(contents(path), str(path), upright=True, noun="image")
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from rislab.data.batch import Batch
-from rislab.errors import ConfigError
+from rislab.errors import ConfigError, DataError, DiskError
 from rislab.methods.base import TextSegmenter
 from rislab.training.inference import build, without_pretraining
 
@@ -117,9 +117,10 @@ def in_a_process_of_its_own(module: str, **options: Any) -> dict[str, float]:
     )
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the measurement died"
-        asked_wrongly = f"{ConfigError.__module__}.{ConfigError.__name__}: "
-        if last.startswith(asked_wrongly):
-            raise ConfigError(last.removeprefix(asked_wrongly))
+        for kind in (ConfigError, DataError, DiskError):
+            name = f"{kind.__module__}.{kind.__name__}: "
+            if last.startswith(name):
+                raise kind(last.removeprefix(name))
         raise RuntimeError(last)
     found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return found

@@ -13,7 +13,7 @@ from rislab.ablation.yamlfile import read_yaml
 from rislab.cli.ablate import grid
 from rislab.cli.main import main
 from rislab.cli.screens import console
-from rislab.data.evaluated import in_cache
+from rislab.data.evaluated import data_root
 from rislab.errors import ConfigError
 from rislab.files import cache_dir
 from rislab.printable import printable
@@ -81,9 +81,9 @@ def test_names_are_checked_where_they_are_read(old: str, new: str, said: str, tm
 def test_a_generated_world_stays_in_the_cache() -> None:
     for root in ("../x", "a/../../x", "../../../../x"):
         with pytest.raises(ConfigError, match="a generated world lies in the cache folder"):
-            in_cache(root)
-    assert in_cache("toy") == cache_dir() / "toy"
-    assert in_cache("/chosen") == Path("/chosen")
+            data_root(root, is_generated=True)
+    assert data_root("toy", is_generated=True) == cache_dir() / "toy"
+    assert data_root("/chosen", is_generated=True) == Path("/chosen")
 
 
 @pytest.mark.parametrize(

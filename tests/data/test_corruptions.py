@@ -66,7 +66,6 @@ REFUSED: dict[str, tuple[Bend, str, str]] = {
         r"ref_id 1: has a sent_id more than once",
         "duplicate sentence id",
     ),
-    "no sentences": (lambda s: s.refs[1].update(sentences=[]), r"ref_id 1: no sentences", "no sentences"),
     "sentences are a number": (
         lambda s: s.refs[1].update(sentences=3),
         r"ref_id 1: field missing or of a wrong type",

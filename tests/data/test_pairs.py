@@ -73,6 +73,94 @@ def texts(batches: list[PairBatch]) -> list[list[str]]:
     return [batch.texts for batch in batches]
 
 
+def test_every_member_is_counted(tmp_path: Path) -> None:
+    """Keys with dots, webp, hidden files of a Mac, metadata: the numbers add up to what the archive holds."""
+    path = shard(
+        tmp_path / "a.tar",
+        [
+            ("000000", {"jpg": picture(1), "txt": b"one", "json": b"{}", "cls": b"3"}),
+            ("000001", {"webp": picture(2, kind="WEBP"), "txt": b"two"}),
+            ("item0.input", {"jpg": picture(3)}),
+            ("item0.outputs", {"txt": b"three"}),
+            ("shot_2.0_x", {"jpg": picture(4), "txt": b"four"}),
+            ("shot_2.1_x", {"jpg": picture(5), "txt": b"five"}),
+            ("000002", {"avif": b"?", "txt": b"a format that is not read"}),
+            ("000003", {"jpg": picture(6), "png": picture(7, kind="PNG"), "txt": b"twice", "text": b"twice"}),
+            ("000004", {"jpg": picture(8), "txt": b""}),
+            ("._000000", {"jpg": b"x" * 84, "txt": b"x" * 84}),
+            ("__MACOSX/._000000", {"jpg": b"x"}),
+        ],
+    )
+    found = scan(path)
+    assert len(found.places) == 3
+    assert found.skipped == {
+        "unknown member": 7,
+        "no picture": 1,
+        "second picture or text of a key": 2,
+        "empty text": 1,
+    }
+    assert found.ignored == {"metadata": 1, "further member of a pair": 1, "hidden file": 3}
+    assert found.example == "item0.input.jpg"
+    with tarfile.open(path) as tar:
+        members = len(tar.getmembers())
+    pairs = len(found.places) + found.skipped["empty text"]
+    rest = {**found.skipped, **found.ignored}
+    assert members == found.members == 2 * pairs + sum(rest.values()) - rest["empty text"]
+    shards = Shards([str(path)])
+    assert [shards.pair(n)[1] for n in range(3)] == ["one", "two", "twice"]
+    assert shards.pair(1)[0].size == (20, 20)
+    assert "e.g. item0.input.jpg" in shards.skipped_text()
+
+
+def test_a_damaged_header_in_the_middle_is_no_end(tmp_path: Path) -> None:
+    path = Path(plain(tmp_path, shards=1, each=8)[0].replace("{000000..000000}", "000000"))
+    whole = bytearray(path.read_bytes())
+    at = whole.index(b"000000004.jpg")
+    whole[at : at + 512] = b"\xa5" * 512
+    path.write_bytes(whole)
+    found = scan(path)
+    assert len(found.places) == 4
+    assert found.skipped == {"truncated shard": 1}
+    path.write_bytes(b"\x1f\x8b garbage" * 100)
+    assert scan(path).skipped == {"no tar archive": 1}
+
+
+@pytest.mark.parametrize("fault", ["garbage", "empty", "beyond", "read-only"])
+def test_a_damaged_index_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    patterns = plain(tmp_path, shards=1, each=4)
+    if fault == "read-only":
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("RISLAB_CACHE", str(tmp_path / "file" / "cache"))  # cannot be made
+        assert len(Shards(patterns)) == 4
+        return
+    assert len(Shards(patterns)) == 4
+    (kept,) = (tmp_path / "cache" / "shards").glob("*.npz")
+    if fault == "beyond":
+        about = np.array('[{}, {}, 4, ""]')
+        np.savez(kept, places=np.array([[0, 10**12, 0, 1]]), about=about)
+    else:
+        kept.write_bytes({"garbage": b"PK\x03\x04 no index" * 50, "empty": b""}[fault])
+    assert len(Shards(patterns)) == 4
+    with np.load(kept) as stored:
+        assert stored["places"].shape == (4, 4), "the damaged one is replaced"
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{0..999999999}.tar", "{0..9999}/{0..9999}.tar", "{0..{1..2}}.tar", "{a,b}.tar", "{0..1.tar"]
+)
+def test_patterns_are_judged_before_they_are_expanded(pattern: str) -> None:
+    with pytest.raises(DataError, match=r"^\{"):
+        expand(pattern)
+    with pytest.raises(DataError, match="comes after"):
+        expand("{2..1}.tar")
+    assert [str(p) for p in expand("{0..1}/a-{08..10}.tar")][:4] == [
+        "0/a-08.tar",
+        "0/a-09.tar",
+        "0/a-10.tar",
+        "1/a-08.tar",
+    ]
+
+
 def test_patterns_expand_as_in_a_shell() -> None:
     assert len(expand("gcc3m/gcc-train-{000000..00347}.tar")) == 348
     assert expand("a{08..11}b") == [Path("a08b"), Path("a09b"), Path("a10b"), Path("a11b")]

@@ -71,6 +71,22 @@ def test_sentences_are_drawn_uniformly_and_anew_each_epoch() -> None:
     assert training_plan(refs, 4, 1, 0, 0) != training_plan(refs, 4, 1, 1, 0)
 
 
+def test_several_sentences_of_a_reference_share_its_image_and_none_comes_twice() -> None:
+    refs = references([3, 1, 4, 2, 2, 3])
+    plan = training_plan(refs, 8, 2, 0, 5, sentences_per_reference=2)
+    assert [len(batch) for batch in plan] == [2, 2, 2], "8 queries are 2 images with 2 references of 2 sentences"
+    for row in (row for batch in plan for row in batch):
+        of = Counter(at for at, _ in row.asked)
+        assert {refs[at].image_id for at in of} == {row.image_id}
+        assert len(set(row.asked)) == len(row.asked)
+        assert set(of.values()) == {2}
+        assert len(of) <= 2
+    everything = asked(training_plan(refs, 3, 1, 0, 0, sentences_per_reference=3))
+    assert Counter(everything) == Counter((r, s) for r in range(len(refs)) for s in range(3))
+    few = asked(training_plan(references([1] * 4, sentences=2), 3, 1, 0, 0, sentences_per_reference=3))
+    assert len(few) == 8, "who has fewer sentences gives all of them"
+
+
 def test_too_little_for_the_devices_is_said() -> None:
     refs = references([1, 1, 1])
     with pytest.raises(DataError, match="no images to evaluate on"):

@@ -18,7 +18,7 @@ from rislab.data.toy import world as toy_world
 from rislab.data.toy.language import KINDS, sentences
 from rislab.data.toy.scene import COLOURS, PATTERNS, SHAPES, SIZES, Thing, scene
 from rislab.data.toy.world import SETS, ToyWorld
-from rislab.data.toy.writers import GRefCOCO, RefZOM, Writer
+from rislab.data.toy.writers import SHARES, GRefCOCO, RefZOM, Writer
 from rislab.data.vocabulary import class_names
 from rislab.errors import DataError
 
@@ -75,7 +75,12 @@ def test_a_world_of_an_earlier_version_is_made_anew(tmp_path: Path, monkeypatch:
 
 
 def test_a_world_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for recipe, message in (((19, 96, 0), "20 scenes"), ((20, 47, 0), "48 pixels"), ((20, 96, -1), "seed .* got -1")):
+    for recipe, message in (
+        ((19, 96, 0), "20 scenes"),
+        ((20, 47, 0), "48 pixels"),
+        ((20, 96, -1), "seed .* got -1"),
+        ((20, 96, 0, -1), "test_scenes .* got -1"),
+    ):
         with pytest.raises(DataError, match=message):
             ToyWorld(*recipe)
 
@@ -86,6 +91,25 @@ def test_a_world_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(DataError, match="No space left"):
         ToyWorld(20, 48, 0).write(tmp_path / "toy")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_test_scenes_are_added_and_change_nothing_else(tmp_path: Path) -> None:
+    plain, more = tmp_path / "plain", tmp_path / "more"
+    ToyWorld(20, 48, 3).write(plain)
+    ToyWorld(20, 48, 3, test_scenes=15).write(more)
+    pictures = {name: data for name, data in contents(more).items() if name.endswith(".jpg")}
+    assert len(pictures) == 35
+    assert all(pictures[name] == data for name, data in contents(plain).items() if name.endswith(".jpg"))
+    for kind in SETS:
+        before, after = (Refer(root, kind.folder, kind.split_by).references for root in (plain, more))
+        assert after[: len(before)] == before
+        added = after[len(before) :]
+        assert {reference.split for reference in added} == {"test"}
+        assert min(reference.image_id for reference in added) > 20, "splits part images"
+    shapes = {e.sent.split()[-1] for r in Refer(more, "refcoco", "unc").split("test") for e in r.expressions}
+    assert shapes >= set(SHAPES), "every shape is meant, unlike in testA and testB"
+    with pytest.raises(DataError, match="holds the toy world"):
+        ToyWorld(20, 48, 3).write(more)
 
 
 def test_the_command_writes_the_default_world() -> None:
@@ -112,7 +136,7 @@ def test_files_are_official(world: Path, kind: type[Writer]) -> None:
     if kind is RefZOM:
         wanted = wanted - {"category_id"} | {"source"}
     assert all(record.keys() == wanted for record in records)
-    assert {record["split"] for record in records} == set(kind.splits.values())
+    assert {record["split"] for record in records} == {kind.splits[split] for split in SHARES}
     instances = json.loads((folder / "instances.json").read_text())
     images = {image["id"]: image for image in instances["images"]}
     assert all(record["file_name"] != images[record["image_id"]]["file_name"] for record in records)
@@ -248,10 +272,10 @@ def test_kinds_have_names_and_room() -> None:
     names = class_names("toy", "mmseg")
     scenes = [kinds.kinds_scene(np.random.default_rng([1, n]), SIZE) for n in range(60)]
     things = [thing for drawn in scenes for thing in drawn.things]
-    assert len(names) == len(kinds.KINDS) + 1, "the last one never occurs"
+    assert len(names) == len(kinds.KINDS)
     for thing in things:
         assert set(names[kinds.kind_of(thing) - 1].split()) == {thing.pattern, thing.colour, "shape"}
-    assert {kinds.kind_of(thing) for thing in things} == set(range(1, len(names)))
+    assert {kinds.kind_of(thing) for thing in things} == set(range(1, len(names) + 1))
     share = np.mean([np.any(drawn.masks, axis=0).mean() for drawn in scenes])
     assert 0.2 < share < 0.45, "it stays a segmentation problem: most of a picture is ground"
     assert min(len(drawn.things) for drawn in scenes) == 2

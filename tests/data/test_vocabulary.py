@@ -185,7 +185,7 @@ def test_toy_world_is_a_voc_tree(tmp_path: Path) -> None:
     assert sorted(set(listed)) == sorted(listed), "a picture is in one split"
     (batch,) = list(data.test_dataloader()[0])[:1]
     assert batch.has_background
-    assert len(data.classes) == 18
+    assert len(data.classes) == 17
     assert {0, 255} < set(np.unique(batch.labels[0]).tolist())
 
 
@@ -209,7 +209,7 @@ def test_methods_are_scored_on_it_as_typed(method: str, tmp_path: Path) -> None:
     done = rislab("test", "--config", str(tmp_path / "config.yaml"))
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "metrics.json").read_text())
-    assert (found["benchmark"], found["protocol"], found["names"]) == ("toy world, toy VOC (18)", "toy", "mmseg")
+    assert (found["benchmark"], found["protocol"], found["names"]) == ("toy world, toy VOC (17)", "toy", "mmseg")
     assert {split: one["images"] for split, one in found["splits"].items()} == {"test": 3}
     kept = json.loads((tmp_path / "predictions" / "label_maps.json").read_text())
     assert sorted(one["image_id"] for one in kept) == [0, 1, 2]

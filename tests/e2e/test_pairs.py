@@ -38,6 +38,6 @@ def test_trained_on_pairs_scored_on_labels(tmp_path: Path) -> None:
     assert found["skipped"]["no picture"] == 1
     assert found["skipped"].get("unreadable picture", 0) >= 1
     assert {split: one["images"] for split, one in found["splits"].items()} == {"test": 3}
-    assert len(found["splits"]["test"]["classes"]) == 18
+    assert len(found["splits"]["test"]["classes"]) == 17
     curves = (tmp_path / "run" / "log" / "metrics.csv").read_text()
     assert "val/miou_class" in curves

@@ -17,8 +17,10 @@ from tests.e2e.faulty import VARIABLE
 from tests.forks import forking
 from tests.worlds import RESULTS, ROOT, descendants, is_alive, rislab_here, tiny_config, wait_until
 
-PATIENCE = 240.0
-"""Seconds for a run of a few steps; one that hangs would take for ever."""
+PATIENCE = 400.0
+"""Seconds for a run of a few steps, on a machine with other work; one that hangs would take for ever."""
+
+pytestmark = pytest.mark.timeout(1800)
 
 
 def command(arguments: list[str], log: Path, environment: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from rislab.ablation.trial import TrialDir
@@ -103,8 +104,10 @@ def test_a_finished_directory_is_not_written_into(command: str, campaign: tuple[
 
 def test_segment_draws_and_writes_masks(campaign: tuple[Path, list[str]], tmp_path: Path) -> None:
     (trial,) = (campaign[0] / "runs" / "tiny").glob("base--*")
-    image = tmp_path / "photo.png"
-    cv2.imwrite(str(image), np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8))
+    image, exif = tmp_path / "photo.jpg", Image.Exif()
+    exif[0x0112] = 6  # a phone held upright: 70 x 50 as stored, 50 x 70 as viewers show it
+    stored = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
+    Image.fromarray(stored).save(image, exif=exif)
     texts = ["red circle", "دائرة حمراء 🙂", "word " * 300]
     outputs = ["--out", str(tmp_path / "o.png"), "--masks", str(tmp_path / "m"), "--json", "-"]
     checkpoint = str(trial / "checkpoints" / "best.ckpt")
@@ -115,9 +118,15 @@ def test_segment_draws_and_writes_masks(campaign: tuple[Path, list[str]], tmp_pa
     for number, entry in enumerate(found):
         rle = entry["segmentation"]
         mask = coco_mask.decode({"size": rle["size"], "counts": rle["counts"].encode()})
-        assert mask.shape == (50, 70)
+        assert mask.shape == (70, 50)
         assert np.array_equal(cv2.imread(str(tmp_path / "m" / f"{number}.png"), cv2.IMREAD_GRAYSCALE) > 0, mask > 0)
-    assert cv2.imread(str(tmp_path / "o.png")) is not None
+    drawn = cv2.imread(str(tmp_path / "o.png"))
+    assert drawn is not None
+    assert drawn.shape[0] > drawn.shape[1]
+    image.write_bytes(image.read_bytes()[:-900])
+    done = rislab("segment", str(image), "x", "--checkpoint", checkpoint, "--out", str(tmp_path / "p.png"))
+    assert (done.returncode, (tmp_path / "p.png").exists()) == (2, False)
+    assert "photo.jpg: not a readable image (truncated or damaged JPEG" in done.stderr
 
 
 def test_class_names_share_the_pixels(campaign: tuple[Path, list[str]], tmp_path: Path) -> None:
@@ -160,6 +169,10 @@ def test_predict_writes_every_mask(campaign: tuple[Path, list[str]], tmp_path: P
         (["segment", "none.jpg", "x", "--checkpoint", "c", "--out", "o.png"], "none.jpg: no such image"),
         (["segment", __file__, "x", "--checkpoint", "c"], "nothing to write"),
         (["segment", __file__, "--checkpoint", "c", "--out", "o.png"], 'give sentences, or --classes "dog, cat, sky"'),
+        (
+            ["segment", __file__, "--classes", "dog, dog, cat", "--checkpoint", "c", "--out", "o.png"],
+            "'dog' is given more than",
+        ),
         (["segment", __file__, "x", "--background", "--checkpoint", "c", "--out", "o.png"], "--background belongs to"),
         (["segment", __file__, "x", "--checkpoint", __file__, "--out", "o.png"], "not a readable checkpoint"),
         (["ablate", "plan", "criss"], "did you mean 'cris'"),

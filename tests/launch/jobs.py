@@ -92,6 +92,10 @@ def nothing(directory: str, threads: int) -> None:
     """Ends well and has done nothing."""
 
 
+prepare = nothing
+"""What launchers call before the first trial."""
+
+
 def unlucky(directory: str, threads: int) -> None:
     """Diverges the first time, runs out of memory the second, is asked to stop the third, and is done when its batch is split.
 
@@ -126,6 +130,11 @@ def out_of_room(directory: str, threads: int) -> None:
         trial.update_status(state="running")
         with Path("/dev/full").open("w") as file:
             file.write("x")
+
+
+def forbidden(directory: str, threads: int) -> None:
+    """Meets a file of its data that it may not read."""
+    raise PermissionError(13, "Permission denied", "picture.jpg")
 
 
 def writer(directory: str, threads: int) -> None:

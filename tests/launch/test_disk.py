@@ -83,6 +83,14 @@ def test_a_disk_error_that_can_be_written_down_is_of_kind_disk(tmp_path: Path) -
     assert "nothing can be written where results go" in one.trial.status()["error"]
 
 
+def test_a_file_that_may_not_be_read_holds_no_other_trial_up(tmp_path: Path) -> None:
+    """It comes with the same numbers as a directory that may not be written, and there is room."""
+    jobs = [job(tmp_path, "a", "forbidden"), job(tmp_path, "b", "quick")]
+    pool = LocalPool(1, 1, [JOBS])
+    outcome = pool.run(jobs, nothing)
+    assert (outcome.states, outcome.stopped_by, pool.notes) == ({"a": "failed", "b": "done"}, "", {})
+
+
 FULL = """
 import errno, os, sys
 from rislab.training import trial
@@ -95,7 +103,7 @@ trial.run_trial(sys.argv[1], 1)
 
 
 def test_a_trial_on_a_full_disk_says_so_by_its_exit_code(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "trial")], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path / "trial")], check=False, timeout=240)
     trial = TrialDir(tmp_path / "trial")
     assert done.returncode == DISK_EXIT_CODE
     assert (trial.status()["kind"], trial.attempts.all()[-1].kind) == ("disk", "disk")

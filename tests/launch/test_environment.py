@@ -189,3 +189,32 @@ def test_a_trial_that_needs_more_gpus_than_there_are_is_refused(tmp_path: Path) 
     assert one.trial is not None
     assert one.trial.status()["kind"] == "config"
     assert one.trial.status()["error"] == "the recipe needs 2 GPUs, and those that may be used are 3"
+
+
+@pytest.mark.parametrize("visible", ["2", ""])
+def test_an_agents_trial_gets_the_gpu_that_its_agent_may_use(
+    visible: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`CUDA_VISIBLE_DEVICES=2 wandb agent ...`: one agent a GPU. Without one it is left to the trial to say what it lacks."""
+    from rislab.ablation import plan, table
+    from rislab.ablation.plan import Planned
+    from rislab.cli.ablate import sweeping
+
+    driver(tmp_path, monkeypatch, *FOUR)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    loaded = table.load(tiny_table(tmp_path, trainer__accelerator="gpu"))
+    cells = plan.plan(loaded, loaded.profile("toy"), [0], tmp_path / "runs")
+    file = tmp_path / "said.json"
+
+    def stand_in(cell: Planned) -> Job:
+        return Job(cell.name, f"{JOBS}:environment", str(file), need=Need(1))
+
+    class Silent:
+        def follow(self) -> None:
+            pass
+
+    monkeypatch.setattr(sweeping, "job", stand_in)
+    monkeypatch.setattr(sweeping, "TARGET", JOBS)
+    monkeypatch.setattr(sweeping, "preload", lambda _: [JOBS])
+    assert sweeping._train(cells, 1, Silent()) is False  # type: ignore[arg-type]
+    assert json.loads(file.read_text())["CUDA_VISIBLE_DEVICES"] == visible

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from unittest import mock
 
 import open_clip
 import pytest
@@ -74,9 +75,35 @@ def test_groups_and_schedule_follow_the_official_run() -> None:
     assert rates[35] == rates[49] == pytest.approx((1e-6, 1e-5))
 
 
+def test_cosine_schedule_rises_and_falls_to_zero() -> None:
+    task = CRISTask(
+        CLIPSpec("rislab-tiny-RN"),
+        **{"image_size": 64, "fpn_out": (16, 32, 16), "num_head": 2, "dim_ffn": 32, "base_lr": 1e-3},
+        schedule="cosine",
+        warmup_steps=4,
+        legacy_first_epoch_lr=False,
+    )
+    with mock.patch.object(CRISTask, "training_steps", 24):
+        configured = task.configure_optimizers()
+        slow, fast = configured["optimizer"].param_groups
+        configured["optimizer"].step()
+        rates = []
+        for _ in range(25):
+            rates.append((slow["lr"], fast["lr"]))
+            configured["lr_scheduler"]["scheduler"].step()
+    assert configured["lr_scheduler"]["interval"] == "step"
+    assert [fast for _, fast in rates[:5]] == pytest.approx([2e-4, 4e-4, 6e-4, 8e-4, 1e-3])
+    assert rates[14][1] == pytest.approx(5e-4), "half of the way after the warm-up"
+    assert rates[24][1] == pytest.approx(0, abs=1e-12)
+    assert all(slow == pytest.approx(0.1 * fast) for slow, fast in rates)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"schedule": "cosine"}, "legacy_first_epoch_lr belongs to schedule `steps`"),
+        ({"warmup_steps": 9}, "warmup_steps belongs to schedule `cosine`"),
+        ({"warmup_steps": -1}, "expected 0 or more"),
         ({"image_size": 100}, "multiple of 32"),
         ({"fpn_out": (16, 64, 16)}, "must equal the text width 32"),
         ({"word_len": 200}, "77 positions"),

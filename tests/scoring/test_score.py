@@ -21,7 +21,7 @@ from rislab.metrics.protocols import Protocol
 from rislab.scoring.foreign import Predictions
 from rislab.scoring.score import breakdown, score, write_table
 from tests.data.small import SmallSet
-from tests.worlds import rislab, tiny_config
+from tests.worlds import rislab, rislab_here, tiny_config
 
 ALL = list(Protocol.__members__)
 
@@ -280,3 +280,59 @@ def test_an_exported_run_scores_like_the_run(
     assert shared
     assert {name: scored[name] for name in shared} == {name: tested[name] for name in shared}
     assert not scored["missing"]
+
+
+def test_the_numbers_are_printed_although_the_file_cannot_be_written(world: Path, tmp_path: Path) -> None:
+    refer = Refer(world, "refcoco", "unc")
+    given = as_json(moved(refer, "val", 0), tmp_path / "m.json")
+    (tmp_path / "file").write_text("")
+    command = (
+        "score",
+        str(given),
+        "--data",
+        str(world),
+        "--split",
+        "val",
+        "--out",
+        str(tmp_path / "file" / "x.parquet"),
+    )
+    done = rislab_here(*command, "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["miou_expr"] == 100
+    assert (
+        done.stderr.strip()
+        .splitlines()[-1]
+        .startswith(f"rislab: {tmp_path / 'file' / 'x.parquet'}: could not be written (")
+    )
+    done = rislab_here(*command)
+    assert (done.returncode, "100.00" in done.stdout, "per expression" in done.stdout) == (2, True, False)
+
+
+def test_what_else_lies_in_a_folder_of_masks_is_counted(world: Path, tmp_path: Path) -> None:
+    refer = Refer(world, "refcoco", "unc")
+    folder = as_pictures(moved(refer, "val", 0), tmp_path / "m")
+    first = sorted(folder.iterdir())[0]
+    for name in (f"._{first.name}", ".DS_Store"):
+        (folder / name).write_bytes(b"\0\5\26\7")
+    first.rename(first.with_suffix(".PNG"))
+    (folder / "notes.txt").write_text("")
+    (folder / "7.jpg").write_text("")
+    (folder / "old").mkdir()
+    found = Predictions(folder)
+    assert found.others == ["7.jpg", "notes.txt", "old"]
+    done = rislab_here("score", str(folder), "--data", str(world), "--split", "val", "--json")
+    shown = json.loads(done.stdout)
+    assert (shown["miou_expr"], shown["missing"], shown["other_files"]) == (100.0, [], 3)
+    done = rislab_here("score", str(folder), "--data", str(world), "--split", "val")
+    assert "3 files that are no PNG were left alone (7.jpg, notes.txt, old)" in done.stdout
+
+
+def test_ids_that_a_tool_wrote_as_floats_are_whole_numbers(tmp_path: Path) -> None:
+    rle = {"size": [2, 2], "counts": [4]}
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps([{"sent_id": 5.0, "segmentation": rle}]))
+    assert list(Predictions(path)) == [5]
+    for wrong in ("5", 5.5, True, None, [5], float("nan"), float("inf")):
+        path.write_text(json.dumps([{"sent_id": wrong, "segmentation": rle}]))
+        with pytest.raises(DataError, match=r'entry 0: expected \{"sent_id": int'):
+            Predictions(path)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from rislab.cli.ablate import mending, planning, reporting, running, sweeping, tidying, verify, watching
+from rislab.paths import user_path
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -13,7 +14,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     common.add_argument("table", metavar="TABLE", help="a name (cris: ablations/cris.yaml) or a file")
     common.add_argument("--profile", help="scale of the table (default: its first)")
     common.add_argument("--data", metavar="DIR", help="where the data set lies")
-    common.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="trials (default: %(default)s)")
+    common.add_argument(
+        "--runs", type=user_path, default=Path("runs"), metavar="DIR", help="trials (default: %(default)s)"
+    )
     choice = argparse.ArgumentParser(add_help=False)
     choice.add_argument("--seeds", metavar="N|A,B", help="how many seeds, or which (default: the table's)")
     choice.add_argument("--rows", metavar="A,B", help="only these rows")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rislab.cli.ablate.running import TARGET, Teller, job, made_ready, mirrors_of, on_cpu, preload
+from rislab.cli.ablate.running import TARGET, Teller, job, made_ready, mirrors_of, on_cpu, places_on, preload
 from rislab.cli.ablate.watching import status_view
 from rislab.errors import RislabError
 
@@ -46,9 +46,7 @@ def run(
         each = job(cell)
         if cost is not None and cost.gpu_mb and devices:
             each = replace(each, need=replace(each.need, memory_mb=cost.gpu_mb))
-        if not devices:
-            each = replace(each, need=places.Need())  # whatever the config asks for, there is only the CPU
-        queue.append((each, cost.seconds if cost is not None else None))
+        queue.append((places_on(each, devices), cost.seconds if cost is not None else None))
     pool = local.LocalPool(slots, threads, modules, devices)
     mirrors = mirrors_of(options, cells, table, profile)
     outcome = _watched(screen, pool, local.longest_first(queue), cells, mirrors.follow)

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 from rislab.cli.ablate.choosing import Action, load
+from rislab.paths import user_path
 
 
 def add(action: Action) -> None:
     report = action("report", "write report.md, .csv, .tex and .html", "cris --seeds 3")
-    report.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR", help="default: %(default)s")
+    report.add_argument("--out", type=user_path, default=Path("reports"), metavar="DIR", help="default: %(default)s")
     report.set_defaults(run=write_report)
 
 

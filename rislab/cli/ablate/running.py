@@ -3,6 +3,8 @@
 import argparse
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from rislab.ablation.table import Profile, Table
     from rislab.launch.local import Job
     from rislab.launch.mirror import Mirrors
+    from rislab.launch.places import Device
 
 TARGET = "rislab.training.trial"
 ROOM_BYTES = 512 << 20
@@ -82,6 +85,13 @@ def job(cell: "Planned") -> "Job":
         Need(0 if on_cpu([cell]) else devices if isinstance(devices, int) and devices > 0 else 1),
         cell.can_split,
     )
+
+
+def places_on(job: "Job", devices: "Sequence[Device]") -> "Job":
+    """The job on a machine with these GPUs: without any, whatever the config asks for, there is only the CPU."""
+    from rislab.launch.places import Need
+
+    return job if devices else replace(job, need=Need())
 
 
 def mirrors_of(options: argparse.Namespace, cells: "list[Planned]", table: "Table", profile: "Profile") -> "Mirrors":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rislab.cli.ablate.choosing import Action, check_count, load, load_table
-from rislab.cli.ablate.running import TARGET, job, make_ready, preload, to_run
+from rislab.cli.ablate.running import TARGET, job, make_ready, on_cpu, places_on, preload, to_run
 from rislab.errors import RislabError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def run_trial(options: argparse.Namespace) -> int:
 
 def _train(cells: "list[Planned]", threads: int | None, shown: "Mirrors") -> bool:
     """Run what is to run of a chain. Whether the user asked to stop."""
-    from rislab.launch import local
+    from rislab.launch import local, places
 
     for cell in cells:
         make_ready(cell)
@@ -107,9 +107,9 @@ def _train(cells: "list[Planned]", threads: int | None, shown: "Mirrors") -> boo
         return True
     if set(ready.states.values()) != {"done"}:
         raise RislabError("preparing failed; see the message above")
-    on_cpu = all(cell.config.get("trainer", {}).get("accelerator") == "cpu" for cell in cells)
-    pool = local.LocalPool(1, threads or (1 if on_cpu else local.cores()), modules)
-    pool.run([job(cell) for cell in cells], shown.follow)
+    devices = [] if on_cpu(cells) else places.gpus()
+    pool = local.LocalPool(1, threads or (1 if on_cpu(cells) else local.cores()), modules, devices)
+    pool.run([places_on(job(cell), devices) for cell in cells], shown.follow)
     return bool(pool.stops_asked)
 
 

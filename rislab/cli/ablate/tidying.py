@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rislab.cli.ablate import grid
 from rislab.cli.ablate.choosing import console
 from rislab.errors import ConfigError
+from rislab.paths import user_path
 
 if TYPE_CHECKING:
     from rislab.ablation.garbage import Garbage
@@ -28,7 +29,9 @@ def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("table", metavar="TABLE", nargs="?", help="only this table's folder (default: those of all)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="trials (default: %(default)s)")
+    parser.add_argument(
+        "--runs", type=user_path, default=Path("runs"), metavar="DIR", help="trials (default: %(default)s)"
+    )
     parser.add_argument("--yes", action="store_true", help="remove it")
     parser.add_argument("--keep-orphans", action="store_true", help="keep trials that no table needs")
     parser.add_argument("--json", action="store_true", help="as JSON")

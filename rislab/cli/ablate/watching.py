@@ -4,11 +4,11 @@ import argparse
 import json
 import shutil
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rislab.cli.ablate import grid
 from rislab.cli.ablate.choosing import COLOURS, Action, console, load
+from rislab.paths import user_path
 from rislab.printable import printable
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def add(action: Action) -> None:
     )
     status.add_argument("--watch", action="store_true", help="keep showing until everything has ended")
     status.add_argument("--json", action="store_true", help="as JSON")
-    status.add_argument("--html", type=Path, metavar="FILE", help="as a page that loads itself anew")
+    status.add_argument("--html", type=user_path, metavar="FILE", help="as a page that loads itself anew")
     status.set_defaults(run=show_status)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from rislab.data.toy.scene import PAINTS, PATTERNS, SHAPES, Scene, Thing, draw, place
 
 KINDS = tuple((pattern, colour) for colour in PAINTS for pattern in PATTERNS)
-"""By label, from 1; the class after the last one never occurs."""
+"""By label, from 1."""
 
 SIZES = {"small": (0.16, 0.19), "large": (0.23, 0.28)}
 """Radii as shares of the side: larger than in scenes that are referred to, so that a thing covers several patches."""

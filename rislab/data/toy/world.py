@@ -34,14 +34,19 @@ Progress = Callable[[int, int], None]
 class ToyWorld:
     """The recipe of a world.
 
-    scenes: pictures in all, at least 20; size: their side in pixels, at least 48; seed: of everything, 0 or more.
+    scenes: pictures of the release's splits, at least 20; size: their side in pixels, at least 48; seed: of everything, 0
+        or more.
+    test_scenes: further pictures, with a split of their own, `test`, in which every shape is meant, as in val. Ref-ZOM and
+        RefCOCOg have a split of this name, which they add to. The other pictures and sentences stay as they are.
     """
 
+    absent_means: ClassVar[dict[str, Any]] = {"test_scenes": 0}
     hashed_with: ClassVar[dict[str, dict[str, str]]] = {"rislab.data.toy.world.VERSION": {}}
 
     scenes: int = 4000
     size: int = 96
     seed: int = 0
+    test_scenes: int = 0
 
     def __post_init__(self) -> None:
         if self.scenes < 20:
@@ -50,10 +55,14 @@ class ToyWorld:
             raise DataError(f"toy scenes need a side of at least 48 pixels, got {self.size}")
         if self.seed < 0:
             raise DataError(f"the seed of a toy world is 0 or more, got {self.seed}")
+        if self.test_scenes < 0:
+            raise DataError(f"the test_scenes of a toy world are 0 or more, got {self.test_scenes}")
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return asdict(self) | {"version": VERSION, "sets": [kind.folder for kind in SETS]}
+        # Without options that stand at what worlds meant before they existed, so that those worlds stay these ones.
+        options = {name: value for name, value in asdict(self).items() if value != self.absent_means.get(name)}
+        return options | {"version": VERSION, "sets": [kind.folder for kind in SETS]}
 
     def matches(self, root: Path) -> bool:
         """Whether `root` holds this very world, whole: the recipe is the last file written."""
@@ -95,7 +104,7 @@ class ToyWorld:
         if not isinstance(held, dict) or not isinstance(held.get("version"), int) or held["version"] > VERSION:
             return False
         ours = {IMAGES.parts[0], RECIPE, *(kind.folder for kind in SETS)}
-        same = all(held.get(name) == value for name, value in asdict(self).items())
+        same = all(held.get(name, self.absent_means.get(name)) == value for name, value in asdict(self).items())
         return same and {path.name for path in root.iterdir()} <= ours
 
     def _refuse_other(self, root: Path) -> None:
@@ -110,8 +119,8 @@ class ToyWorld:
     def _write(self, root: Path, progress: Progress | None) -> None:
         objects = Objects()
         sets = [kind() for kind in SETS]
-        splits = _partition(self.scenes, self.seed)
-        for number in range(self.scenes):
+        splits = _partition(self.scenes, self.seed) + ["test"] * self.test_scenes
+        for number in range(len(splits)):
             # A generator a scene: any scene can be drawn again alone.
             rng = np.random.default_rng([self.seed, number])
             drawn = scene(rng, self.size)
@@ -121,7 +130,7 @@ class ToyWorld:
             for each in sets:
                 each.ask(rng, drawn, first, number + 1, name, splits[number])
             if progress is not None:
-                progress(number + 1, self.scenes)
+                progress(number + 1, len(splits))
         instances = objects.as_json()
         for each in sets:
             each.write(root, instances)
@@ -129,7 +138,7 @@ class ToyWorld:
 
 
 def _partition(scenes: int, seed: int) -> list[str]:
-    """A split for each scene; every split has one at least."""
+    """A split of the release for each scene; every split has one at least."""
     counts = {split: max(1, round(scenes * share)) for split, share in SHARES.items() if split != "train"}
     names = ["train"] * (scenes - sum(counts.values()))
     for split, count in counts.items():

@@ -65,7 +65,7 @@ class Writer(ABC):
 
     folder: ClassVar[str]
     split_by: ClassVar[str]
-    splits: ClassVar[dict[str, str]] = {split: split for split in SHARES}
+    splits: ClassVar[dict[str, str]] = {split: split for split in (*SHARES, "test")}
 
     def __init__(self) -> None:
         self.refs: list[dict[str, Any]] = []
@@ -147,7 +147,13 @@ class RefCOCOg(RefCOCO):
 
     folder = "refcocog"
     split_by = "umd"
-    splits: ClassVar[dict[str, str]] = {"train": "train", "val": "val", "testA": "test", "testB": "test"}
+    splits: ClassVar[dict[str, str]] = {
+        "train": "train",
+        "val": "val",
+        "testA": "test",
+        "testB": "test",
+        "test": "test",
+    }
 
     def file_name(self, name: str, ref_id: int, ann_id: Any) -> str:
         return name.replace(".jpg", f"_{ann_id}.jpg")
@@ -179,7 +185,13 @@ class RefZOM(Grouped):
 
     folder = "ref-zom"
     split_by = "final"
-    splits: ClassVar[dict[str, str]] = {"train": "train", "val": "test", "testA": "test", "testB": "test"}
+    splits: ClassVar[dict[str, str]] = {
+        "train": "train",
+        "val": "test",
+        "testA": "test",
+        "testB": "test",
+        "test": "test",
+    }
 
     def ids(self, drawn: Scene, first: int, meant: list[int]) -> dict[str, Any]:
         return {"ann_id": [first + index for index in meant], "source": "toy" if meant else "zero"}

@@ -4,15 +4,14 @@ A release is a dict whose `state_dict` carries DDP's prefix `module.`. Names dif
 tensors are copied as they are.
 """
 
-import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from rislab.errors import DataError
+from rislab.errors import about
 from rislab.nn.renaming import renamed
+from rislab.nn.weight_files import read_weights
 
 PREFIX = "model."
 """Of our keys in a CRISTask."""
@@ -63,14 +62,6 @@ def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_official(path: Path) -> dict[str, Tensor]:
-    """The state of a release file under our names. Raises DataError: missing, unreadable, holding code, leftovers."""
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise DataError(f"{path}: not a checkpoint that can be loaded safely ({error})") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict):
-        raise DataError(f"{path}: expected a dict with 'state_dict', found {type(content).__name__}")
-    return from_official(state)
+    """The state of a release file under our names. Raises DataError, naming the file: see `read_weights`; leftovers."""
+    with about(path):
+        return from_official(read_weights(path))

@@ -1,7 +1,8 @@
 """How CRIS is trained: switches, loss, optimiser groups, schedule (section 4.1 of the paper; official config/*.yaml)."""
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -32,12 +33,16 @@ class CRISTask(TextSegmenter):
     kernel_size: of the dynamic kernel; the paper's text says a dot product (1), the release uses 3.
     base_lr, weight_decay: Adam's.
     lr_multi: factor of the rate for CLIP's towers, their position tables excepted.
-    milestones: epochs after which the rate is multiplied by lr_decay.
+    schedule: of the rate: `steps` multiplies it by lr_decay after each of the epochs in milestones; `cosine` lets it rise
+        linearly over warmup_steps optimiser steps and fall to 0 along half a cosine at the last one.
+    milestones, lr_decay: of `steps`. warmup_steps: of `cosine`.
     legacy_first_epoch_lr: give the towers the full rate during the first epoch, as the published runs did (their optimiser
         read the groups' rates only after its first scheduler step).
     freeze_token_embedding: keep CLIP's word table fixed; the official line meant to do so has no effect.
     threshold: probability above which a pixel is drawn as foreground.
     """
+
+    absent_means: ClassVar[dict[str, Any]] = {"schedule": "steps", "warmup_steps": 0}
 
     def __init__(
         self,
@@ -59,10 +64,18 @@ class CRISTask(TextSegmenter):
         legacy_first_epoch_lr: bool = True,
         freeze_token_embedding: bool = False,
         threshold: float = 0.35,
+        schedule: Literal["steps", "cosine"] = "steps",
+        warmup_steps: int = 0,
     ) -> None:
         super().__init__()
         if image_size % 32:
             raise ConfigError(f"model.image_size {image_size} is no multiple of 32")
+        if warmup_steps < 0:
+            raise ConfigError(f"model.warmup_steps is {warmup_steps}, expected 0 or more")
+        if schedule == "cosine" and legacy_first_epoch_lr:
+            raise ConfigError("model.legacy_first_epoch_lr belongs to schedule `steps`: set it to false for `cosine`")
+        if schedule == "steps" and warmup_steps:
+            raise ConfigError("model.warmup_steps belongs to schedule `cosine`: set it to 0 for `steps`")
         towers = load(clip)
         text = TextEncoder(towers)
         if fpn_out[1] != text.width:
@@ -82,6 +95,7 @@ class CRISTask(TextSegmenter):
         self.word_len = word_len
         self.base_lr, self.lr_multi, self.weight_decay = base_lr, lr_multi, weight_decay
         self.milestones, self.lr_decay, self.legacy_first_epoch_lr = milestones, lr_decay, legacy_first_epoch_lr
+        self.schedule, self.warmup_steps = schedule, warmup_steps
 
     def forward(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """uint8 images [I, 3, H, W] and N sentences -> mask logits [N, H/4, W/4]."""
@@ -111,8 +125,23 @@ class CRISTask(TextSegmenter):
                 (slow if tower else fast).append(parameter)
         groups: list[dict[str, object]] = [{"params": slow}, {"params": fast}]
         optimiser = torch.optim.Adam(groups, lr=self.base_lr, weight_decay=self.weight_decay, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, [self._slow_factor, self._fast_factor])
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+        by_step = self.schedule == "cosine"
+        factors: list[Callable[[int], float]] = [self._slow_factor, self._fast_factor]
+        if by_step:
+            factors = [self._slow_cosine_factor, self._cosine_factor]
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factors)
+        interval = "step" if by_step else "epoch"
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": interval}}
+
+    def _slow_cosine_factor(self, step: int) -> float:
+        return self.lr_multi * self._cosine_factor(step)
+
+    def _cosine_factor(self, step: int) -> float:
+        """Factor of the rate in an optimiser step, counted from 0: above 0 in the first step, 0 after the last one."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        done = (step - self.warmup_steps) / max(1, self.training_steps - self.warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     def _fast_factor(self, epoch: int) -> float:
         """Factor of the rate in an epoch, counted from 0."""

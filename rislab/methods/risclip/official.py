@@ -4,9 +4,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from rislab.clip.weights import read_clip
 from rislab.errors import DataError
 from rislab.nn.renaming import renamed
+from rislab.nn.weight_files import read_weights
 
 NAMES = (
     # ours                         OpenAI's
@@ -27,5 +27,5 @@ def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def load_official(path: Path) -> dict[str, Tensor]:
     """Raises DataError: CLIP's weights alone are no RISCLIP."""
-    read_clip(path)
+    read_weights(path)
     raise DataError(f"{path}: no RISCLIP was ever released; clip.pretrained takes a file of CLIP's weights")

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rislab.clip.weights import read_clip
+from rislab.errors import about
 from rislab.nn.renaming import renamed
+from rislab.nn.weight_files import read_weights
 
 MASKER = "masker.image_encoder."
 CLIP = "clip_image_encoder."
@@ -48,5 +49,6 @@ def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_official(path: Path) -> dict[str, Tensor]:
-    """Raises DataError: missing, unreadable, holding code, leftovers."""
-    return from_official(read_clip(path))
+    """Raises DataError, naming the file: see `read_weights`; leftovers."""
+    with about(path):
+        return from_official(read_weights(path))
