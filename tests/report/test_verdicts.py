@@ -314,17 +314,7 @@ def test_a_page_says_when_the_checkpoint_was_chosen_on_the_split_it_shows(tmp_pa
     assert ("checkpoint", "the best on val during training; reported on testA") in seen.conventions
 
 
-WAITING = ("cris", "tcl", "tcl-choices")
-"""Tables whose toy world has no such split yet."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(path.stem, marks=[pytest.mark.xfail(reason="reports val")] if path.stem in WAITING else [])
-        for path in sorted((ROOT / "ablations").glob("*.yaml"))
-    ],
-)
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "ablations").glob("*.yaml")))
 def test_toy_profiles_report_a_split_that_selection_has_not_seen(name: str) -> None:
     loaded = table.load(ROOT / "ablations" / f"{name}.yaml")
     profile = loaded.profile("toy")
