@@ -105,7 +105,7 @@ RESULT = Record(
     {
         "benchmark": TEXT,
         "protocol": TEXT,
-        "parameters": Record({"total": COUNT, "trainable": COUNT}),
+        "parameters": Record(optional={"total": COUNT, "trainable": COUNT}),
         "step": COUNT,
         "names": TEXT,
         "classes": COUNT,

@@ -126,15 +126,15 @@ def _model(method: str, checkpoint: Path | None) -> dict[str, Any]:
     """The recipe that a checkpoint was trained by, or the toy one of a method that needs no training."""
     import yaml
 
-    from rislab.training.checkpoints import RECIPE, read_checkpoint
+    from rislab.training.inference import recipe_of
 
     if checkpoint is not None and checkpoint.suffix in RECIPES:
         return _recipe(method, checkpoint)
     if checkpoint is not None:
         if not checkpoint.exists():
             raise DataError(f"{checkpoint}: no such checkpoint (of {method})")
-        recipe = read_checkpoint(checkpoint).get(RECIPE)
-        if not isinstance(recipe, dict) or f"rislab.methods.{method}." not in str(recipe.get("class_path")):
+        recipe = recipe_of(checkpoint)
+        if not recipe["class_path"].startswith(f"rislab.methods.{method}."):
             raise ConfigError(f"{checkpoint} is no checkpoint of {method}")
         return recipe
     known = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir() and path.name != "benchmarks")

@@ -73,8 +73,9 @@ def _line(
 
 def _colours(entries: Sequence[dict[str, Any]]) -> dict[str, str]:
     """By class, in the order of their labels."""
-    names = dict(sorted(item for one in entries for item in _named(one).items()))
-    things = [name for name in names.values() if name != "background"]
+    # Of damaged files one may give a label another name than the others do: each name has a colour.
+    named = sorted(item for one in entries for item in _named(one).items())
+    things = list(dict.fromkeys(name for _, name in named if name != "background"))
     return {"background": BACKGROUND} | {name: colour_of(n) for n, name in enumerate(things)}
 
 

@@ -250,7 +250,9 @@ class RowResult:
     @property
     def parameters(self) -> float | None:
         """In millions."""
-        totals = [cell.metrics["parameters"]["total"] for cell in self.done if "parameters" in cell.metrics]
+        totals = [
+            cell.metrics["parameters"]["total"] for cell in self.done if "total" in cell.metrics.get("parameters", {})
+        ]
         return totals[0] / 1e6 if totals else None
 
 

@@ -112,12 +112,20 @@ def seed_variance(rows: Sequence[RowSpread]) -> Variance:
     return Variance(sum(parts), min(doubted))
 
 
+def total_error(images: Variance, seeds: Variance) -> Variance:
+    """Both variances together. The degrees of freedom are the fewer of those with the seeds' variance as estimated, and at the
+    end of what it may be: where few seeds agree by chance, the pictures' many degrees of freedom would count for too much."""
+    plain = images + seeds
+    doubted = images + Variance(seeds.value * _most(seeds.freedom), seeds.freedom)
+    return Variance(plain.value, min(plain.freedom, doubted.freedom))
+
+
 def _welch(parts: Sequence[float], freedoms: Sequence[int]) -> float:
     """Degrees of freedom of a sum of estimated variances (Welch, Satterthwaite)."""
     return sum(parts) ** 2 / sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
 
 
-def _most(freedom: int) -> float:
+def _most(freedom: float) -> float:
     """How many times its estimate a variance may be, at the upper end of a one-sided interval of 75 % (Wilson, Hilferty)."""
     part = 2 / (9 * freedom)
     return float((1 - part - NormalDist().inv_cdf(0.75) * math.sqrt(part)) ** -3)

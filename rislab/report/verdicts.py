@@ -9,7 +9,7 @@ from typing import Literal
 from rislab.ablation.table import Claim
 from rislab.report.evidence import Evidence, Measurement, NoEvidenceError
 from rislab.report.results import Results
-from rislab.report.statistics import NOTHING, Variance, critical, holm, two_sided
+from rislab.report.statistics import NOTHING, Variance, critical, holm, total_error, two_sided
 
 Verdict = Literal["replicated", "contradicted", "negligible", "inconclusive", "single seed", "not run"]
 Decision = Literal["for", "against", "negligible", "open", "single"]
@@ -101,13 +101,15 @@ def decide(found: Sequence[tuple[Measurement, float]], family: int, interest: fl
             tests.append(Decided(measurement.difference, line, low, high, None, "single"))
             continue
         tests.append(
-            _decided(measurement, line, next(adjusted), measurement.images + measurement.seeds, level, interest)
+            _decided(
+                measurement, line, next(adjusted), total_error(measurement.images, measurement.seeds), level, interest
+            )
         )
     return tests
 
 
 def _p(measurement: Measurement, line: float, seeds: Variance) -> float:
-    error = measurement.images + seeds
+    error = total_error(measurement.images, seeds)
     excess = measurement.difference - line
     if error.value <= 0:
         return 1.0 if excess == 0 else 0.0
@@ -166,7 +168,7 @@ def _needed(measurement: Measurement, line: float, level: float, interest: float
     def decides(many: int | None, pictures: int) -> bool:
         error = Variance(measurement.images.value / pictures, measurement.images.freedom)
         if many is not None and now is not None:
-            error = error + Variance(seeds.value * now / many, seeds.freedom * (many - 1) / (now - 1))
+            error = total_error(error, Variance(seeds.value * now / many, seeds.freedom * (many - 1) / (now - 1)))
         half = _half(error, level)
         difference = measurement.difference
         small = not line and abs(difference) + half < interest

@@ -55,11 +55,11 @@ def running() -> Iterator[None]:
 
 
 def _explained(what: str, error: Exception) -> str:
-    told = parse_message(str(error))
-    if told is not None:
-        return told
     root = list(chain(error))[-1]
     frames = traceback.extract_tb(root.__traceback__)
+    told = parse_message(str(error))
+    if told is not None and (not frames or "jsonargparse" in frames[-1].filename):
+        return told
     place = f" ({'/'.join(frames[-1].filename.split('/')[-3:])}:{frames[-1].lineno})" if frames else ""
     return f"{what}: {type(root).__name__}: {one_line(root)}{place}"
 

@@ -40,6 +40,28 @@ class Segment:
         return {"text": self.text, "pixels": int(self.mask.sum()), "segmentation": segmentation}
 
 
+def recipe_of(path: Path) -> dict[str, Any]:
+    """Class and options of the method in a checkpoint of ours, none of which makes a reader open a file.
+
+    Weights that are no tag of open_clip's are left out where the checkpoint holds all weights itself.
+
+    Raises:
+        ConfigError: No checkpoint of ours, or one whose frozen trunk comes from a file.
+        DataError: An unreadable file.
+    """
+    checkpoint = read_checkpoint(path)
+    with about(path):
+        recipe = own_recipe(checkpoint)
+        named_class(recipe["class_path"])
+        try:
+            _check_tag(recipe["init_args"]["clip"])
+        except ConfigError:
+            if TRUNK in checkpoint:
+                raise
+            return dict(without_pretraining(recipe))
+    return recipe
+
+
 def load_method(path: Path, trunk: Path | None = None) -> TextSegmenter:
     """The method in a checkpoint of ours, in evaluation mode on the CPU.
 

@@ -17,8 +17,8 @@ from rislab.errors import ConfigError
 from rislab.files import read_json, write_json
 from rislab.report import live
 from rislab.report.results import collect
-from rislab.report.statistics import judge
 from rislab.report.text import csv_text
+from rislab.report.verdicts import judge
 from rislab.report.view import view
 from tests.report.trials import finish, planned_table
 from tests.worlds import rislab_here, tiny_table

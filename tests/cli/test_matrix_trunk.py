@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from rislab.ablation.evidence import seal
 from rislab.cli.matrix import _cell, _model, _trunk
 from rislab.files import read_json, write_json
 from rislab.report.matrix import Cell, shown
+from rislab.training.checkpoints import RECIPE
 from tests.worlds import ROOT, rislab_here
 
 
@@ -73,3 +75,18 @@ def test_weights_from_a_file_are_named_by_their_sha256(place: Path) -> None:
     model = yaml.safe_load((place / "experiments/maskclip/refcocog.yaml").read_text())["model"]
     model["init_args"]["clip"] = {"name": "ViT-B-16", "pretrained": str(weights)}
     assert _trunk(model) == f"ViT-B-16 vit.pt {hashlib.sha256(b'weights').hexdigest()[:8]}"
+
+
+def test_a_checkpoint_of_a_stranger_names_no_file(place: Path, tmp_path: Path) -> None:
+    """What it says of its method is checked as `segment` does, before anything is opened or built."""
+    recipe = {"class_path": "rislab.methods.cris.task.CRISTask", "init_args": {"clip": str(tmp_path / "any.yaml")}}
+    torch.save({"state_dict": {}, RECIPE: recipe}, place / "text.ckpt")
+    spec = {"name": "rislab-tiny-RN", "pretrained": str(tmp_path / "any.pt")}
+    torch.save({"state_dict": {}, RECIPE: recipe | {"init_args": {"clip": spec}}}, place / "file.ckpt")
+    (place / "ckpts.yaml").write_text("cris: text.ckpt\n")
+    options = ["--methods", "cris", "--benchmarks", "toy-voc", "--checkpoints", "ckpts.yaml"]
+    done = rislab_here("matrix", *options, cwd=place)
+    assert done.returncode == 2
+    assert "text.ckpt: option 'clip' of its recipe is a str, expected a mapping of name and pretrained" in done.stderr
+    # The checkpoint holds all weights, so that the file it names is of no use.
+    assert _model("cris", place / "file.ckpt")["init_args"]["clip"]["pretrained"] is None

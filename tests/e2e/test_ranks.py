@@ -17,8 +17,10 @@ from tests.e2e.faulty import VARIABLE
 from tests.forks import forking
 from tests.worlds import RESULTS, ROOT, descendants, is_alive, rislab_here, tiny_config, wait_until
 
-PATIENCE = 240.0
-"""Seconds for a run of a few steps; one that hangs would take for ever."""
+PATIENCE = 400.0
+"""Seconds for a run of a few steps, on a machine with other work; one that hangs would take for ever."""
+
+pytestmark = pytest.mark.timeout(1800)
 
 
 def command(arguments: list[str], log: Path, environment: dict[str, str]) -> None:
@@ -117,7 +119,7 @@ def test_ranks_end_together_and_a_resume_in_mid_epoch_changes_no_byte(runs: Runs
     status = trial.status()
     assert (trial.state(), status["kind"], status["error"]) == ("interrupted", "preempted", "asked to stop")
     step = torch.load(trial.checkpoints / "last.ckpt", weights_only=True)["global_step"]
-    assert step in (3, 5), "the next look, which is not at the end of an epoch"
+    assert step % 4, "in the middle of an epoch of four steps"
     assert runs.fit(trial.path, "nan:1:6") == 3
     status = trial.status()
     assert (trial.state(), status["kind"]) == ("diverged", "nan")

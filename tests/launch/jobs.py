@@ -38,7 +38,7 @@ def slow(directory: str, threads: int) -> None:
             time.sleep(0.05)
             done += 1
             write_json(counter, done)
-        write_json(trial.metrics_file, {"steps": done})
+        write_json(trial.metrics_file, {"splits": {}, "steps": done})
         trial.update_status(state="done")
 
 
@@ -113,7 +113,7 @@ def unlucky(directory: str, threads: int) -> None:
             trial.update_status(state=state, kind=kind, error=f"{kind} on purpose")
             raise SystemExit(1)
         trial.attempts.end("", start)
-        write_json(trial.metrics_file, {"parts": parts, "starts": start + 1})
+        write_json(trial.metrics_file, {"splits": {}, "parts": parts, "starts": start + 1})
         trial.update_status(state="done")
 
 

@@ -264,7 +264,7 @@ def test_faults_are_told_once_and_the_other_trials_are_mirrored(tmp_path: Path) 
         cell.write()
         result(cell, 10, miou_expr=1.0)
     for cell in cells[:2]:
-        write_json(cell.trial.metrics_file, {"what": "is this?"})
+        write_json(cell.trial.metrics_file, {"splits": {}, "what": "is this?"})
     said: list[str] = []
     Mirrors(cells, loaded, profile, "offline", said.append).finish()
     assert len(said) == 1

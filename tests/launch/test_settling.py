@@ -21,7 +21,7 @@ def test_a_pool_goes_on_as_the_kind_of_failure_says(can_split: bool, tmp_path: P
     trial = TrialDir(tmp_path / "a")
     if can_split:
         assert outcome.states == {"a": "done"}
-        assert json.loads(trial.metrics_file.read_text()) == {"parts": 2, "starts": 4}
+        assert json.loads(trial.metrics_file.read_text()) == {"splits": {}, "parts": 2, "starts": 4}
         assert not list(trial.checkpoints.iterdir())  # none lies between batches of the new size
     else:
         assert outcome.states == {"a": "failed"}

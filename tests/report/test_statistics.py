@@ -24,6 +24,7 @@ from rislab.report.statistics import (
     image_variance,
     pooled,
     seed_variance,
+    total_error,
     two_sided,
 )
 
@@ -133,6 +134,14 @@ UNIT = SeedSpread(1.0, 14)
 
 def row(variance: float, seeds: int, rest: SeedSpread | None = UNIT) -> RowSpread:
     return RowSpread(variance, seeds, SeedSpread(1.1, 18), rest)
+
+
+def test_few_seeds_are_doubted_beside_many_pictures() -> None:
+    images, seeds = Variance(1.0, 100), Variance(1.0, 2)
+    both = total_error(images, seeds)
+    assert both.value == 2.0
+    assert 2 < both.freedom < (images + seeds).freedom
+    assert total_error(images, NOTHING) == images
 
 
 def test_rows_that_spread_as_the_others_are_compared_with_the_pooled_spread() -> None:

@@ -163,7 +163,7 @@ def test_output_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 @pytest.mark.parametrize(
-    "arguments", [("data", "toy", "--scenes", "2", "--size", "64", "--out", "{}/world"), ("methods", "cris", "--json")]
+    "arguments", [("data", "toy", "--scenes", "20", "--size", "64", "--out", "{}/world"), ("methods", "cris", "--json")]
 )
 def test_a_place_that_cannot_be_written_is_named(
     tmp_path: Path, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
