@@ -174,7 +174,7 @@ def test_predict_writes_every_mask(campaign: tuple[Path, list[str]], tmp_path: P
             "'dog' is given more than",
         ),
         (["segment", __file__, "x", "--background", "--checkpoint", "c", "--out", "o.png"], "--background belongs to"),
-        (["segment", __file__, "x", "--checkpoint", __file__, "--out", "o.png"], "not a readable checkpoint"),
+        (["segment", __file__, "x", "--checkpoint", __file__, "--out", "o.png"], "not a checkpoint that can be read"),
         (["ablate", "plan", "criss"], "did you mean 'cris'"),
         (["ablate", "run", "cris", "--rows", "bas"], "did you mean 'base'"),
         (["ablate", "run", "cris", "--seeds", "x"], "expected how many"),

@@ -51,7 +51,7 @@ def rank(number: int, port: int, folder: Path, answers: Connection) -> None:
 
 def test_two_processes_score_as_one_does_with_one_picture_too(tmp_path: Path, free_port: int) -> None:
     SmallSet({"train": 2, "val": 1, "test": 1}).write(tmp_path / "small")
-    ToyVocabulary(scenes=7, pairs=2, size=64).write(tmp_path / "toy")
+    ToyVocabulary(scenes=25, pairs=2, size=64).write(tmp_path / "toy")
     pipes = [forking().Pipe(duplex=False) for _ in range(2)]
     processes = [
         forking().Process(target=rank, args=(number, free_port, tmp_path, pipes[number][1])) for number in range(2)
