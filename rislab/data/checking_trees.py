@@ -17,8 +17,7 @@ from rislab.errors import DataError
 from rislab.paths import contents, is_file
 
 EVALUATED = "val"
-LISTED = ("train", EVALUATED)
-"""Splits looked at where lists name them: TCL watches its training on VOC's and Context's train. Elsewhere val alone."""
+"""The split looked at where no list names others."""
 
 
 @dataclass
@@ -114,7 +113,7 @@ def _check(tree: Tree, names: list[str], decode: bool, progress: Progress | None
     splits: dict[str, TreeSplit] = {}
     missing_splits: list[str] = []
     items: dict[Path, Item] = {}
-    for split in LISTED if of.list_file is not None else (EVALUATED,):
+    for split in of.listed_splits if of.list_file is not None else (EVALUATED,):
         refused: list[str] = []
         try:
             listed = tree.listed(split, refused)

@@ -36,7 +36,8 @@ class Benchmark:
     raw, raw_labels: label files of the release before the usual conversion, and what each value means; used where `labels`
         is absent.
     split_folders: what a split's folder is called, if not by the split. counts: published numbers of pictures.
-    get: where to get it.
+    get: where to get it. listed_splits: splits with label maps, where lists name them: TCL watches its training on VOC's and
+        Context's train.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Benchmark:
     split_folders: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     get: str = ""
+    listed_splits: tuple[str, ...] = ("train", "val")
 
 
 def known() -> list[str]:

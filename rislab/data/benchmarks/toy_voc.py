@@ -4,4 +4,4 @@ from dataclasses import replace
 
 from rislab.data.benchmarks.voc21 import BENCHMARK as VOC
 
-BENCHMARK = replace(VOC, title="toy VOC (17)", names="toy", counts={}, get="")
+BENCHMARK = replace(VOC, title="toy VOC (17)", names="toy", counts={}, get="", listed_splits=("train", "val", "test"))
