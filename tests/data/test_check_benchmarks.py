@@ -139,7 +139,11 @@ def test_the_toy_world_is_sound(tmp_path: Path) -> None:
     ToyVocabulary(scenes=5, pairs=7, size=64).write(tmp_path / "toy")
     found = checked(tmp_path / "toy", "--strict")
     assert [one["benchmarks"] for one in found["benchmarks"]] == [["toy_voc"]]
-    assert {name: split["images"] for name, split in found["benchmarks"][0]["splits"].items()} == {"train": 1, "val": 1, "test": 3}
+    assert {name: split["images"] for name, split in found["benchmarks"][0]["splits"].items()} == {
+        "train": 1,
+        "val": 1,
+        "test": 3,
+    }
     (shards,) = found["shards"]
     assert (shards["shards"], shards["pairs"], shards["decoded"]) == (1, 7, 7)
     assert found["is_sound"]
