@@ -249,7 +249,7 @@ def starts(trial: TrialDir) -> int:
 
 def goes_on(trial: TrialDir, before: int) -> None:
     """Another start than the `before` that there were has got further, or to the end."""
-    wait_until(lambda: starts(trial) > before and (_advances(trial) or trial.state() == "done"), 240)
+    wait_until(lambda: starts(trial) > before and (_advances(trial) or trial.state() == "done"), 480)
 
 
 def handed_in_again(trial: TrialDir, job: str) -> None:

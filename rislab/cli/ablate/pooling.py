@@ -52,7 +52,7 @@ def run(
     outcome = _watched(screen, pool, local.longest_first(queue), cells, mirrors.follow)
     mirrors.finish()
     if outcome.stopped_by:
-        screen.print(f"stopped early: {outcome.stopped_by}", style="red", markup=False)
+        screen.print(f"stopped early: {outcome.stopped_by}", style="red", markup=False, soft_wrap=True)
     return 130 if pool.stops_asked else 1 if outcome.stopped_by else None
 
 
