@@ -93,7 +93,7 @@ class Attempts:
 
     @property
     def forgiven(self) -> int:
-        """How often somebody has said that what was before does not count."""
+        """How often the starts before were reset, so that they do not count."""
         return sum("forgiven" in line for line in self._lines())
 
     def all(self) -> list[Attempt]:

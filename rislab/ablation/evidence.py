@@ -29,7 +29,7 @@ ALIASES = 8
 
 Suspect = Literal["foreign", "damaged", "unreadable"]
 SUSPECT: tuple[Suspect, ...] = ("foreign", "damaged", "unreadable")
-"""States of a directory that cannot be believed. It shows no number, and nobody starts it: a person has to look."""
+"""States of a directory that cannot be believed. It shows no number and is never started; the user has to look at it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def look(folder: Path, wanted: str | None = None, thorough: bool = False) -> Fin
 
     Args:
         folder: The directory; it need not be there.
-        wanted: Hash of the trial that it should be; None where nobody knows.
+        wanted: Hash of the trial that it should be; None where it is not known.
         thorough: Compute the digest of every file. Otherwise only of small ones, and of those whose size is another or that were
             changed after the manifest was written, which takes a tenth of a millisecond.
 

@@ -12,7 +12,7 @@ RIS papers print three different numbers as "IoU". Here each name says which:
   of zero-target and of targeted expressions whose kind was recognised.
 
 Every one is a ratio of two sums over expressions, and is defined as such, once, in `parts`: averages, their exactness under
-DDP and the bootstrap over images all follow from it. All are in percent.
+DDP and the jackknife over images all follow from it. All are in percent.
 """
 
 from collections.abc import Callable, Mapping
