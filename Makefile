@@ -58,7 +58,7 @@ check: $(VENV)/.ready ## format, lint, types, floors
 	@$(VENV)/bin/ruff format --check --quiet .
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/pytest -n 0 tests/test_floors.py tests/test_surface.py
+	@$(VENV)/bin/pytest -n 0 tests/test_layers.py tests/test_surface.py
 
 format: $(VENV)/.ready ## put the code into its form
 	@$(VENV)/bin/ruff format --quiet .

@@ -78,7 +78,7 @@ class Attempts:
         """kind: "" after a result."""
         self._add({"end": time.time(), "kind": kind, "reached": reached})
 
-    def forgive(self) -> None:
+    def reset_counts(self) -> None:
         """Somebody has mended something: what was before does not count any more."""
         self._add({"forgiven": time.time()})
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from rislab.ablation import identity, signature
 from rislab.ablation.table import PARTS, Profile, Row
-from rislab.ablation.yamlfile import overlay, read_yaml
+from rislab.ablation.yaml_lines import overlay, read_yaml
 from rislab.errors import ConfigError
 from rislab.paths import absolute
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from rislab.ablation import signature
+from rislab.moved_names import current, original
 
 NEUTRAL = (
     "trial",
@@ -30,7 +31,7 @@ NEUTRAL = (
 The number of devices and nodes does count: the batch is so many times as large.
 """
 
-REACHABLE = ("data", "clip", "nn", "losses", "metrics", "training")
+REACHABLE = ("data", "encoders", "nn", "losses", "metrics", "training")
 """Rooms that every trial runs through, beside its own method."""
 
 
@@ -49,7 +50,9 @@ def resolve(config: Any, hashed: bool = False) -> Any:
     class_path = config.get("class_path")
     if not isinstance(class_path, str) or not class_path.startswith(signature.PACKAGE):
         return {key: resolve(value, hashed) for key, value in config.items()}
-    return {"class_path": class_path, "init_args": _filled(class_path, config.get("init_args") or {}, hashed)}
+    class_path = current(class_path)
+    init_args = _filled(class_path, config.get("init_args") or {}, hashed)
+    return {"class_path": original(class_path) if hashed else class_path, "init_args": init_args}
 
 
 def _filled(class_path: str, given: dict[str, Any], hashed: bool) -> dict[str, Any]:
@@ -70,7 +73,7 @@ def _filled(class_path: str, given: dict[str, Any], hashed: bool) -> dict[str, A
             kept[name] = moved(kept[name], root, "")
         for path, options in known.hashed_with.items():
             if options.items() <= full.items():
-                kept[path.removeprefix(signature.PACKAGE)] = signature.constant(*path.rsplit(".", 1))
+                kept[original(path).removeprefix(signature.PACKAGE)] = signature.constant(*path.rsplit(".", 1))
     return kept
 
 

@@ -13,7 +13,7 @@ import yaml
 
 from rislab.ablation import identity, records, sharing, signature
 from rislab.ablation.configs import STAGE, Configs, merged, put
-from rislab.ablation.evidence import Finding
+from rislab.ablation.integrity import Finding
 from rislab.ablation.table import Profile, Row, Table
 from rislab.ablation.trial import State, TrialDir
 from rislab.errors import ConfigError, DataError
@@ -156,7 +156,7 @@ def plan(
     rows: names, or None for all. data: where the data set lies, instead of what the config says.
     """
     chosen = [table.row(name) for name in rows] if rows is not None else list(table.rows)
-    configs, places, folder = Configs(profile, data), sharing.Places(runs), runs / table.name
+    configs, places, folder = Configs(profile, data), sharing.SharedDirectories(runs), runs / table.name
     planned: list[Planned] = []
     first: dict[str, Planned] = {}
     for row in chosen:

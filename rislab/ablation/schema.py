@@ -6,7 +6,7 @@ The same schema lies in ablations/schema.json for editors; a test keeps the two 
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from rislab.ablation.yamlfile import Mistake, Place
+from rislab.ablation.yaml_lines import Mistake, YamlPath
 from rislab.errors import nearest
 
 METRICS = (
@@ -143,7 +143,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def against(schema: Mapping[str, Any], value: Any, place: Place, unknown: list[Mistake]) -> Iterator[Mistake]:
+def against(schema: Mapping[str, Any], value: Any, place: YamlPath, unknown: list[Mistake]) -> Iterator[Mistake]:
     """Mistakes of `value` against the part of JSON Schema that SCHEMA uses.
 
     unknown: keys that should not be there go here, since the rest can be understood without them.

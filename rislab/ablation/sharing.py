@@ -21,7 +21,7 @@ WRITTEN_WITHIN_SECONDS = 5.0
 """A claim that is still cut after this time was left so by a process that is dead."""
 
 
-class Places:
+class SharedDirectories:
     """Where trials lie below `runs`. Folders are listed once, when they are first asked for."""
 
     def __init__(self, runs: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rislab.errors import ConfigError, nearest
+from rislab.moved_names import current
 
 REQUIRED = object()
 PACKAGE = "rislab."
@@ -45,7 +46,7 @@ class Signature:
     neutral: options that cannot change a result: where files lie, processes, caches.
     root_option: the option, dotted into a class inside, that says where the data lie; "" for a class that reads none.
     below_root: options that hold paths, of which those below the root move with it.
-    required_files: function of `rislab.data.required`, by its dotted path, that says what must lie where; "" for none.
+    required_files: function of `rislab.data.required_files`, by its dotted path, that says what must lie where; "" for none.
     untrained_when: values of options with which nothing is trained, each alternative a mapping; an empty one for a method that
         trains nothing at all. Such a trial gives the same result with every seed.
     """
@@ -78,7 +79,7 @@ def source_file(module: str) -> Path:
 @cache
 def read(class_path: str) -> Signature:
     """Signature of `package.module.Class`, one of ours. Raises ConfigError for an unknown module or class."""
-    module, _, name = class_path.rpartition(".")
+    module, _, name = current(class_path).rpartition(".")
     tree = ast.parse(source_file(module).read_text())
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     if name not in classes:

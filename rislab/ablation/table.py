@@ -11,7 +11,7 @@ from typing import Any
 
 from rislab.ablation import claims, signature
 from rislab.ablation.schema import COUNTED, METRICS, SCHEMA, against
-from rislab.ablation.yamlfile import Mistake, Place, YamlFile, overlay
+from rislab.ablation.yaml_lines import Mistake, YamlFile, YamlPath, overlay
 from rislab.errors import ConfigError, nearest
 from rislab.paths import user_path
 
@@ -237,7 +237,7 @@ def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[
         if seed < 0 or seed in raw["seeds"][:number]:
             yield ("seeds", number), f"seed {seed} is {'negative' if seed < 0 else 'there already'}"
     for number, row in enumerate(raw["rows"]):
-        place: Place = ("rows", number)
+        place: YamlPath = ("rows", number)
         who = f"row {_shown(row['name'])}"
         if row["name"] in names[:number]:
             yield (*place, "name"), f"{who} is there already"

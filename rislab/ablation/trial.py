@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from rislab.ablation import evidence, records
+from rislab.ablation import integrity, records
 from rislab.ablation.attempts import Attempts, slurm_job
-from rislab.ablation.evidence import SUSPECT, Finding
+from rislab.ablation.integrity import SUSPECT, Finding
 from rislab.errors import RislabError
 from rislab.files import being_created, create, leftovers, read_json, write_bytes, write_json
 
@@ -111,14 +111,14 @@ class TrialDir:
         return self.look()[0]
 
     def look(self, thorough: bool = False) -> tuple[State, Finding]:
-        """The state, and what was found in the directory. thorough: with the digests of all files; see `evidence.look`."""
-        found = evidence.look(self.path, self.wanted, thorough)
+        """The state, and what was found in the directory. thorough: with the digests of all files; see `integrity.look`."""
+        found = integrity.look(self.path, self.wanted, thorough)
         if found.suspect:
             return found.suspect, found
         try:
             return ("done" if found.is_done else self._open_state()), found
         except OSError as error:
-            return "unreadable", Finding("unreadable", evidence.unreadable(error, self.path))
+            return "unreadable", Finding("unreadable", integrity.unreadable(error, self.path))
 
     def _open_state(self) -> State:
         """Of a trial without a result."""
@@ -205,12 +205,12 @@ class TrialDir:
             return True
         return bool(_is_holder(holder) and holder.get("pid") == os.getpid() and holder.get("boot_id") == _boot_id())
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Start from nothing next time. Raises TrialBusyError."""
         with self.locked():
             results = (
                 self.metrics_file,
-                self.path / evidence.FILE,
+                self.path / integrity.FILE,
                 self.scores_file,
                 self.provenance_file,
                 self.status_file,
@@ -222,14 +222,14 @@ class TrialDir:
             )
             for path in (*self.checkpoints.glob("*.ckpt"), *results):
                 path.unlink(missing_ok=True)
-            self.attempts.forgive()
+            self.attempts.reset_counts()
 
-    def excuse(self) -> None:
+    def clear_cancel(self) -> None:
         """Back from failed, diverged or cancelled to pending; it will go on from its last checkpoint. Raises TrialBusyError."""
         with self.locked():
             for path in (self.status_file, self.cancel_file, self.job_file):
                 path.unlink(missing_ok=True)
-            self.attempts.forgive()
+            self.attempts.reset_counts()
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ TRAINING = {
 
 
 def parser() -> argparse.ArgumentParser:
-    from rislab.cli import ablate, data, matrix, methods, packing, score, segment
+    from rislab.cli import ablate, bench, data, matrix, methods, score, segment
 
     root = argparse.ArgumentParser(
         prog="rislab",
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     segment.add_parser(commands)
     score.add_parser(commands)
     data.add_parser(commands)
-    packing.add_bench(commands)
+    bench.add_parser(commands)
     methods.add_parser(commands)
     ablate.add_parser(commands)
     matrix.add_parser(commands)

@@ -43,7 +43,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     from rislab.ablation.trial import CLOSED
-    from rislab.launch.local import Job, LocalPool, cores
+    from rislab.launch.local_pool import Job, LocalPool, cores
     from rislab.report import matrix
 
     given = _checkpoints(options.checkpoints)
@@ -152,7 +152,7 @@ def _model(method: str, checkpoint: Path | None) -> dict[str, Any]:
 
 def _recipe(method: str, file: Path) -> dict[str, Any]:
     """The model of a config file, for a method that needs no training. Raises ConfigError."""
-    from rislab.ablation.yamlfile import read_yaml
+    from rislab.ablation.yaml_lines import read_yaml
 
     content = read_yaml(file)
     model = content.get("model") if isinstance(content, dict) else None
@@ -175,7 +175,7 @@ def _clip(model: dict[str, Any]) -> dict[str, Any]:
 
 def _trunk(model: dict[str, Any]) -> str:
     """The trunk as a cell shows it: `ViT-B-16 openai`, or with the sha256 of a file of weights."""
-    from rislab.ablation.evidence import sha256
+    from rislab.ablation.integrity import sha256
 
     clip = _clip(model)
     if not clip:
@@ -228,8 +228,8 @@ def _cell(
     checkpoint: Path | None,
     trunk: str,
 ) -> "Cell":
-    from rislab.ablation.evidence import sha256
     from rislab.ablation.identity import identity
+    from rislab.ablation.integrity import sha256
     from rislab.report.matrix import Cell
 
     if checkpoint is not None and checkpoint.suffix in RECIPES:

@@ -5,14 +5,14 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rislab.cli import screens
-from rislab.cli.selecting import add_selection
+from rislab.cli.console import open_console
+from rislab.cli.data.selection import add_selection
 from rislab.errors import DataError
 from rislab.metrics.protocols import Protocol
 from rislab.paths import absolute, user_path
 
 if TYPE_CHECKING:
-    from rislab.data.locate import Place
+    from rislab.data.locate import DataFolder
     from rislab.scoring.score import Scores
 
 
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _as_json(
-    options: argparse.Namespace, place: "Place", scores: "Scores", others: list[str], without_sentences: int
+    options: argparse.Namespace, place: "DataFolder", scores: "Scores", others: list[str], without_sentences: int
 ) -> dict[str, object]:
     from rislab.scoring.score import breakdown
 
@@ -122,14 +122,14 @@ def _as_json(
     }
 
 
-def _show(options: argparse.Namespace, place: "Place", scores: "Scores", others: list[str], left_out: str) -> None:
+def _show(options: argparse.Namespace, place: "DataFolder", scores: "Scores", others: list[str], left_out: str) -> None:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     from rislab.scoring.score import breakdown
 
-    console = screens.console()
+    console = open_console()
     of = scores.features
     nothing = int((of.objects == 0).sum())
     console.print(

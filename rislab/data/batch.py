@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rislab.data.geometry import Placement
+from rislab.data.geometry import InverseGeometry
 from rislab.data.masks import RLE
 
 
@@ -29,7 +29,7 @@ class Batch:
     image_index: Tensor
     mask_bytes: Tensor | None
     targets: list[RLE] | None
-    placements: list[Placement]
+    placements: list[InverseGeometry]
     image_ids: list[int]
     ref_ids: list[int]
     sent_ids: list[int]

@@ -12,7 +12,7 @@ CLIP_FILL = (123, 117, 104)  # CLIP's mean colour * 255 as uint8: the border is 
 
 
 @dataclass(frozen=True)
-class Placement:
+class InverseGeometry:
     """Where an image lies in the network's frame.
 
     matrix: float64 [2, 3], original (x, y) -> network (x, y).
@@ -60,18 +60,18 @@ class Geometry(ABC):
     size: tuple[int, int]
 
     @abstractmethod
-    def place(self, height: int, width: int) -> Placement:
+    def place(self, height: int, width: int) -> InverseGeometry:
         """The placement of an image of the given original size."""
 
     @abstractmethod
-    def image(self, image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    def image(self, image: NDArray[np.uint8], placement: InverseGeometry) -> NDArray[np.uint8]:
         """uint8 RGB [h, w, 3] -> uint8 RGB [H, W, 3]."""
 
     @abstractmethod
-    def mask_bytes(self, mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    def mask_bytes(self, mask: NDArray[np.uint8], placement: InverseGeometry) -> NDArray[np.uint8]:
         """uint8 0/1 [h, w] -> uint8 0..255 [H, W]."""
 
-    def mask(self, mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.float32]:
+    def mask(self, mask: NDArray[np.uint8], placement: InverseGeometry) -> NDArray[np.float32]:
         """uint8 0/1 [h, w] -> float32 [H, W] in [0, 1]."""
         return self.mask_bytes(mask, placement).astype(np.float32) / 255.0
 
@@ -91,7 +91,7 @@ class Letterbox(Geometry):
         self.size = (size, size) if isinstance(size, int) else size
         self.fill = fill
 
-    def place(self, height: int, width: int) -> Placement:
+    def place(self, height: int, width: int) -> InverseGeometry:
         """The three-corner form of the official code, with float32 corners, so that matrices agree to the last bit."""
         frame_height, frame_width = self.size
         scale = min(frame_height / height, frame_width / width)
@@ -102,9 +102,9 @@ class Letterbox(Geometry):
             [[bias_x, bias_y], [new_width + bias_x, bias_y], [bias_x, new_height + bias_y]],
             np.float32,
         )
-        return Placement(np.asarray(cv2.getAffineTransform(source, target)), (height, width), self.size)
+        return InverseGeometry(np.asarray(cv2.getAffineTransform(source, target)), (height, width), self.size)
 
-    def image(self, image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    def image(self, image: NDArray[np.uint8], placement: InverseGeometry) -> NDArray[np.uint8]:
         """uint8 RGB [h, w, 3] -> uint8 RGB [H, W, 3], cubic."""
         height, width = self.size
         return np.asarray(
@@ -118,7 +118,7 @@ class Letterbox(Geometry):
             )
         )
 
-    def mask_bytes(self, mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    def mask_bytes(self, mask: NDArray[np.uint8], placement: InverseGeometry) -> NDArray[np.uint8]:
         """uint8 0/1 [h, w] -> uint8 0..255 [H, W], linear: soft edges are kept, as in training of CRIS.
 
         The official mask has 0 and 255 and is warped as uint8, so values are multiples of 1/255; we do the same.
@@ -148,17 +148,17 @@ class Stretch(Geometry):
     def __init__(self, size: int | tuple[int, int]) -> None:
         self.size = (size, size) if isinstance(size, int) else size
 
-    def place(self, height: int, width: int) -> Placement:
+    def place(self, height: int, width: int) -> InverseGeometry:
         """Pixel centres map to pixel centres: x' + 1/2 = (x + 1/2) W / w."""
         x, y = self.size[1] / width, self.size[0] / height
         matrix = np.array([[x, 0.0, (x - 1) / 2], [0.0, y, (y - 1) / 2]])
-        return Placement(matrix, (height, width), self.size, is_stretched=True)
+        return InverseGeometry(matrix, (height, width), self.size, is_stretched=True)
 
-    def image(self, image: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    def image(self, image: NDArray[np.uint8], placement: InverseGeometry) -> NDArray[np.uint8]:
         height, width = self.size
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
-    def mask_bytes(self, mask: NDArray[np.uint8], placement: Placement) -> NDArray[np.uint8]:
+    def mask_bytes(self, mask: NDArray[np.uint8], placement: InverseGeometry) -> NDArray[np.uint8]:
         """Hard edges: only 0 and 255 occur."""
         height, width = self.size
         return np.asarray(cv2.resize(mask * np.uint8(255), (width, height), interpolation=cv2.INTER_NEAREST_EXACT))

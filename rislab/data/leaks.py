@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rislab.data.annotations import Reference
-from rislab.data.locate import Place, locate
+from rislab.data.locate import DataFolder, locate
 from rislab.data.refer import Refer
 from rislab.errors import ConfigError
 
@@ -19,7 +19,7 @@ from rislab.errors import ConfigError
 class Part:
     """One split of one partition, as ``refcoco:unc:train`` names it."""
 
-    place: Place
+    place: DataFolder
     split: str
 
     @property
@@ -69,7 +69,7 @@ def leaks(train: Sequence[Part], evaluation: Sequence[Part], notes: list[str] | 
 
     notes: takes what is in no split that is compared, in words.
     """
-    sets: dict[Place, Refer] = {}
+    sets: dict[DataFolder, Refer] = {}
 
     def references(each: Part) -> list[Reference]:
         if each.place not in sets:

@@ -14,7 +14,7 @@ FIRST = "refcoco"
 
 
 @dataclass(frozen=True)
-class Place:
+class DataFolder:
     """One partition of one data set on disk."""
 
     root: Path
@@ -31,7 +31,7 @@ class Place:
         return Refer(self.root, self.dataset, self.split_by)
 
 
-def places(folder: Path) -> list[Place]:
+def places(folder: Path) -> list[DataFolder]:
     """Every partition of every data set in `folder`, a data root or one data set's own folder. Raises DataError for none."""
     found = search(folder)
     if not found:
@@ -41,13 +41,13 @@ def places(folder: Path) -> list[Place]:
     return found
 
 
-def search(folder: Path) -> list[Place]:
+def search(folder: Path) -> list[DataFolder]:
     """The same, or none. Raises DataError when there is no such folder."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     homes = [absolute(folder)] if is_file(folder / "instances.json") else _inside(folder)
     found = [
-        Place(home.parent, home.name, split_by) for home in homes if home.is_dir() for split_by in partitions(home)
+        DataFolder(home.parent, home.name, split_by) for home in homes if home.is_dir() for split_by in partitions(home)
     ]
     return sorted(found, key=lambda place: (place.dataset != FIRST, place.dataset, _rank(place)))
 
@@ -59,12 +59,12 @@ def _inside(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
-def _rank(place: Place) -> int:
+def _rank(place: DataFolder) -> int:
     known = list(data_set(place.dataset).partitions)
     return known.index(place.split_by) if place.split_by in known else len(known)
 
 
-def locate(folder: Path, dataset: str | None = None, split_by: str | None = None) -> Place:
+def locate(folder: Path, dataset: str | None = None, split_by: str | None = None) -> DataFolder:
     """The one that is meant: as named, else RefCOCO or the first there is. Raises DataError with what there is."""
     there = places(folder)
     if dataset is not None:

@@ -170,7 +170,7 @@ class PairsData(EvaluatedData):
     """
 
     root_option: ClassVar[str] = "benchmark_data.root"
-    required_files: ClassVar[str] = "rislab.data.required.pairs"
+    required_files: ClassVar[str] = "rislab.data.required_files.pairs"
     below_root: ClassVar[tuple[str, ...]] = ("shards",)
     neutral: ClassVar[tuple[str, ...]] = ("num_workers",)
 

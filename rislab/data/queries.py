@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 
 from rislab.data import masks
 from rislab.data.annotations import Reference
-from rislab.data.augment import flip_picture, mirrored
 from rislab.data.batch import Batch
-from rislab.data.geometry import Geometry, Placement
+from rislab.data.flips import flip_picture, mirrored
+from rislab.data.geometry import Geometry, InverseGeometry
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.masks import RLE
 from rislab.data.pack import Pack
@@ -23,7 +23,7 @@ from rislab.data.sampling import Row
 from rislab.metrics.protocols import Convention
 
 
-class Shelf:
+class ByteCache:
     """Arrays of one size, by number; those that have a place are kept for good.
 
     Samples come in random order, so throwing out the oldest would gain nothing: the first `room // size` numbers get a
@@ -100,17 +100,17 @@ class Queries(Dataset[Batch]):
             self.targets = [refer.target(reference, None if training else convention) for reference in references]
         self.records = [refer.images[image_id] for image_id in dict.fromkeys(r.image_id for r in references)]
         self.number = {record.image_id: number for number, record in enumerate(self.records)}
-        self.images = Shelf(len(self.records) if pack is None else 0, (3, *geometry.size), room)
+        self.images = ByteCache(len(self.records) if pack is None else 0, (3, *geometry.size), room)
         kept = len(self.references) if training and pack is None else 0
-        self.masks = Shelf(kept, geometry.size, room - self.images.size)
-        self._placements: dict[tuple[int, int], Placement] = {}
+        self.masks = ByteCache(kept, geometry.size, room - self.images.size)
+        self._placements: dict[tuple[int, int], InverseGeometry] = {}
 
     @property
     def size(self) -> int:
         """Bytes that the shelves may take."""
         return self.images.size + self.masks.size
 
-    def _placement(self, height: int, width: int) -> Placement:
+    def _placement(self, height: int, width: int) -> InverseGeometry:
         found = self._placements.get((height, width))
         if found is None:
             found = self._placements[height, width] = self.geometry.place(height, width)

@@ -9,8 +9,8 @@ from filelock import FileLock
 
 from rislab.data import masks, sampling
 from rislab.data.annotations import Reference
-from rislab.data.augment import Flip, is_flipped
 from rislab.data.evaluated import EvaluatedData, data_root
+from rislab.data.flips import Flip, is_flipped
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.loader import PlannedLoader, ResumableLoader
 from rislab.data.pack import Pack, place_of
@@ -55,7 +55,7 @@ class ReferringData(EvaluatedData):
     """
 
     root_option: ClassVar[str] = "root"
-    required_files: ClassVar[str] = "rislab.data.required.referring"
+    required_files: ClassVar[str] = "rislab.data.required_files.referring"
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers", "cache_mb", "packed", "eval_images")
     absent_means: ClassVar[dict[str, Any]] = {
         "no_target_min_pixels": 1,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names, fitted
 from rislab.data.evaluated import EvaluatedData, data_root
 from rislab.data.toy.vocabulary import ToyVocabulary
-from rislab.data.vocabulary import Item, Tree, benchmark, class_names, fitted
 from rislab.errors import ConfigError, DataError
 from rislab.metrics.classes import AVERAGES
 
@@ -81,7 +81,7 @@ class SemanticData(EvaluatedData):
     """
 
     root_option: ClassVar[str] = "root"
-    required_files: ClassVar[str] = "rislab.data.required.benchmark"
+    required_files: ClassVar[str] = "rislab.data.required_files.benchmark"
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers")
     absent_means: ClassVar[dict[str, Any]] = {"test_splits": None}
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rislab.ablation.trial import TrialBusyError, TrialDir
 from rislab.errors import ConfigError, RislabError
 from rislab.launch.environment import outside_of_job
-from rislab.launch.local import Job
+from rislab.launch.local_pool import Job
 from rislab.launch.slurm_job import Work
 
 if TYPE_CHECKING:

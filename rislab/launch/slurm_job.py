@@ -17,9 +17,9 @@ from typing import Any
 
 from rislab.ablation.attempts import slurm_job
 from rislab.ablation.trial import LOST_AFTER_SECONDS, TrialBusyError
-from rislab.launch.local import Job, LocalPool
-from rislab.launch.places import Need, gpus
-from rislab.launch.settling import is_over, settle
+from rislab.launch.local_pool import Job, LocalPool
+from rislab.launch.resources import Requirement, gpus
+from rislab.launch.retry_policy import is_over, settle
 
 LAST_WAIT_SECONDS = 180.0
 """After a stop, the job stays until SLURM ends it: one that ends by itself while it is being preempted is not requeued."""
@@ -51,7 +51,7 @@ class Work:
     def _as_pool(self) -> list[str]:
         devices = gpus()
         jobs = (
-            self.jobs if devices else tuple(replace(job, need=Need()) for job in self.jobs)
+            self.jobs if devices else tuple(replace(job, need=Requirement()) for job in self.jobs)
         )  # then there is the CPU only
         pool = LocalPool(self.slots, self.threads, self.preload, devices, patience=PATIENCE_SECONDS)
         warned: list[int] = []
@@ -77,7 +77,7 @@ class Work:
         if job.after is not None and job.after.state() != "done":
             return ["not started"]
         rank = int(os.environ.get("SLURM_PROCID", "0"))
-        module, _, function = (job.sister if rank else job.target).partition(":")
+        module, _, function = (job.secondary if rank else job.target).partition(":")
         os.environ["OMP_NUM_THREADS"] = str(self.threads)
         end = time.monotonic() + PATIENCE_SECONDS
         while trial.holder() is not None and not rank and time.monotonic() < end:

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rislab.clip.weights import fingerprint
 from rislab.data.batch import Batch
 from rislab.data.geometry import Geometry
 from rislab.data.semantic import LabelBatch
+from rislab.encoders.clip.weights import fingerprint
 from rislab.errors import ConfigError, DivergedError
 from rislab.nn.sliding import NO_MARGINS, Margins, label_map
 

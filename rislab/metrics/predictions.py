@@ -14,7 +14,7 @@ from rislab.metrics.scored_size import at_scored_size
 
 
 class Undo(typing.Protocol):
-    """What a convention needs to know of `rislab.data.geometry.Placement`."""
+    """What a convention needs to know of `rislab.data.geometry.InverseGeometry`."""
 
     @property
     def input_size(self) -> tuple[int, int]: ...

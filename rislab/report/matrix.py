@@ -15,8 +15,8 @@ from rislab.ablation.trial import TrialDir
 from rislab.errors import ConfigError
 from rislab.files import write_json, write_text
 from rislab.printable import shown as for_template
+from rislab.report.model import title
 from rislab.report.text import CsvWriter, latex_escape, md_code, md_escape, md_row
-from rislab.report.view import title
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rislab.ablation import records
-from rislab.ablation.evidence import CURVES, PREDICTIONS, SUSPECT, unreadable
+from rislab.ablation.integrity import CURVES, PREDICTIONS, SUSPECT, unreadable
 from rislab.ablation.plan import Planned, answered_by
 from rislab.ablation.schema import METRICS
 from rislab.ablation.table import Profile, Row, Table

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from rislab.printable import printable
+from rislab.report.model import NOT_MEASURED, View, title
 from rislab.report.verdicts import Decided, Judged
-from rislab.report.view import NOT_MEASURED, View, title
 
 UNVERIFIED = "not verified"
 REPEAT_ONE = "rislab fit --config runs/DIRECTORY/config.yaml --trainer.default_root_dir=ANOTHER"

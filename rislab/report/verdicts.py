@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from rislab.ablation.table import Claim
-from rislab.report.evidence import Evidence, Measurement, NoEvidenceError
+from rislab.report.measurements import Evidence, Measurement, NoEvidenceError
 from rislab.report.results import Results
 from rislab.report.statistics import NOTHING, Variance, critical, holm, total_error, two_sided
 

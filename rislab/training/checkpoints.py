@@ -160,7 +160,7 @@ class LastCheckpoint(L.Callback):
             self.save(trainer)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        # A SystemExit comes from StopWhenAsked, after a whole step. Anything else is a fault, and the state it leaves behind is
+        # A SystemExit comes from GracefulStop, after a whole step. Anything else is a fault, and the state it leaves behind is
         # not worth resuming from.
         between_epochs = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         if isinstance(exception, SystemExit) and trainer.training and not between_epochs:

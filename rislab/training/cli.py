@@ -17,18 +17,19 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from rislab import moved_names
 from rislab.ablation.trial import TrialDir
 from rislab.data.evaluated import EvaluatedData
 from rislab.errors import ConfigError, DataError, RislabError, about, from_system, nearest, one_line, underlying
 from rislab.methods.base import TextSegmenter
 from rislab.paths import user_path
-from rislab.training import cluster, peers, provenance
+from rislab.training import cluster, provenance, rank_failures
 from rislab.training.callbacks import StepSeed, TrialStatus
 from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
-from rislab.training.constructing import constructing, parse_message, running
-from rislab.training.curves import CurveLogger
-from rislab.training.scorers import scorer
-from rislab.training.stopping import Asked, EvaluateAlike, StopWhenAsked, take_over_signals
+from rislab.training.class_score_callback import scorer
+from rislab.training.construction import constructing, parse_message, running
+from rislab.training.curve_logger import CurveLogger
+from rislab.training.graceful_stop import EvaluationInStep, GracefulStop, StopRequest, take_over_signals
 
 WRITING = ("fit", "validate", "test")
 """Commands that write results or curves into the trial's directory."""
@@ -86,8 +87,8 @@ class RislabCLI(LightningCLI):
     the best checkpoint; whatever is in that directory afterwards is a trial as docs/architecture.md describes it.
     """
 
-    def __init__(self, arguments: list[str], run: bool = True, asked: Asked | None = None) -> None:
-        self.asked = asked or Asked()
+    def __init__(self, arguments: list[str], run: bool = True, asked: StopRequest | None = None) -> None:
+        self.asked = asked or StopRequest()
         self.arguments = arguments
         self.seconds: dict[str, float] = {}
         self.status: TrialStatus
@@ -138,6 +139,7 @@ class RislabCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         for file in _config_files(self.arguments):
             _check_yaml(file)
+        moved_names.register()
         with constructing("config"):
             super().parse_arguments(parser, args)
 
@@ -178,8 +180,8 @@ class RislabCLI(LightningCLI):
             scorer(self.datamodule, folder, self.options.predictions, self._export),
             LastCheckpoint(self.options.checkpoint_every_n_steps),
             self.best,
-            EvaluateAlike(),
-            StopWhenAsked(self.asked),
+            EvaluationInStep(),
+            GracefulStop(self.asked),
         ]
         plugins = [WholeCheckpointIO(_plain(self._get(self.config, "model"))), *cluster.environment()]
         with constructing("trainer"):
@@ -198,7 +200,7 @@ class RislabCLI(LightningCLI):
             self.asked.trial = self.trial
         cluster.check(trainer)
         if trainer.world_size > 1:
-            self.asked.join(peers.joined(self.trial.path, trainer.global_rank))
+            self.asked.join(rank_failures.joined(self.trial.path, trainer.global_rank))
 
     def fit(self, model: TextSegmenter, datamodule: EvaluatedData, ckpt_path: str | None = None, **_: Any) -> None:
         """Train from the given checkpoint, or from where this directory stands; then score the test splits."""

@@ -14,16 +14,16 @@ import yaml
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
-from rislab.clip.trunk import CLIPSpec, is_tag
 from rislab.data import decoding, masks
+from rislab.data.benchmark_trees import fitted
 from rislab.data.semantic import LabelBatch, Viewing
-from rislab.data.vocabulary import fitted
+from rislab.encoders.clip.trunk import CLIPSpec, is_tag
 from rislab.errors import ConfigError, DataError, about, one_line
 from rislab.methods.base import TRUNK, TextSegmenter
 from rislab.nn.weight_files import fits
 from rislab.paths import contents
 from rislab.training.checkpoints import RECIPE, read_checkpoint
-from rislab.training.constructing import constructing
+from rislab.training.construction import constructing
 
 METHODS = "rislab.methods."
 

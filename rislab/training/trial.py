@@ -16,10 +16,10 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rislab.ablation.attempts import DISK_EXIT_CODE, Kind
 from rislab.ablation.trial import CLOSED, State, TrialDir
 from rislab.errors import DISK_ERRORS, ConfigError, DataError, DiskError, DivergedError, RislabError
-from rislab.training import peers
+from rislab.training import rank_failures
 from rislab.training.cli import RislabCLI, quiet
-from rislab.training.peers import Failure, LostRankError, PeerFailedError, kill_descendants
-from rislab.training.stopping import Asked, StoppedError, exit_code
+from rislab.training.graceful_stop import StoppedError, StopRequest, exit_code
+from rislab.training.rank_failures import Failure, LostRankError, PeerFailedError, kill_descendants
 
 HEARTBEAT_SECONDS = 2.0
 TRACEBACK_CHARACTERS = 4000
@@ -36,7 +36,7 @@ def run_trial(directory: str, threads: int) -> None:
     """
     # Absolute, because jsonargparse changes the working directory while it reads a config, and the heartbeat looks on.
     trial = TrialDir(Path(directory).absolute())
-    asked = Asked()
+    asked = StopRequest()
     with trial.locked():
         if trial.state() in CLOSED:
             return
@@ -71,13 +71,13 @@ def run_trial(directory: str, threads: int) -> None:
                 sys.exit(DISK_EXIT_CODE if _classify(cause)[1] == "disk" else exit_code(cause))
             stop.set()
             asked.claim()
-            peers.left()
+            rank_failures.left()
             shrink(trial.checkpoints)
             trial.attempts.end("", trial.step)
             trial.update_status(state="done", stage="test", ended=time.time())
 
 
-def run_sister(directory: str, threads: int) -> None:
+def run_secondary_rank(directory: str, threads: int) -> None:
     """A further rank of the trial in `directory`, where a scheduler has started all ranks; its books are the first one's."""
     trial = TrialDir(Path(directory).absolute())
     torch.set_num_threads(threads)
@@ -93,7 +93,7 @@ def run_command(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> None:
     """Run a command; what ends it is told to the other ranks, and by the first one of `fit` written into its directory."""
     quiet()
-    asked = Asked()
+    asked = StopRequest()
     is_child = asked.peers is not None
     with asked.listening(lambda error: _write_and_release(asked, asked.trial, error, in_attempts=False)):
         try:
@@ -112,10 +112,10 @@ def _run(arguments: list[str]) -> None:
                 raise
             raise cause from None
         asked.claim()
-        peers.left()
+        rank_failures.left()
 
 
-def _cause(asked: Asked, error: BaseException) -> BaseException:
+def _cause(asked: StopRequest, error: BaseException) -> BaseException:
     """What really ended this process: what it was asked, or the failure of another rank."""
     if isinstance(error, SIGTERMException):
         return StoppedError(asked.kind, asked.number, is_agreed=True)
@@ -123,16 +123,16 @@ def _cause(asked: Asked, error: BaseException) -> BaseException:
         return error.__context__  # Lightning's way of ending
     if asked.peers is None or isinstance(error, (RislabError, StoppedError)):
         return error
-    failed = asked.peers.heard_within(peers.HEARING_SECONDS if peers.is_fallout(error) else 0.0)
+    failed = asked.peers.heard_within(rank_failures.HEARING_SECONDS if rank_failures.is_fallout(error) else 0.0)
     if failed is not None:
         return PeerFailedError(failed)
-    if peers.is_fallout(error):
+    if rank_failures.is_fallout(error):
         text = " ".join(str(error).split())
         return LostRankError(f"another rank is gone without a word: {text}")
     return error
 
 
-def _write(asked: Asked, trial: TrialDir | None, error: BaseException, in_attempts: bool = False) -> bool:
+def _write(asked: StopRequest, trial: TrialDir | None, error: BaseException, in_attempts: bool = False) -> bool:
     """Tell the other ranks what ends this one, and write it down where that is this rank's to do.
 
     Returns:
@@ -159,7 +159,7 @@ def _write(asked: Asked, trial: TrialDir | None, error: BaseException, in_attemp
     return known
 
 
-def _write_and_release(asked: Asked, trial: TrialDir | None, error: BaseException, in_attempts: bool) -> None:
+def _write_and_release(asked: StopRequest, trial: TrialDir | None, error: BaseException, in_attempts: bool) -> None:
     """The same from another thread, while the main thread, which holds the trial, hangs."""
     _write(asked, trial, error, in_attempts)
     print(f"rislab: {_one_line(error)}", file=sys.stderr, flush=True)
@@ -167,13 +167,13 @@ def _write_and_release(asked: Asked, trial: TrialDir | None, error: BaseExceptio
         trial.lock_file.unlink(missing_ok=True)
 
 
-def _leave(asked: Asked, error: BaseException) -> None:
+def _leave(asked: StopRequest, error: BaseException) -> None:
     """End the ranks that this process has started: those that wait for it in a collective would do so for minutes."""
     if asked.peers is None or asked.peers.rank > 0:
         return
     if not (isinstance(error, StoppedError) and error.is_agreed):
         kill_descendants()
-    peers.left()
+    rank_failures.left()
 
 
 def _print(error: BaseException) -> None:
@@ -207,7 +207,7 @@ def _redirect_output(path: Path) -> None:
     os.close(handle)
 
 
-def _beat(trial: TrialDir, asked: Asked, stop: threading.Event) -> None:
+def _beat(trial: TrialDir, asked: StopRequest, stop: threading.Event) -> None:
     """Says every two seconds that the trial lives, and looks whether it still should."""
     while not stop.wait(HEARTBEAT_SECONDS):
         if not trial.is_ours():

@@ -52,7 +52,7 @@ def test_a_start_without_an_end_was_lost(tmp_path: Path) -> None:
         ("preempted", 30, 1),
         ("", 30, 2),
     ]
-    attempts.forgive()
+    attempts.reset_counts()
     assert attempts.counted() == []
     assert len(attempts.all()) == 3
     attempts.start_small(4)

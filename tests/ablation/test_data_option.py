@@ -106,6 +106,6 @@ def test_lmdb_files_are_asked_for_by_name(tmp_path: Path) -> None:
         "train_split": "train",
         "val_split": "val",
     }
-    from rislab.data.required import referring
+    from rislab.data.required_files import referring
 
     assert [each.path for each in referring(options)] == [f"{tmp_path}/lmdb/refcoco/{s}.lmdb" for s in ("train", "val")]

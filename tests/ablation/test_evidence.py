@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rislab.ablation import evidence
+from rislab.ablation import integrity
 from rislab.ablation.plan import Planned
 from rislab.ablation.trial import TrialDir
 from rislab.errors import ConfigError
 from rislab.files import read_json, write_json
-from rislab.report import live
+from rislab.report import status_page
+from rislab.report.model import view
 from rislab.report.results import collect
 from rislab.report.text import csv_text
 from rislab.report.verdicts import judge
-from rislab.report.view import view
 from tests.report.trials import finish, planned_table
 from tests.worlds import rislab_here, tiny_table
 
@@ -108,7 +108,7 @@ CASES: dict[str, tuple[Callable[[Planned], None], str, str]] = {
 def test_what_cannot_be_believed_has_no_number(case: str, made: dict[str, Planned], tmp_path: Path) -> None:
     spoil, state, reason = CASES[case]
     spoil(made["better"])
-    line = live.line(made["better"])
+    line = status_page.line(made["better"])
     assert (line.state, line.value) == (state, None)
     assert reason in line.note
     loaded, cells = planned_table(tmp_path / "table.yaml", tmp_path / "runs", [0])
@@ -175,7 +175,7 @@ def test_scores_are_compared_at_every_trial_also_where_no_claim_looks(made: dict
         result = read_json(cell.trial.metrics_file)
         result["splits"]["val"]["pr@50"] = 77.0
         if name == "other":
-            evidence.seal(cell.place, result)
+            integrity.seal(cell.place, result)
         elif name == "better":
             write_json(cell.trial.metrics_file, result)
             (cell.place / "manifest.json").unlink()
@@ -224,8 +224,8 @@ def test_an_edit_that_keeps_size_and_time_is_found_by_the_report(made: dict[str,
 
 def test_a_manifest_names_nothing_outside_and_runs_by_hand_have_one_too(tmp_path: Path) -> None:
     (tmp_path / "scores.parquet").write_bytes(b"scores")
-    evidence.seal(tmp_path, {"splits": {}})
-    assert TrialDir(tmp_path).look(thorough=True)[1] == evidence.Finding(
+    integrity.seal(tmp_path, {"splits": {}})
+    assert TrialDir(tmp_path).look(thorough=True)[1] == integrity.Finding(
         is_done=True, has_digests=True, result={"splits": {}}
     )
     manifest = read_json(tmp_path / "manifest.json")

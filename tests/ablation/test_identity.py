@@ -236,7 +236,7 @@ def test_a_world_or_clip_that_our_code_makes_anew_is_another_trial(monkeypatch: 
     del foreign["data"]["init_args"]["generate"]
     before = hashed(toy), hashed(foreign)
     constant = signature.constant
-    for counted in ("rislab.data.toy.world", "rislab.clip.tiny"):
+    for counted in ("rislab.data.toy.world", "rislab.encoders.clip.tiny"):
         raised = {(counted, "VERSION"): 99}
         monkeypatch.setattr(signature, "constant", lambda *path, r=raised: r.get(path) or constant(*path))
         assert (hashed(toy) != before[0], hashed(foreign) != before[1]) == (True, False)

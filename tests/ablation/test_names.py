@@ -9,16 +9,16 @@ import pytest
 from rich.table import Table
 
 from rislab.ablation import table
-from rislab.ablation.yamlfile import read_yaml
-from rislab.cli.ablate import grid
+from rislab.ablation.yaml_lines import read_yaml
+from rislab.cli.ablate import screen_tables
+from rislab.cli.console import open_console
 from rislab.cli.main import main
-from rislab.cli.screens import console
 from rislab.data.evaluated import data_root
 from rislab.errors import ConfigError
 from rislab.files import cache_dir
 from rislab.printable import printable
-from rislab.report.build import build
 from rislab.report.text import csv_cell, md_code, md_escape
+from rislab.report.write import build
 from tests.report.trials import finish, planned_table
 from tests.worlds import rislab_here, tiny_table
 
@@ -159,13 +159,13 @@ def test_what_a_table_says_is_text_in_every_form_of_a_report(tmp_path: Path) -> 
 
 def test_screens_show_control_characters_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evil = "a\x1b[2J\x9bb"
-    screen = console()
+    screen = open_console()
     screen.print(evil, markup=False)
     table_of_rich = Table(evil, title=evil)
     table_of_rich.add_row(evil)
     screen.print(table_of_rich)
-    grid.show(screen, [(evil, "left")], [[evil], [(evil, "red")]], evil)
-    print(grid.plain([("x", "left")], [[evil]], colours=False))
+    screen_tables.show(screen, [(evil, "left")], [[evil], [(evil, "red")]], evil)
+    print(screen_tables.plain([("x", "left")], [[evil]], colours=False))
     (tmp_path / "t.yaml").write_text("x")
     assert main(["ablate", "plan", str(tmp_path / f"{evil}.yaml")]) == 2
     shown = capsys.readouterr()

@@ -122,7 +122,7 @@ def test_a_finished_table_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_what_failed_waits_to_be_asked_for_unless_it_was_the_machine(tmp_path: Path) -> None:
-    from rislab.cli.ablate.running import make_ready, to_run
+    from rislab.cli.ablate.run import make_ready, to_run
 
     cell = planned(tmp_path)[0]
     cell.write()
@@ -138,7 +138,7 @@ def test_what_failed_waits_to_be_asked_for_unless_it_was_the_machine(tmp_path: P
 
 
 def test_a_trial_that_somebody_runs_is_not_touched(tmp_path: Path) -> None:
-    from rislab.cli.ablate.running import make_ready
+    from rislab.cli.ablate.run import make_ready
 
     cell = planned(tmp_path)[0]
     cell.write()

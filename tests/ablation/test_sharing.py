@@ -132,7 +132,7 @@ def test_a_damaged_claim_names_nothing(text: str, tmp_path: Path) -> None:
     (tmp_path / sharing.CLAIMS / digest).write_text(text)
     assert sharing.claimed(tmp_path, digest) is None
     own = tmp_path / "one" / "base--s0--00000000"
-    assert sharing.Places(tmp_path).find(digest, own) == own
+    assert sharing.SharedDirectories(tmp_path).find(digest, own) == own
 
 
 def _claim_all(

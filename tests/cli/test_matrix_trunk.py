@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-from rislab.ablation.evidence import seal
+from rislab.ablation.integrity import seal
 from rislab.cli.matrix import _cell, _model, _trunk
 from rislab.files import read_json, write_json
 from rislab.report.matrix import Cell, shown

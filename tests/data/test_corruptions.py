@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rislab.data import masks
-from rislab.data.checking import Check, check
+from rislab.data.check.referring import Check, check
 from rislab.data.refer import Refer
 from rislab.errors import DataError
 from tests.data.small import SmallSet

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from rislab.data import masks
-from rislab.data.checking import check
+from rislab.data.benchmark_trees import Tree, benchmark
+from rislab.data.check.referring import check
 from rislab.data.locate import locate, places
 from rislab.data.plain_pickle import unpickled
 from rislab.data.refer import Refer
-from rislab.data.vocabulary import Tree, benchmark
 from rislab.errors import DataError, brief
 from tests.data.small import SmallSet
 from tests.data.test_vocabulary import put, tree

@@ -14,7 +14,7 @@ from PIL import Image
 
 from rislab.data import pack
 from rislab.data.annotations import Faults
-from rislab.data.checking import check
+from rislab.data.check.referring import check
 from rislab.data.decoding import Expected, label_map, mask, picture
 from rislab.data.geometry import Letterbox
 from rislab.data.pack import Pack

@@ -17,10 +17,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from rislab.data import masks, pack
-from rislab.data.checking import check
+from rislab.data.check.referring import check
 from rislab.data.geometry import Letterbox
 from rislab.data.leaks import leaks, part
-from rislab.data.locate import Place, places
+from rislab.data.locate import DataFolder, places
 from rislab.scoring.foreign import Predictions
 from rislab.scoring.score import score
 from tests.data.test_referring import ready
@@ -31,12 +31,12 @@ ROOT, PANOPTIC = HERE / "refcoco-excerpt", HERE / "coco-panoptic-mini"
 pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="no excerpts: set RISLAB_SHARED_DATA")
 
 
-def each() -> list[Place]:
+def each() -> list[DataFolder]:
     return places(ROOT) if ROOT.is_dir() else []
 
 
 @pytest.mark.parametrize("place", each(), ids=lambda place: place.title)
-def test_counts_and_masks_agree_with_pycocotools(place: Place) -> None:
+def test_counts_and_masks_agree_with_pycocotools(place: DataFolder) -> None:
     refer = place.read()
     coco = COCO(str(refer.instances_file))
     assert refer.images.keys() == coco.imgs.keys()
@@ -54,7 +54,7 @@ def test_counts_and_masks_agree_with_pycocotools(place: Place) -> None:
 
 
 @pytest.mark.parametrize("place", each(), ids=lambda place: place.title)
-def test_perfect_answers_score_a_hundred(place: Place, tmp_path: Path) -> None:
+def test_perfect_answers_score_a_hundred(place: DataFolder, tmp_path: Path) -> None:
     refer = place.read()
     for split in refer.splits:
         answers = [

@@ -12,7 +12,7 @@ import torch
 from rislab.data import masks
 from rislab.data.batch import Batch
 from rislab.data.geometry import Letterbox
-from rislab.data.queries import Shelf
+from rislab.data.queries import ByteCache
 from rislab.data.referring import ReferringData
 from rislab.data.toy.world import ToyWorld
 from rislab.errors import ConfigError, DataError
@@ -87,7 +87,7 @@ def test_a_shelf_keeps_what_has_a_place_and_survives_travel() -> None:
         made.append(number)
         return np.full((2, 3), number, np.uint8)
 
-    shelf = Shelf(5, (2, 3), room=3 * 7 + 6)  # six pixels and a mark each: three fit
+    shelf = ByteCache(5, (2, 3), room=3 * 7 + 6)  # six pixels and a mark each: three fit
     out = np.empty((2, 3), np.uint8)
     for number in (0, 4, 2, 0, 4, 2):
         shelf.copy_into(out, number, make)

@@ -12,6 +12,7 @@ import pytest
 
 from rislab.cli.main import parser
 from rislab.data import masks
+from rislab.data.benchmark_trees import class_names
 from rislab.data.refer import Refer
 from rislab.data.toy import captions, kinds
 from rislab.data.toy import world as toy_world
@@ -19,7 +20,6 @@ from rislab.data.toy.language import KINDS, sentences
 from rislab.data.toy.scene import COLOURS, PATTERNS, SHAPES, SIZES, Thing, scene
 from rislab.data.toy.world import SETS, ToyWorld
 from rislab.data.toy.writers import SHARES, GRefCOCO, RefZOM, Writer
-from rislab.data.vocabulary import class_names
 from rislab.errors import DataError
 
 SIZE = 96

@@ -12,8 +12,8 @@ from rislab.ablation.attempts import Attempts
 from rislab.ablation.plan import Planned
 from rislab.ablation.trial import TrialDir
 from rislab.files import read_json, write_json
-from rislab.launch import local
-from rislab.launch.local import LocalPool
+from rislab.launch import local_pool
+from rislab.launch.local_pool import LocalPool
 from tests.faults.campaign import read_only
 from tests.launch.test_disk import may_mount
 from tests.launch.test_local import JOBS, job, nothing
@@ -91,15 +91,15 @@ def test_run_leaves_anothers_trial_out_and_says_why(
     campaign: dict[str, Planned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other rows are run; here with a stand-in for the training."""
-    from rislab.cli.ablate import pooling, running
+    from rislab.cli.ablate import pooling, run
 
-    def stand_in(cell: Planned) -> local.Job:
+    def stand_in(cell: Planned) -> local_pool.Job:
         return job(cell.trial.path.parent, cell.trial.path.name, "quick")
 
     monkeypatch.setattr(pooling, "job", stand_in)
     monkeypatch.setattr(pooling, "_prepare", lambda *_: False)
     monkeypatch.setattr(pooling, "preload", lambda _: [JOBS])
-    monkeypatch.setattr(running, "ROOM_BYTES", 0)
+    monkeypatch.setattr(run, "ROOM_BYTES", 0)
     campaign["full"].trial.metrics_file.unlink()
     write_json(campaign["full"].trial.identity, {"hash": "0" * 64})
     done = ablate("run", tmp_path, "--jobs", "1")

@@ -11,9 +11,9 @@ import pytest
 
 from rislab.ablation.attempts import DISK_EXIT_CODE, Attempt
 from rislab.ablation.trial import TrialDir
-from rislab.launch import local
-from rislab.launch.local import LocalPool
-from rislab.launch.settling import Memory, settle
+from rislab.launch import local_pool
+from rislab.launch.local_pool import LocalPool
+from rislab.launch.retry_policy import Memory, settle
 from tests.faults.campaign import full, small_disk
 from tests.launch.test_local import JOBS, job, nothing
 
@@ -25,8 +25,8 @@ may_mount = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "DISK_PAUSES", (0.02, 0.04, 0.08, 0.16))
-    monkeypatch.setattr("rislab.launch.settling.PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(local_pool, "DISK_PAUSES", (0.02, 0.04, 0.08, 0.16))
+    monkeypatch.setattr("rislab.launch.retry_policy.PAUSES", (0.0, 0.0, 0.0))
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def test_each_trial_is_started_four_times_at_most_however_full_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing can be counted in its directory, not even that it was started; a log elsewhere counts."""
-    monkeypatch.setattr(local, "DISK_PAUSES", (0.02,) * 50)
+    monkeypatch.setattr(local_pool, "DISK_PAUSES", (0.02,) * 50)
     with disk(tmp_path) as folder:
         runs = folder / "table" / "runs"
         jobs = [job(runs, name, "writer") for name in "ab"]
@@ -118,7 +118,7 @@ def test_memory_counts_until_somebody_forgives(tmp_path: Path) -> None:
         memory.add(trial, "disk")
         moves.append(settle(trial, False, memory)[0])
     assert moves == ["again", "again", "again", "end"]
-    trial.excuse()
+    trial.clear_cancel()
     memory.add(trial, "disk")
     assert settle(trial, False, memory)[0] == "again"
 

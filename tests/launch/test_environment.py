@@ -10,8 +10,8 @@ import pytest
 
 from rislab.errors import ConfigError
 from rislab.launch.environment import is_handed_on, outside_of_job
-from rislab.launch.local import Job, LocalPool
-from rislab.launch.places import Device, Need, chosen, gpus
+from rislab.launch.local_pool import Job, LocalPool
+from rislab.launch.resources import Device, Requirement, chosen, gpus
 from rislab.launch.slurm_job import Work
 from tests.launch.test_local import JOBS, job, nothing
 from tests.worlds import rislab, tiny_table
@@ -28,7 +28,7 @@ WORLD = {"data__init_args__generate__init_args__scenes": 80, "data__init_args__r
 """Large enough for two processes."""
 
 
-def said(tmp_path: Path, need: Need, devices: list[Device]) -> dict[str, str]:
+def said(tmp_path: Path, need: Requirement, devices: list[Device]) -> dict[str, str]:
     """The environment of a real process that a pool has started."""
     file = tmp_path / "environment.json"
     outcome = LocalPool(1, 3, [JOBS], devices).run([Job("a", f"{JOBS}:environment", str(file), need=need)], nothing)
@@ -41,7 +41,7 @@ def test_a_pools_trials_are_no_ranks_of_the_job_around_it(tmp_path: Path, monkey
     for name, value in OF_A_JOB.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
-    found = said(tmp_path, Need(), [])
+    found = said(tmp_path, Requirement(), [])
     assert [name for name in OF_A_JOB if name in found] == list(KEPT)
     assert (found["HTTPS_PROXY"], found["OMP_NUM_THREADS"], found["PATH"]) == ("http://proxy", "3", os.environ["PATH"])
     assert {"RANKING", "SLURMISH", "CUDA_VISIBLE_DEVICES", "WANDB_MODE"} == {
@@ -122,7 +122,7 @@ def test_a_trial_gets_what_its_launcher_may_use(
     driver(tmp_path, monkeypatch, *FOUR)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    found = said(tmp_path, Need(1), chosen(None, gpus()))
+    found = said(tmp_path, Requirement(1), chosen(None, gpus()))
     assert found["CUDA_VISIBLE_DEVICES"] == given
     assert found.get("CUDA_DEVICE_ORDER") == (None if "MIG" in given else "PCI_BUS_ID")
 
@@ -133,7 +133,7 @@ def test_in_a_slurm_job_without_cgroups_too(tmp_path: Path, monkeypatch: pytest.
     for name, value in OF_A_JOB.items():
         monkeypatch.setenv(name, value)
     files = [tmp_path / "0.json", tmp_path / "1.json"]
-    jobs = tuple(Job(file.name, f"{JOBS}:environment", str(file), need=Need(1)) for file in files)
+    jobs = tuple(Job(file.name, f"{JOBS}:environment", str(file), need=Requirement(1)) for file in files)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGCONT, signal.SIGTERM)}
     try:
         assert Work(jobs, 1, 1, (JOBS,))() == ["done", "done"]
@@ -149,14 +149,14 @@ def test_in_a_slurm_job_without_cgroups_too(tmp_path: Path, monkeypatch: pytest.
 def test_a_gpu_of_unknown_memory_has_one_trial_at_a_time(
     memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rislab.launch.places import Place, Places
+    from rislab.launch.resources import Allocation, ResourcePool
 
     driver(tmp_path, monkeypatch, f"0, {memory}", "No devices were found", "")
     assert gpus() == [Device("0", None)]
-    places = Places(4, gpus())
-    assert places.take(Need(1, 10.0)) == Place(("0",))
-    assert places.take(Need(1, 10.0)) is None
-    assert places.take(Need(1)) is None
+    places = ResourcePool(4, gpus())
+    assert places.take(Requirement(1, 10.0)) == Allocation(("0",))
+    assert places.take(Requirement(1, 10.0)) is None
+    assert places.take(Requirement(1)) is None
 
 
 def test_an_order_of_cudas_own_says_memory_only_where_all_are_alike(
@@ -167,7 +167,7 @@ def test_an_order_of_cudas_own_says_memory_only_where_all_are_alike(
     assert gpus() == [Device("0", 8000.0)]
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     assert gpus() == [Device("0", None)]
-    assert said(tmp_path, Need(1), gpus())["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+    assert said(tmp_path, Requirement(1), gpus())["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
 def test_a_driver_that_fails_lists_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_a_trial_that_needs_more_gpus_than_there_are_is_refused(tmp_path: Path) 
     """It would wait for ever."""
     from dataclasses import replace
 
-    one = replace(job(tmp_path, "a", "quick"), need=Need(2))
+    one = replace(job(tmp_path, "a", "quick"), need=Requirement(2))
     outcome = LocalPool(1, 1, [JOBS], [Device("3", 80000.0)]).run([one, job(tmp_path, "b", "quick")], nothing)
     assert outcome.states == {"a": "failed", "b": "done"}
     assert one.trial is not None
@@ -198,7 +198,7 @@ def test_an_agents_trial_gets_the_gpu_that_its_agent_may_use(
     """`CUDA_VISIBLE_DEVICES=2 wandb agent ...`: one agent a GPU. Without one it is left to the trial to say what it lacks."""
     from rislab.ablation import plan, table
     from rislab.ablation.plan import Planned
-    from rislab.cli.ablate import sweeping
+    from rislab.cli.ablate import sweep
 
     driver(tmp_path, monkeypatch, *FOUR)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -207,14 +207,14 @@ def test_an_agents_trial_gets_the_gpu_that_its_agent_may_use(
     file = tmp_path / "said.json"
 
     def stand_in(cell: Planned) -> Job:
-        return Job(cell.name, f"{JOBS}:environment", str(file), need=Need(1))
+        return Job(cell.name, f"{JOBS}:environment", str(file), need=Requirement(1))
 
     class Silent:
         def follow(self) -> None:
             pass
 
-    monkeypatch.setattr(sweeping, "job", stand_in)
-    monkeypatch.setattr(sweeping, "TARGET", JOBS)
-    monkeypatch.setattr(sweeping, "preload", lambda _: [JOBS])
-    assert sweeping._train(cells, 1, Silent()) is False  # type: ignore[arg-type]
+    monkeypatch.setattr(sweep, "job", stand_in)
+    monkeypatch.setattr(sweep, "TARGET", JOBS)
+    monkeypatch.setattr(sweep, "preload", lambda _: [JOBS])
+    assert sweep._train(cells, 1, Silent()) is False  # type: ignore[arg-type]
     assert json.loads(file.read_text())["CUDA_VISIBLE_DEVICES"] == visible

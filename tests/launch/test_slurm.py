@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rislab.errors import ConfigError
-from rislab.launch.local import Job
+from rislab.launch.local_pool import Job
 from rislab.launch.slurm import Cluster, Shape, cluster, minutes, packed, script, shape
 from tests.worlds import rislab, tiny_table
 

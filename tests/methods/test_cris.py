@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from rislab.clip.trunk import CLIPSpec, ResNetPyramid, TextEncoder, build
+from rislab.encoders.clip.trunk import CLIPSpec, ResNetPyramid, TextEncoder, build
 from rislab.errors import ConfigError, DataError
 from rislab.methods.cris.model import CRIS
 from rislab.methods.cris.official import UNUSED, from_official, load_official, to_official

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rislab.data.batch import Batch
 from rislab.methods.base import TextSegmenter
-from rislab.training.stopping import share_buffers
+from rislab.training.graceful_stop import share_buffers
 from tests.forks import forking
 from tests.methods.tiny import METHODS
 

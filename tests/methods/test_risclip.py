@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rislab.clip.trunk import CLIPSpec
 from rislab.data.batch import Batch
+from rislab.encoders.clip.trunk import CLIPSpec
 from rislab.errors import ConfigError
 from rislab.methods.risclip.model import Adapter, Conditioning, Exchange
 from rislab.methods.risclip.task import RISCLIPTask

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rislab.clip.trunk import CLIPSpec
 from rislab.data.semantic import LabelBatch, Viewing
+from rislab.encoders.clip.trunk import CLIPSpec
 from rislab.errors import ConfigError
 from rislab.methods.tcl.model import binarise
 from rislab.methods.tcl.task import TCLTask

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from rislab.clip.trunk import CLIPSpec
+from rislab.encoders.clip.trunk import CLIPSpec
 from rislab.methods.base import TextSegmenter
 from rislab.methods.clip.task import CLIPTask
 from rislab.methods.cris.task import CRISTask

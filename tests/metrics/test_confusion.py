@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rislab.metrics.class_scores import ClassScores
 from rislab.metrics.classes import class_averages, confusion, iou_per_class
-from rislab.metrics.confusion import ClassScores
 
 
 def maps(seed: int, classes: int, size: tuple[int, int] = (7, 9)) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -12,7 +12,7 @@ ACCUMULATE = """
 import resource, time
 from pathlib import Path
 import numpy as np
-from rislab.metrics.confusion import ClassScores
+from rislab.metrics.class_scores import ClassScores
 
 def resident():
     line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmRSS:"))

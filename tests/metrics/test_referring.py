@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rislab.metrics.gathering import ReferringScores
+from rislab.metrics.expression_scores import ReferringScores
 from rislab.metrics.protocols import NATIVE, PRECISION_AT, Protocol
 from rislab.metrics.referring import COLUMNS, averages, pixel_counts
 from tests.forks import forking

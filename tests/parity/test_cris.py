@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rislab.clip.trunk import ResNetPyramid, TextEncoder, build
 from rislab.data.geometry import Letterbox
+from rislab.encoders.clip.trunk import ResNetPyramid, TextEncoder, build
 from rislab.losses.text_to_pixel import text_to_pixel
 from rislab.methods.cris.model import CRIS
 from rislab.methods.cris.official import PREFIX, from_official, to_official

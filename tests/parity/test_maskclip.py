@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rislab.clip.dense import DenseViT, dense, imitate_mmseg, projected
-from rislab.clip.trunk import build
+from rislab.encoders.clip.dense import DenseViT, dense, imitate_mmseg, projected
+from rislab.encoders.clip.trunk import build
 from rislab.methods.maskclip.model import TEMPERATURE, MaskCLIP, denoise, smooth
 from rislab.methods.maskclip.official import OURS, from_official, to_official
 from tests.parity.cases import ROOT, Case, cases, close

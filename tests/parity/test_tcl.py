@@ -10,8 +10,8 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor
 
-from rislab.clip.dense import averaged
-from rislab.clip.trunk import CLIPSpec, build
+from rislab.encoders.clip.dense import averaged
+from rislab.encoders.clip.trunk import CLIPSpec, build
 from rislab.methods.tcl import task
 from rislab.methods.tcl.model import binarise, cosines
 from rislab.methods.tcl.official import NAMES, from_official, to_official

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from rislab.report.build import build
 from rislab.report.figures import colour_of
 from rislab.report.label_figures import BACKGROUND
+from rislab.report.write import build
 from rislab.training.label_pictures import LabelPictures
 from tests.report.trials import finish, planned_table
 from tests.worlds import tiny_table

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from rislab.ablation.evidence import seal
+from rislab.ablation.integrity import seal
 from rislab.ablation.plan import Planned
 from rislab.files import read_json, write_json
 from rislab.report import text
+from rislab.report.model import view
 from rislab.report.provenance import provenance
 from rislab.report.results import Results, collect
-from rislab.report.view import view
 from tests.report.trials import finish, planned_table
 from tests.worlds import tiny_table
 

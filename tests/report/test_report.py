@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from rislab.report.build import build
+from rislab.report.model import view
 from rislab.report.results import collect
 from rislab.report.text import headline, latex_escape
 from rislab.report.verdicts import judge
-from rislab.report.view import view
+from rislab.report.write import build
 from tests.report.trials import finish, planned_table
 from tests.worlds import tiny_table
 

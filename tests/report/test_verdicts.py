@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rislab.ablation import plan, signature, table
-from rislab.clip.trunk import CLIPSpec
+from rislab.encoders.clip.trunk import CLIPSpec
 from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
 from rislab.methods.clip.task import CLIPTask
@@ -19,14 +19,14 @@ from rislab.methods.cris.task import CRISTask
 from rislab.methods.maskclip.task import MaskCLIPTask
 from rislab.methods.risclip.task import RISCLIPTask
 from rislab.methods.tcl.task import TCLTask
-from rislab.report.build import MARKS, build
-from rislab.report.evidence import Evidence, Measurement
 from rislab.report.figures import interval_chart
+from rislab.report.measurements import Evidence, Measurement
+from rislab.report.model import selected_on, view
 from rislab.report.results import Results, collect
 from rislab.report.statistics import NOTHING, Variance
 from rislab.report.text import interval
 from rislab.report.verdicts import Decided, Decision, Judged, Verdict, decide, judge, verdict_of
-from rislab.report.view import selected_on, view
+from rislab.report.write import MARKS, build
 from tests.report.simulated import ALL, Scenario, Simulation
 from tests.report.trials import finish
 from tests.worlds import ROOT, tiny_chain, tiny_table

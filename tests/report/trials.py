@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from rislab.ablation import plan, table
-from rislab.ablation.evidence import seal
+from rislab.ablation.integrity import seal
 from rislab.ablation.plan import Planned
 from rislab.data import masks
 from rislab.files import write_json

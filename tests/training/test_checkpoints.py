@@ -11,7 +11,7 @@ import torch
 from rislab.errors import DataError, DiskError
 from rislab.files import replacing
 from rislab.training.checkpoints import LAST, PREVIOUS, WholeCheckpointIO, damage, read_checkpoint, resume_point
-from rislab.training.curves import CurveLogger
+from rislab.training.curve_logger import CurveLogger
 
 
 @pytest.fixture

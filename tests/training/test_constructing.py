@@ -13,7 +13,7 @@ import yaml
 from rislab.cli import main as entry
 from rislab.cli.main import main
 from rislab.errors import ConfigError, DataError, DiskError, RislabError, one_line, underlying
-from rislab.training.constructing import constructing
+from rislab.training.construction import constructing
 from rislab.training.trial import _classify, prepare
 from tests.worlds import rislab_here, tiny_config
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rislab.cli.ablate.running import Teller, job, made_ready, mirrors_of, preload
-from rislab.cli.ablate.watching import status_view
+from rislab.cli.ablate.run import ProgressPrinter, job, made_ready, mirrors_of, preload
+from rislab.cli.ablate.status import status_view
 from rislab.errors import ConfigError
 
 if TYPE_CHECKING:
     from rislab.ablation.plan import Cost, Planned
     from rislab.ablation.table import Profile, Table
     from rislab.launch.slurm import Cluster, Shape
-    from rislab.launch.supervising import Supervisor, Wanted
+    from rislab.launch.slurm_supervisor import Supervisor, Wanted
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
@@ -53,12 +53,12 @@ def asked(options: argparse.Namespace, profile: "Profile") -> "Cluster":
 def wanted(cells: "Sequence[Planned]", cluster: "Cluster") -> "list[Wanted]":
     """Trials with the shape of their jobs, longest first as far as is known."""
     from rislab.ablation import plan
-    from rislab.launch import local, slurm
-    from rislab.launch.supervising import Wanted
+    from rislab.launch import local_pool, slurm
+    from rislab.launch.slurm_supervisor import Wanted
 
     seconds = plan.expected_seconds(cells)
     made = {cell.name: cell for cell in cells}
-    order = local.longest_first([(job(cell), seconds[cell.name]) for cell in cells])
+    order = local_pool.longest_first([(job(cell), seconds[cell.name]) for cell in cells])
     return [
         Wanted(
             each,
@@ -125,7 +125,7 @@ def run(
 ) -> int | None:
     """Hand `todo` in and watch over it. 0 when the user leaves the jobs to themselves, None when everything has ended."""
     from rislab.launch import slurm
-    from rislab.launch.supervising import Supervisor
+    from rislab.launch.slurm_supervisor import Supervisor
 
     cluster = asked(options, profile)
     queue = slurm.Queue()
@@ -160,7 +160,7 @@ def run(
 
 
 def _watch(screen: Any, supervisor: "Supervisor", cells: "list[Planned]", follow: Callable[[], None]) -> None:
-    teller = Teller(screen)
+    printer = ProgressPrinter(screen)
     if screen.is_terminal:
         from rich.live import Live
 
@@ -174,6 +174,6 @@ def _watch(screen: Any, supervisor: "Supervisor", cells: "list[Planned]", follow
     while not supervisor.is_over:
         supervisor.look()
         follow()
-        teller.tell_states(cells)
+        printer.tell_states(cells)
         time.sleep(1)
-    teller.tell_states(cells)
+    printer.tell_states(cells)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rislab.cli.ablate.running import TARGET, Teller, job, made_ready, mirrors_of, on_cpu, places_on, preload
-from rislab.cli.ablate.watching import status_view
+from rislab.cli.ablate.run import TARGET, ProgressPrinter, job, made_ready, mirrors_of, on_cpu, places_on, preload
+from rislab.cli.ablate.status import status_view
 from rislab.errors import RislabError
 
 if TYPE_CHECKING:
     from rislab.ablation.plan import Planned
     from rislab.ablation.table import Profile, Table
-    from rislab.launch.local import Job, LocalPool, Outcome
+    from rislab.launch.local_pool import Job, LocalPool, Outcome
 
 
 def run(
@@ -26,11 +26,11 @@ def run(
 ) -> int | None:
     """Run `todo`; 130 when the user stopped it, 1 when it stopped early, None otherwise."""
     from rislab.ablation import plan
-    from rislab.launch import local, places
+    from rislab.launch import local_pool, resources
 
-    devices = places.chosen(options.devices, places.gpus()) if not on_cpu(todo) or options.devices else []
+    devices = resources.chosen(options.devices, resources.gpus()) if not on_cpu(todo) or options.devices else []
     todo = made_ready(todo, screen)
-    cores = local.cores()
+    cores = local_pool.cores()
     jobs = options.jobs or (cores if on_cpu(todo) else max(1, 4 * len(devices)))
     slots = min(jobs, len(todo))
     threads = options.threads or max(1, cores // (slots if devices else jobs))
@@ -47,9 +47,9 @@ def run(
         if cost is not None and cost.gpu_mb and devices:
             each = replace(each, need=replace(each.need, memory_mb=cost.gpu_mb))
         queue.append((places_on(each, devices), cost.seconds if cost is not None else None))
-    pool = local.LocalPool(slots, threads, modules, devices)
+    pool = local_pool.LocalPool(slots, threads, modules, devices)
     mirrors = mirrors_of(options, cells, table, profile)
-    outcome = _watched(screen, pool, local.longest_first(queue), cells, mirrors.follow)
+    outcome = _watched(screen, pool, local_pool.longest_first(queue), cells, mirrors.follow)
     mirrors.finish()
     if outcome.stopped_by:
         screen.print(f"stopped early: {outcome.stopped_by}", style="red", markup=False, soft_wrap=True)
@@ -58,12 +58,15 @@ def run(
 
 def _prepare(todo: "list[Planned]", cores: int, modules: list[str]) -> bool:
     """Make what first starts would make, once, before several trials wait for it. True when the user stopped it."""
-    from rislab.launch import local
+    from rislab.launch import local_pool
 
     inputs = {json.dumps(_inputs(cell.config), sort_keys=True): cell for cell in todo}
-    pool = local.LocalPool(1, cores, modules)
+    pool = local_pool.LocalPool(1, cores, modules)
     ready = pool.run(
-        [local.Job(f"prepare {n}", f"{TARGET}:prepare", str(c.trial.config)) for n, c in enumerate(inputs.values())],
+        [
+            local_pool.Job(f"prepare {n}", f"{TARGET}:prepare", str(c.trial.config))
+            for n, c in enumerate(inputs.values())
+        ],
         lambda: None,
     )
     if not pool.stops_asked and set(ready.states.values()) != {"done"}:
@@ -82,16 +85,16 @@ def _watched(
     screen: Any, pool: "LocalPool", jobs: "list[Job]", cells: "list[Planned]", follow: Callable[[], None]
 ) -> "Outcome":
     """Run the jobs with a live table on a terminal, or with one line a change elsewhere."""
-    teller = Teller(screen)
+    printer = ProgressPrinter(screen)
 
     def watch_stop() -> None:
         follow()
         if pool.stops_asked:
-            teller.tell(
+            printer.tell(
                 "stopping", "trials write a checkpoint and end; the same command goes on from there (again: kill them)"
             )
         for name, note in pool.notes.items():
-            teller.tell(name, note)
+            printer.tell(name, note)
 
     if screen.is_terminal:
         from rich.live import Live
@@ -105,6 +108,6 @@ def _watched(
 
     def print_changes() -> None:
         watch_stop()
-        teller.tell_states(cells)
+        printer.tell_states(cells)
 
     return pool.run(jobs, print_changes)

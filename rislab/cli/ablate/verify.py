@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rislab.cli.ablate.choosing import Action, console, load
+from rislab.cli.ablate.selection import Action, load, open_console
 from rislab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def add(action: Action) -> None:
 def run_verify(options: argparse.Namespace) -> int:
     """0 when every trial gave the same files, 1 when one did not."""
     from rislab.ablation import plan
-    from rislab.cli.ablate.running import require_room
+    from rislab.cli.ablate.run import require_room
 
     table, profile, seeds, planned = load(options)
     for name in ("jobs", "threads"):
@@ -37,7 +37,7 @@ def run_verify(options: argparse.Namespace) -> int:
     if not finished:
         raise ConfigError(f"{options.runs / table.name}: no trial of {table.name} is done, so there is none to repeat")
     plan.require_data(finished, profile)
-    screen = console()
+    screen = open_console()
     with ExitStack() as stack:
         elsewhere = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rislab-verify-")))
         if elsewhere.exists() and any(elsewhere.iterdir()):

@@ -1,1 +1,1 @@
-"""One module a benchmark of open-vocabulary segmentation; see `rislab.data.vocabulary`."""
+"""One module a benchmark of open-vocabulary segmentation; see `rislab.data.benchmark_trees`."""

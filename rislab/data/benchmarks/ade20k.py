@@ -1,6 +1,6 @@
 """ADE20K of the 2016 scene parsing challenge: 150 classes; label 0, everything else, is ignored."""
 
-from rislab.data.vocabulary import Benchmark
+from rislab.data.benchmark_trees import Benchmark
 
 BENCHMARK = Benchmark(
     title="ADE20K (150)",

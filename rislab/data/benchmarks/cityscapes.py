@@ -1,6 +1,6 @@
 """Cityscapes, the 19 classes of its evaluation, on val."""
 
-from rislab.data.vocabulary import Benchmark
+from rislab.data.benchmark_trees import Benchmark
 
 TRAIN_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """Label ids of the classes, in order; all others are ignored. Source: cityscapesScripts, helpers/labels.py."""

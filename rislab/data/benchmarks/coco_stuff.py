@@ -1,6 +1,6 @@
 """COCO-Stuff: 171 classes on COCO val2017. Unlabelled pixels are ignored."""
 
-from rislab.data.vocabulary import Benchmark
+from rislab.data.benchmark_trees import Benchmark
 
 ABSENT = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
 """Raw values that no class has: gaps in COCO's category ids, less one."""

@@ -1,6 +1,6 @@
 """PASCAL Context with background: 60 classes, labels in alphabetical order, as mmsegmentation's converter writes them."""
 
-from rislab.data.vocabulary import Benchmark
+from rislab.data.benchmark_trees import Benchmark
 
 BENCHMARK = Benchmark(
     title="PASCAL Context (60)",

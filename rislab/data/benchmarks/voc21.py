@@ -1,6 +1,6 @@
 """PASCAL VOC 2012 with its background as class 0: 21 classes. Void borders are ignored."""
 
-from rislab.data.vocabulary import Benchmark
+from rislab.data.benchmark_trees import Benchmark
 
 BENCHMARK = Benchmark(
     title="PASCAL VOC (21)",

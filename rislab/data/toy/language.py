@@ -17,7 +17,7 @@ Things = Sequence[Thing]
 
 
 @dataclass(frozen=True)
-class Looks:
+class Appearance:
     """Attributes that a thing must have; None says nothing about one."""
 
     size: str | None = None
@@ -49,7 +49,7 @@ class Extreme:
     """The outermost, towards one side, of those that look so; there must be several, and the margin clear."""
 
     side: str
-    looks: Looks
+    looks: Appearance
     margin: float
 
     def denotes(self, things: Things) -> list[int]:
@@ -65,9 +65,9 @@ class Extreme:
 class Beside:
     """Those that look so and lie on one side of another thing, itself described beyond doubt."""
 
-    looks: Looks
+    looks: Appearance
     side: str
-    other: Looks
+    other: Appearance
     margin: float
 
     def denotes(self, things: Things) -> list[int]:
@@ -81,7 +81,7 @@ class Beside:
         return found if all(_towards(things[i], self.side) - edge > self.margin for i in found) else []
 
 
-Meaning = Looks | Extreme | Beside
+Meaning = Appearance | Extreme | Beside
 
 SIDES = ("left", "right", "top", "bottom")
 RELATIONS = {"left": "left of", "right": "right of", "top": "above", "bottom": "below"}
@@ -91,10 +91,10 @@ def _towards(thing: Thing, side: str) -> float:
     return {"left": -thing.x, "right": thing.x, "top": -thing.y, "bottom": thing.y}[side]
 
 
-def _looks(rng: np.random.Generator, thing: Thing) -> Looks:
+def _looks(rng: np.random.Generator, thing: Thing) -> Appearance:
     """Some true attributes of a thing; shape and colour more often than size and pattern."""
     keep = rng.random(4)
-    return Looks(
+    return Appearance(
         size=thing.size if keep[0] < 0.35 else None,
         pattern=thing.pattern if keep[1] < 0.25 else None,
         colour=thing.colour if keep[2] < 0.9 else None,
@@ -126,7 +126,7 @@ def _unique(rng: np.random.Generator, things: Things, target: int, meaning: str,
 
 def _short(rng: np.random.Generator, meaning: Meaning) -> str:
     """As people type in a game: no articles, few words."""
-    if isinstance(meaning, Looks):
+    if isinstance(meaning, Appearance):
         return meaning.words()
     if isinstance(meaning, Extreme):
         words = meaning.looks.words()
@@ -189,7 +189,9 @@ def nothing_there(rng: np.random.Generator, things: Things) -> str | None:
     """A description that fits nothing in the scene, although one change would make it fit: of colour, shape or pattern."""
     for _ in range(12):
         thing = things[int(rng.integers(len(things)))]
-        looks = Looks(colour=thing.colour, shape=thing.shape, pattern=thing.pattern if rng.random() < 0.3 else None)
+        looks = Appearance(
+            colour=thing.colour, shape=thing.shape, pattern=thing.pattern if rng.random() < 0.3 else None
+        )
         part = str(rng.choice(("colour", "shape", "pattern") if looks.pattern else ("colour", "shape")))
         values = {"colour": tuple(COLOURS), "shape": SHAPES, "pattern": PATTERNS}[part]
         changed = replace(looks, **{part: str(rng.choice(values))})

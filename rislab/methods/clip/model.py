@@ -7,7 +7,7 @@ cosines with the texts. CLIP was never trained to have local features: this is w
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rislab.clip.dense import DenseResNet, DenseViT
+from rislab.encoders.clip.dense import DenseResNet, DenseViT
 
 
 class DenseCLIP(nn.Module):

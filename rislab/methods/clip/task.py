@@ -6,10 +6,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rislab.clip.dense import TEMPLATES, Prompts, TemplateName, dense
-from rislab.clip.tokens import Tokenizer
-from rislab.clip.trunk import CLIPSpec, load
 from rislab.data.geometry import Stretch
+from rislab.encoders.clip.dense import TEMPLATES, Prompts, TemplateName, dense
+from rislab.encoders.clip.tokens import Tokenizer
+from rislab.encoders.clip.trunk import CLIPSpec, load
 from rislab.methods.base import TrainingFree, contrast_stretched
 from rislab.methods.clip.model import DenseCLIP
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rislab.clip.trunk import ResNetPyramid, TextEncoder
+from rislab.encoders.clip.trunk import ResNetPyramid, TextEncoder
 
 
 def conv(channels_in: int, channels_out: int, kernel: int) -> nn.Sequential:

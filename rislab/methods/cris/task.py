@@ -10,10 +10,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rislab.clip.tokens import Tokenizer
-from rislab.clip.trunk import CLIPSpec, ResNetPyramid, TextEncoder, load
 from rislab.data.batch import Batch
 from rislab.data.geometry import Letterbox
+from rislab.encoders.clip.tokens import Tokenizer
+from rislab.encoders.clip.trunk import CLIPSpec, ResNetPyramid, TextEncoder, load
 from rislab.errors import ConfigError
 from rislab.losses.text_to_pixel import text_to_pixel as text_to_pixel_loss
 from rislab.methods.base import TextSegmenter

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rislab.clip.dense import DenseResNet, DenseViT, LastAttention
+from rislab.encoders.clip.dense import DenseResNet, DenseViT, LastAttention
 
 TEMPERATURE = 100.0
 DROPPED = -100.0

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rislab.clip.dense import TEMPLATES, LastAttention, Prompts, TemplateName, dense, imitate_mmseg
-from rislab.clip.tokens import Tokenizer
-from rislab.clip.trunk import CLIPSpec, load
 from rislab.data.geometry import Stretch
+from rislab.encoders.clip.dense import TEMPLATES, LastAttention, Prompts, TemplateName, dense, imitate_mmseg
+from rislab.encoders.clip.tokens import Tokenizer
+from rislab.encoders.clip.trunk import CLIPSpec, load
 from rislab.methods.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, TrainingFree, contrast_stretched
 from rislab.methods.maskclip.model import KeyNorm, MaskCLIP
 
@@ -21,7 +21,7 @@ class MaskCLIPTask(TrainingFree):
     image_size: side of the square that pictures are stretched to.
     last_attention: each patch's own value, or the full attention of plain CLIP (main comparison of the paper).
     residual, ffn: of the last block, for the value path of a ViT ("ours": how other papers read MaskCLIP).
-    arithmetic: LayerNorm eps and GELU of OpenAI's CLIP, or of the official code; see `rislab.clip.dense.imitate_mmseg`.
+    arithmetic: LayerNorm eps and GELU of OpenAI's CLIP, or of the official code; see `rislab.encoders.clip.dense.imitate_mmseg`.
     normalisation: of pictures; the official pipeline takes ImageNet's.
     templates: prompts that a name is put into; sentences of referring data are taken as they are.
     pd_thresh: prompt denoising, 0 off; official runs with it: 0.5. ks_thresh: key smoothing, 0 off; official runs: 1.0.

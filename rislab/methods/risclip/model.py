@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rislab.clip.dense import DenseViT, attended, fed, projected
+from rislab.encoders.clip.dense import DenseViT, attended, fed, projected
 from rislab.ranks import mean
 
 ValuePath = Literal["last", "all", "none"]

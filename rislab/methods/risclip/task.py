@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from rislab.clip.tokens import Tokenizer
-from rislab.clip.trunk import CLIPSpec, load
 from rislab.data.batch import Batch
 from rislab.data.geometry import Stretch
+from rislab.encoders.clip.tokens import Tokenizer
+from rislab.encoders.clip.trunk import CLIPSpec, load
 from rislab.errors import ConfigError
 from rislab.losses.dice import dice
 from rislab.losses.focal import focal

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rislab.clip.dense import DenseViT, LastAttention, attended, fed, projected
+from rislab.encoders.clip.dense import DenseViT, LastAttention, attended, fed, projected
 
 Norm = Literal["layer", "batch", "group", "none"]
 Activation = Literal["gelu", "relu", "leaky"]

@@ -10,16 +10,16 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rislab.clip.dense import TEMPLATES, DenseViT, LastAttention, Prompts, TemplateName
-from rislab.clip.tokens import Tokenizer
-from rislab.clip.trunk import CLIPSpec, load
 from rislab.data.batch import Batch
 from rislab.data.geometry import Stretch
+from rislab.encoders.clip.dense import TEMPLATES, DenseViT, LastAttention, Prompts, TemplateName
+from rislab.encoders.clip.tokens import Tokenizer
+from rislab.encoders.clip.trunk import CLIPSpec, load
 from rislab.errors import ConfigError
 from rislab.losses.contrastive import TextSide, image_text, region_text
 from rislab.losses.masks import area, total_variation
 from rislab.methods.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, TextSegmenter
-from rislab.methods.tcl.asking import Seen, look, masks, without_margins
+from rislab.methods.tcl.inference import Seen, look, masks, without_margins
 from rislab.methods.tcl.model import (
     COSINE_EPS,
     TCL,

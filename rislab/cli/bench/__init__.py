@@ -1,0 +1,12 @@
+"""`rislab bench ACTION`: what this machine can do."""
+
+import argparse
+
+from rislab.cli.bench import data, labels, step
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("bench", help="measure what this machine can do")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for module in (data, step, labels):
+        module.add_parser(actions)

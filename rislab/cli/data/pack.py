@@ -1,0 +1,75 @@
+"""`rislab data pack`: decode and place every picture once, for training."""
+
+import argparse
+import sys
+
+from rislab.cli.data.selection import add_selection
+from rislab.paths import user_path
+
+
+def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    pack = actions.add_parser(
+        "pack",
+        help="decode and place every picture once, for training",
+        description="Write pictures at the training resolution, masks as run lengths and token ids below DIR/packed. Training "
+        "uses it by itself as long as the files beside it do not change; batches are the same, to the bit. Interrupted, it "
+        "goes on where it was. A real set takes 0.5 MB a picture at 416 x 416.",
+        epilog="example: rislab data pack DATA --dataset refcoco --size 416",
+    )
+    pack.add_argument("folder", type=user_path, metavar="DIR", help="data root, or the data set's own folder")
+    add_selection(pack)
+    pack.add_argument(
+        "--size", type=int, default=416, metavar="S", help="side of the network's frame (default: %(default)s)"
+    )
+    pack.add_argument(
+        "--geometry",
+        choices=("letterbox", "stretch"),
+        default="letterbox",
+        help="how the method places pictures: CRIS letterboxes, LAVT and DMMI stretch (default: %(default)s)",
+    )
+    pack.add_argument("--tokenizer", default="RN50", metavar="NAME", help="open_clip model (default: %(default)s)")
+    pack.add_argument("--verify", action="store_true", help="compare every packed picture with its checksum")
+    pack.set_defaults(run=run_pack)
+
+
+def run_pack(options: argparse.Namespace) -> int:
+    from rich.progress import Progress
+
+    from rislab.data import pack
+    from rislab.data.locate import locate
+    from rislab.encoders.clip.tokens import Tokenizer
+    from rislab.errors import DataError
+
+    place = locate(options.folder, options.dataset, options.split_by)
+    refer = place.read()
+    geometry = pack.geometry_of(options.geometry, options.size)
+    tokenizer = Tokenizer(options.tokenizer)
+    with Progress(transient=True) as bar:
+        task = bar.add_task("packing", total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        folder = pack.write(
+            refer,
+            place.dataset,
+            place.split_by,
+            geometry,
+            tokenizer.kind,
+            lambda text: tokenizer.ids(text).tolist(),
+            show,
+        )
+        if options.verify:
+            bar.update(task, description="verifying")
+            made = pack.Pack.open(refer, place.dataset, place.split_by, geometry)
+            wrong = made.verify(show) if made is not None else []
+            if made is None or wrong:
+                some = ", ".join(map(str, wrong[:5]))
+                raise DataError(
+                    f"{folder}: {len(wrong)} packed pictures are damaged ({some}); remove it and pack again"
+                )
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{folder}: {place.title}, {size / 2**20:.0f} MiB{', verified' if options.verify else ''}")
+    if refer.left_out():
+        print(f"rislab: {refer.left_out()}", file=sys.stderr)
+    return 0
