@@ -7,7 +7,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 
-MOVED = {"rislab.clip": "rislab.encoders.clip"}
+MOVED = {
+    "rislab.clip": "rislab.encoders.clip",
+    "rislab.data.referring": "rislab.datamodules.referring",
+    "rislab.data.semantic": "rislab.datamodules.semantic",
+    "rislab.data.pairs": "rislab.datamodules.pairs",
+}
 """New name of a package or module by its first name. An entry stays for as long as trials with the first name are of use."""
 
 
