@@ -8,7 +8,7 @@ from rislab import moved_names
 from rislab.ablation import identity, signature
 
 
-@pytest.mark.parametrize("old, new", moved_names.MOVED.items())
+@pytest.mark.parametrize(("old", "new"), moved_names.MOVED.items())
 def test_each_first_name_can_be_imported_and_is_what_identities_hold(old: str, new: str) -> None:
     moved_names.register()
     assert importlib.import_module(old) is importlib.import_module(new)
