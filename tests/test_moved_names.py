@@ -11,7 +11,10 @@ from rislab.ablation import identity, signature
 @pytest.mark.parametrize(("old", "new"), moved_names.MOVED.items())
 def test_each_first_name_can_be_imported_and_is_what_identities_hold(old: str, new: str) -> None:
     moved_names.register()
-    assert importlib.import_module(old) is importlib.import_module(new)
+    module = importlib.import_module(old)
+    assert module is importlib.import_module(new)
+    assert module.__spec__ is not None
+    assert module.__spec__.name == new
     assert moved_names.current(f"{old}.X") == f"{new}.X"
     assert moved_names.original(f"{new}.X") == f"{old}.X"
     assert moved_names.current(f"{old}s") == f"{old}s", "only whole names are renamed"
