@@ -20,7 +20,9 @@ def test_no_word_of_the_list_is_used() -> None:
     words = not_used()
     assert "house" in words
     pattern = re.compile(rf"(?<![A-Za-z])({'|'.join(words)})s?(?![A-Za-z])", re.IGNORECASE)
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     used = [
         f"{name}:{number}: {match[0]}"
         for name in tracked

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from functools import cache
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from rislab.ablation import signature
@@ -19,20 +18,11 @@ NEUTRAL = (
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "trainer.log_every_n_steps",
-    "data.init_args.root",
-    "data.init_args.num_workers",
-    "data.init_args.cache_mb",
-    "data.init_args.packed",
-    "data.init_args.eval_images",
 )
-"""Dotted keys that cannot change the result: paths, kind of device, workers, memory, logging. Classes of ours declare theirs in
-`neutral`, at any depth.
+"""Dotted keys that cannot change the result: paths, kind of device, logging. Classes declare theirs in `neutral`, at any depth.
 
 The number of devices and nodes does count: the batch is so many times as large.
 """
-
-REACHABLE = ("data", "datamodules", "encoders", "nn", "losses", "metrics", "training")
-"""Rooms that every trial runs through, beside its own method."""
 
 
 def resolve(config: Any, hashed: bool = False) -> Any:
@@ -138,23 +128,3 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)  # 1, 1.0 and 1e0 are one number in YAML
     return value
-
-
-@cache
-def sources(class_path: str) -> dict[str, str]:
-    """sha256 of every source file that a trial of this method can reach, by path from the package's folder."""
-    package = Path(__file__).parents[1]
-    module = signature.source_file(class_path.rpartition(".")[0])
-    folders = [package / room for room in REACHABLE] + [module.parent]
-    files = {path for folder in folders for path in folder.rglob("*.py")} | {package / "methods" / "base.py"}
-    return {
-        str(path.relative_to(package.parent)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)
-    }
-
-
-def changed_sources(before: dict[str, str], class_path: str) -> list[str]:
-    """Files that differ from what a finished trial was made with."""
-    now = sources(class_path)
-    if before == now:
-        return []
-    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from rislab.ablation import identity, records, sharing, signature
+from rislab.ablation import identity, records, sharing, signature, sources
 from rislab.ablation.configs import STAGE, Configs, merged, put
 from rislab.ablation.integrity import Finding
 from rislab.ablation.table import Profile, Row, Table
@@ -87,10 +87,8 @@ class Planned:
         """
         if recorded is None:
             recorded = _record(self.trial.identity, records.IDENTITY) or {}
-        sources = recorded.get("sources", {})
-        return (
-            identity.changed_sources(sources, self.config["model"]["class_path"]) if isinstance(sources, dict) else []
-        )
+        before = recorded.get("sources", {})
+        return sources.changed(before, self.config) if isinstance(before, dict) else []
 
     @property
     def can_split(self) -> bool:
@@ -121,7 +119,7 @@ class Planned:
                 {
                     "hash": self.hash,
                     "config": self.identity,
-                    "sources": identity.sources(self.config["model"]["class_path"]),
+                    "sources": sources.sources(self.config),
                 },
             )
 

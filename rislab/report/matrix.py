@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader
 
-from rislab.ablation import identity, records
+from rislab.ablation import identity, records, sources
 from rislab.ablation.schema import METRICS
 from rislab.ablation.trial import TrialDir
 from rislab.errors import ConfigError
@@ -57,8 +57,8 @@ class Cell:
         trainer = self.config["trainer"] | {"default_root_dir": str(self.trial.path)}
         write_text(self.trial.config, yaml.safe_dump(self.config | {"trainer": trainer}, sort_keys=False))
         if not self.trial.identity.exists():
-            sources = identity.sources(self.config["model"]["class_path"])
-            write_json(self.trial.identity, {"hash": self.hash, "config": self.identity, "sources": sources})
+            files = sources.sources(self.config)
+            write_json(self.trial.identity, {"hash": self.hash, "config": self.identity, "sources": files})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rislab.ablation import identity, plan, table
+from rislab.ablation import plan, sources, table
 from rislab.ablation.plan import Planned
 from tests.worlds import rislab, tiny_table
 
@@ -60,14 +60,14 @@ def digest(content: Any) -> dict[str, Any]:
 
 def test_five_thousand_directories_are_looked_at_in_five_seconds(campaign: tuple[list[str], list[Planned]]) -> None:
     options, cells = campaign
-    sources = identity.sources(cells[0].config["model"]["class_path"])
+    code = sources.sources(cells[0].config)
     model = {key: dict(cells[0].identity) for key in ("config",)}
     now = time.time() + 60  # so that those elsewhere seem alive for as long as this takes
     for number, cell in enumerate(cells):
         cell.trial.path.mkdir(parents=True)
         state = ("done", "running", "failed", "pending", "done")[number % 5]
         files = {
-            "identity.json": {"hash": cell.hash, "sources": sources, **model},
+            "identity.json": {"hash": cell.hash, "sources": code, **model},
             "status.json": {"state": state, "stage": "fit", "step": 7, "max_steps": 40, "speed": 2.5, "heartbeat": now}
             | {"metrics": {"miou_expr": 12.5}, "error": "a reason", "kind": "bug", "started": now},
         }

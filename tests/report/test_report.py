@@ -120,7 +120,7 @@ def test_a_report_of_a_single_row(campaign, row: str, seeds: list[int], tmp_path
 
 def test_changed_code_is_marked(campaign, seeds: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table, planned = campaign
-    monkeypatch.setattr("rislab.ablation.identity.sources", lambda _: {"rislab/data/x.py": "other"})
+    monkeypatch.setattr("rislab.ablation.sources.sources", lambda _: {"rislab/data/x.py": "other"})
     (markdown, *_) = build(table, table.profile("toy"), seeds, planned, tmp_path)
     assert "† made with code that has changed since" in markdown.read_text()
 
@@ -202,6 +202,6 @@ def test_markup_in_a_table_is_text_in_markdown(campaign, seeds: list[int], tmp_p
 
 def test_report_needs_no_torch(tmp_path: Path) -> None:
     heavy = "torch lightning cv2 matplotlib scipy pandas"
-    code = f"import sys, rislab.report.build; print(*[m for m in '{heavy}'.split() if m in sys.modules])"
+    code = f"import sys, rislab.report.write; print(*[m for m in '{heavy}'.split() if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
