@@ -54,7 +54,7 @@ gc: $(VENV)/.ready ## what below runs/ no table needs; YES=1 removes it
 report: $(VENV)/.ready ## the report of whatever has been run: TABLE=cris
 	@$(RISLAB) ablate report $(or $(TABLE),cris) $(OPTIONS) $(if $(REPORTS),--out $(REPORTS))
 
-check: $(VENV)/.ready ## format, lint, types, floors
+check: $(VENV)/.ready ## format, lint, types, layers
 	@$(VENV)/bin/ruff format --check --quiet .
 	@$(VENV)/bin/ruff check --quiet .
 	@$(VENV)/bin/mypy

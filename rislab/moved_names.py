@@ -7,7 +7,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 
-MOVED = {"rislab.clip": "rislab.encoders.clip"}
+MOVED = {
+    "rislab.clip": "rislab.encoders.clip",
+    "rislab.data.referring": "rislab.datamodules.referring",
+    "rislab.data.semantic": "rislab.datamodules.semantic",
+    "rislab.data.pairs": "rislab.datamodules.pairs",
+}
 """New name of a package or module by its first name. An entry stays for as long as trials with the first name are of use."""
 
 
@@ -37,13 +42,17 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(fullname, self) if current(fullname) != fullname else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        return importlib.import_module(current(spec.name))
+        module = importlib.import_module(current(spec.name))
+        spec.loader_state = module.__spec__
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """The module has run under its new name."""
+        """The module has run under its new name, which importlib has just overwritten in its spec."""
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state
 
 
 def register() -> None:
     """Make first names importable, once."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        sys.meta_path.insert(0, _Finder())

@@ -5,7 +5,7 @@ from multiprocessing.context import ForkServerContext
 
 PRELOAD = [
     "rislab.training.trial",
-    "rislab.data.referring",
+    "rislab.datamodules.referring",
     "tests.e2e.faulty",
     "tests.methods.tiny",
     "tests.data.small",

@@ -12,7 +12,7 @@ FLOORS = (
     {"cli"},
     {"report", "launch", "bench"},
     {"training", "scoring"},
-    {"ablation", "methods"},
+    {"ablation", "methods", "datamodules"},
     {"encoders"},
     {"data"},
     {"nn", "losses", "metrics"},

@@ -8,10 +8,10 @@ import yaml
 from rislab.ablation.configs import Configs
 from rislab.ablation.table import find, load
 from rislab.cli.main import parser
-from rislab.data.referring import ReferringData
-from rislab.data.semantic import SemanticData
 from rislab.data.shards import expand
 from rislab.data.toy.world import ToyWorld
+from rislab.datamodules.referring import ReferringData
+from rislab.datamodules.semantic import SemanticData
 from rislab.errors import ConfigError, DataError
 from rislab.paths import absolute, contents, is_file, lines, unsafe_name, user_path, visible
 from tests.worlds import ROOT, rislab_here

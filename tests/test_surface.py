@@ -38,7 +38,7 @@ def surface() -> dict[str, Any]:
         "commands": commands(parser()),
         "metrics": list(table.METRICS),
         "methods": {name: options_of(class_path) for name, class_path in signature.methods().items()},
-        "data": options_of("rislab.data.referring.ReferringData"),
+        "data": options_of("rislab.datamodules.referring.ReferringData"),
         "world": options_of("rislab.data.toy.world.ToyWorld"),
         "trial": options_of("rislab.training.cli.TrialOptions"),
         "table": table.SCHEMA,

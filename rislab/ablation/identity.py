@@ -31,7 +31,7 @@ NEUTRAL = (
 The number of devices and nodes does count: the batch is so many times as large.
 """
 
-REACHABLE = ("data", "encoders", "nn", "losses", "metrics", "training")
+REACHABLE = ("data", "datamodules", "encoders", "nn", "losses", "metrics", "training")
 """Rooms that every trial runs through, beside its own method."""
 
 

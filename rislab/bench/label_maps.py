@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rislab.data.semantic import LabelBatch, Viewing
+from rislab.data.batch import LabelBatch, Viewing
 from rislab.errors import ConfigError
 from rislab.files import replacing
 from rislab.methods.base import TextSegmenter

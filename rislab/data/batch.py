@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rislab.data.geometry import InverseGeometry
@@ -59,3 +61,40 @@ class Batch:
             image_index=self.image_index.pin_memory(),
             mask_bytes=None if self.mask_bytes is None else self.mask_bytes.pin_memory(),
         )
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """How pictures are shown to a network: fitted into (short, long), by windows of a side and stride, names of a set."""
+
+    short: int
+    long: int
+    window: int
+    stride: int
+    names: str
+
+
+@dataclass(frozen=True)
+class LabelBatch:
+    """Pictures to be labelled, each with its own size.
+
+    images: uint8 [3, H, W] each, as the protocol shows them. labels: uint8 [h, w] each, at the original size, 255 where
+    nothing is scored. names: the vocabulary, background not among them; with `has_background`, label 0 is
+    background and `names` follow. ids: numbers of the pictures within the split.
+    """
+
+    images: list[Tensor]
+    labels: list[NDArray[np.uint8]]
+    names: tuple[str, ...]
+    has_background: bool
+    viewing: Viewing
+    ids: list[int]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "LabelBatch":
+        return replace(self, images=[image.to(device, non_blocking=non_blocking) for image in self.images])
+
+    def pin_memory(self) -> "LabelBatch":
+        return replace(self, images=[image.pin_memory() for image in self.images])

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rislab.data.batch import Batch
+from rislab.data.batch import Batch, LabelBatch
 from rislab.data.geometry import Geometry
-from rislab.data.semantic import LabelBatch
 from rislab.encoders.clip.weights import fingerprint
 from rislab.errors import ConfigError, DivergedError
 from rislab.nn.sliding import NO_MARGINS, Margins, label_map

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from numpy.typing import NDArray
 
-from rislab.data.evaluated import EvaluatedData
-from rislab.data.semantic import LabelBatch, SemanticData
+from rislab.data.batch import LabelBatch
+from rislab.datamodules.base import EvaluatedData
+from rislab.datamodules.semantic import SemanticData
 from rislab.errors import ConfigError
 from rislab.files import replacing
 from rislab.metrics.class_scores import ClassScores

@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rislab import moved_names
 from rislab.ablation.trial import TrialDir
-from rislab.data.evaluated import EvaluatedData
+from rislab.datamodules.base import EvaluatedData
 from rislab.errors import ConfigError, DataError, RislabError, about, from_system, nearest, one_line, underlying
 from rislab.methods.base import TextSegmenter
 from rislab.paths import user_path

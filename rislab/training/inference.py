@@ -15,8 +15,8 @@ from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
 from rislab.data import decoding, masks
+from rislab.data.batch import LabelBatch, Viewing
 from rislab.data.benchmark_trees import fitted
-from rislab.data.semantic import LabelBatch, Viewing
 from rislab.encoders.clip.trunk import CLIPSpec, is_tag
 from rislab.errors import ConfigError, DataError, about, one_line
 from rislab.methods.base import TRUNK, TextSegmenter

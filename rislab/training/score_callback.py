@@ -15,8 +15,8 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from rislab.ablation.integrity import seal
 from rislab.data import masks
 from rislab.data.batch import Batch
-from rislab.data.evaluated import EvaluatedData
-from rislab.data.referring import ReferringData
+from rislab.datamodules.base import EvaluatedData
+from rislab.datamodules.referring import ReferringData
 from rislab.files import replacing, write_bytes, write_json
 from rislab.metrics.expression_scores import ReferringScores
 from rislab.metrics.predictions import predictions

@@ -71,7 +71,7 @@ def test_a_table_over_label_maps_is_planned_with_data_and_without_a_seed_that_no
     here, there = planned(path, "toy"), planned(path, "toy", str(tmp_path / "disk"))
     assert [cell.hash for cell in here] == [cell.hash for cell in there]
     assert there[0].config["data"]["init_args"]["root"] == str(tmp_path / "disk")
-    known = signature.read("rislab.data.semantic.SemanticData").options
+    known = signature.read("rislab.datamodules.semantic.SemanticData").options
     assert set(there[0].config["data"]["init_args"]) <= set(known), "no option that the class would not accept"
     assert plan.missing_data(there)[0].startswith(f"{tmp_path}/disk/VOCdevkit")
 

@@ -247,7 +247,7 @@ def test_signature_reads_types_choices_and_defaults() -> None:
     assert read.options["decoder_layers"].choices == (0, 1, 2, 3, 4)
     assert read.options["base_lr"].default == 1e-4
     assert read.options["clip"].default is signature.REQUIRED
-    assert signature.read("rislab.data.referring.ReferringData").options["protocol"].default == "native"
+    assert signature.read("rislab.datamodules.referring.ReferringData").options["protocol"].default == "native"
     assert signature.read("rislab.data.toy.world.ToyWorld").options["scenes"].default > 0
     assert "torch" not in Path(signature.__file__).read_text().split('"""')[2]
 

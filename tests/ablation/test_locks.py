@@ -15,7 +15,7 @@ from rislab.ablation import sharing, trial
 from rislab.ablation.trial import TrialBusyError, TrialDir
 from rislab.files import being_created, create, keep_as, write_json
 from tests.ablation.test_sharing import _claim_all
-from tests.launch.test_local import STAMPEDE
+from tests.launch.test_local_pool import STAMPEDE
 from tests.worlds import ROOT
 
 DEAD = 2**22 - 1

@@ -16,7 +16,7 @@ from rislab.data import masks
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.lmdb_pages import refuse_damaged
 from rislab.data.refer import Refer
-from rislab.data.referring import ReferringData
+from rislab.datamodules.referring import ReferringData
 from rislab.errors import ConfigError, DataError
 from tests.data.small import SmallSet
 from tests.data.test_referring import ready

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from rislab.data.loader import ResumableLoader
-from rislab.data.referring import ReferringData
+from rislab.datamodules.referring import ReferringData
 from rislab.errors import ConfigError, DataError
 from tests.data.small import Recorder, SmallSet, trainer
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from rislab.data.augment_pairs import official
 from rislab.data.geometry import Stretch
-from rislab.data.pairs import SPARE, PairBatch, Pairs, PairsLoader, epoch_order
+from rislab.data.pair_batches import SPARE, PairBatch, Pairs, PairsLoader, epoch_order
 from rislab.data.shards import Shards, expand, scan
 from rislab.data.toy.vocabulary import add
 from rislab.errors import DataError

@@ -13,8 +13,8 @@ from rislab.data import masks
 from rislab.data.batch import Batch
 from rislab.data.geometry import Letterbox
 from rislab.data.queries import ByteCache
-from rislab.data.referring import ReferringData
 from rislab.data.toy.world import ToyWorld
+from rislab.datamodules.referring import ReferringData
 from rislab.errors import ConfigError, DataError
 from tests.data.small import Recorder, SmallSet, square, trainer
 from tests.forks import forking

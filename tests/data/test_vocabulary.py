@@ -12,8 +12,8 @@ from PIL import Image
 
 from rislab.data.benchmark_trees import Tree, benchmark, class_names, fitted
 from rislab.data.benchmarks.coco_stuff import RAW
-from rislab.data.semantic import SemanticData, SemanticProtocol
 from rislab.data.toy.vocabulary import ToyVocabulary
+from rislab.datamodules.semantic import SemanticData, SemanticProtocol
 from rislab.errors import ConfigError, DataError
 from rislab.nn.sliding import NO_MARGINS, boxes, label_map, starts
 from tests.worlds import ROOT, rislab

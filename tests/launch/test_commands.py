@@ -16,7 +16,7 @@ from rislab.launch import local_pool
 from rislab.launch.local_pool import LocalPool
 from tests.faults.campaign import read_only
 from tests.launch.test_disk import may_mount
-from tests.launch.test_local import JOBS, job, nothing
+from tests.launch.test_local_pool import JOBS, job, nothing
 from tests.worlds import rislab_here, tiny_table
 
 TWO = "base: {decoder_layers: 0}\nfull: {decoder_layers: 1}"

@@ -15,7 +15,7 @@ from rislab.launch import local_pool
 from rislab.launch.local_pool import LocalPool
 from rislab.launch.retry_policy import Memory, settle
 from tests.faults.campaign import full, small_disk
-from tests.launch.test_local import JOBS, job, nothing
+from tests.launch.test_local_pool import JOBS, job, nothing
 
 may_mount = pytest.mark.skipif(
     os.getuid() != 0 or subprocess.run(["unshare", "--mount", "true"], check=False).returncode != 0,

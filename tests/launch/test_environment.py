@@ -13,7 +13,7 @@ from rislab.launch.environment import is_handed_on, outside_of_job
 from rislab.launch.local_pool import Job, LocalPool
 from rislab.launch.resources import Device, Requirement, chosen, gpus
 from rislab.launch.slurm_job import Work
-from tests.launch.test_local import JOBS, job, nothing
+from tests.launch.test_local_pool import JOBS, job, nothing
 from tests.worlds import rislab, tiny_table
 
 OF_A_JOB = {

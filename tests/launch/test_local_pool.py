@@ -133,7 +133,7 @@ def test_a_trial_costs_the_pool_less_than_a_third_of_a_second(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With all that real trials import in the fork server, and one slot: nothing is hidden by a neighbour."""
-    pool = LocalPool(1, 1, [JOBS, "rislab.training.trial", "rislab.methods.cris.task", "rislab.data.referring"])
+    pool = LocalPool(1, 1, [JOBS, "rislab.training.trial", "rislab.methods.cris.task", "rislab.datamodules.referring"])
     pool.run([job(tmp_path, "warm-up", "quick")], nothing)
     jobs = [job(tmp_path, str(n), "quick") for n in range(40)]
     assert set(pool.run(jobs, nothing).states.values()) == {"done"}

@@ -9,7 +9,7 @@ import pytest
 from rislab.ablation.trial import TrialDir
 from rislab.launch.local_pool import LocalPool
 from rislab.launch.retry_policy import is_over, settle
-from tests.launch.test_local import JOBS, job, nothing
+from tests.launch.test_local_pool import JOBS, job, nothing
 
 
 @pytest.mark.parametrize("can_split", [True, False])

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import rislab.methods
-from rislab.data.batch import Batch
-from rislab.data.semantic import LabelBatch, Viewing
+from rislab.data.batch import Batch, LabelBatch, Viewing
 from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
 from tests.methods.tiny import METHODS

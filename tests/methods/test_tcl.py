@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rislab.data.semantic import LabelBatch, Viewing
+from rislab.data.batch import LabelBatch, Viewing
 from rislab.encoders.clip.trunk import CLIPSpec
 from rislab.errors import ConfigError
 from rislab.methods.tcl.model import binarise

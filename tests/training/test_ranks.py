@@ -9,9 +9,9 @@ from typing import Any
 import lightning as L
 import pytest
 
-from rislab.data.referring import ReferringData
-from rislab.data.semantic import SemanticData, SemanticProtocol
 from rislab.data.toy.vocabulary import ToyVocabulary
+from rislab.datamodules.referring import ReferringData
+from rislab.datamodules.semantic import SemanticData, SemanticProtocol
 from rislab.training.class_score_callback import scorer
 from rislab.training.graceful_stop import GracefulStop, StopRequest
 from tests.data.small import SmallSet

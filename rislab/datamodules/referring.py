@@ -9,7 +9,6 @@ from filelock import FileLock
 
 from rislab.data import masks, sampling
 from rislab.data.annotations import Reference
-from rislab.data.evaluated import EvaluatedData, data_root
 from rislab.data.flips import Flip, is_flipped
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.loader import PlannedLoader, ResumableLoader
@@ -18,6 +17,7 @@ from rislab.data.published import data_set, deviation
 from rislab.data.queries import Queries
 from rislab.data.refer import Refer, required_files
 from rislab.data.toy.world import RECIPE, ToyWorld
+from rislab.datamodules.base import EvaluatedData, data_root
 from rislab.errors import ConfigError, DataError
 from rislab.metrics.protocols import Convention, Protocol
 

@@ -2,33 +2,20 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from filelock import FileLock
-from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from rislab.data.batch import LabelBatch, Viewing
 from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names, fitted
-from rislab.data.evaluated import EvaluatedData, data_root
 from rislab.data.toy.vocabulary import ToyVocabulary
+from rislab.datamodules.base import EvaluatedData, data_root
 from rislab.errors import ConfigError, DataError
 from rislab.metrics.classes import AVERAGES
-
-
-@dataclass(frozen=True)
-class Viewing:
-    """How pictures are shown to a network: fitted into (short, long), by windows of a side and stride, names of a set."""
-
-    short: int
-    long: int
-    window: int
-    stride: int
-    names: str
 
 
 class SemanticProtocol(Enum):
@@ -41,32 +28,6 @@ class SemanticProtocol(Enum):
     groupvit = Viewing(448, 2048, 448, 224, "groupvit")
     maskclip = Viewing(512, 2048, 2048, 2048, "maskclip")
     toy = Viewing(96, 432, 96, 48, "mmseg")
-
-
-@dataclass(frozen=True)
-class LabelBatch:
-    """Pictures to be labelled, each with its own size.
-
-    images: uint8 [3, H, W] each, as the protocol shows them. labels: uint8 [h, w] each, at the original size, 255 where
-    nothing is scored. names: the vocabulary, background not among them; with `has_background`, label 0 is
-    background and `names` follow. ids: numbers of the pictures within the split.
-    """
-
-    images: list[Tensor]
-    labels: list[NDArray[np.uint8]]
-    names: tuple[str, ...]
-    has_background: bool
-    viewing: Viewing
-    ids: list[int]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "LabelBatch":
-        return replace(self, images=[image.to(device, non_blocking=non_blocking) for image in self.images])
-
-    def pin_memory(self) -> "LabelBatch":
-        return replace(self, images=[image.pin_memory() for image in self.images])
 
 
 class SemanticData(EvaluatedData):

@@ -1,4 +1,4 @@
-"""Training on image-text pairs, scored on a benchmark of label maps."""
+"""Batches of image-text pairs, and the loader that counts what it had to skip."""
 
 import signal
 import threading
@@ -6,22 +6,19 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from rislab.data.batch import Batch
-from rislab.data.evaluated import EvaluatedData
 from rislab.data.geometry import Geometry
 from rislab.data.loader import ResumableLoader
-from rislab.data.semantic import LabelBatch, SemanticData
 from rislab.data.shards import Shards
-from rislab.errors import ConfigError, DataError
-from rislab.paths import user_path
+from rislab.errors import DataError
 
 SPARE = 2
 """Pairs that stand ready for each batch, in the place of those that turn out to be unreadable."""
@@ -156,135 +153,6 @@ class PairsLoader(ResumableLoader):
             if reason not in self.skipped:
                 warnings.warn(f"image-text pairs: {reason}; skipped, and counted from here on", stacklevel=3)
         self.skipped.update(skipped)
-
-
-class PairsData(EvaluatedData):
-    """Image-text pairs for training, a benchmark for validation and test.
-
-    shards: tar files, with braces for numbers: `cc3m/gcc-train-{000000..000347}.tar`. Those that are missing are reported;
-        relative ones lie below the benchmark's root where that is generated.
-    benchmark_data: what the method is scored on.
-    batch_size: pairs a training batch and process. augment: `official` as TCL trains: random crop, flip, RandAugment,
-        erasing. num_workers: loader processes. seed: of order and augmentation.
-    at_once: shards that an epoch's order mixes, for disks that do not like to be read everywhere; None: all.
-    """
-
-    root_option: ClassVar[str] = "benchmark_data.root"
-    required_files: ClassVar[str] = "rislab.data.required_files.pairs"
-    below_root: ClassVar[tuple[str, ...]] = ("shards",)
-    neutral: ClassVar[tuple[str, ...]] = ("num_workers",)
-
-    def __init__(
-        self,
-        shards: list[str],
-        benchmark_data: SemanticData,
-        batch_size: int = 64,
-        augment: Augment = "official",
-        num_workers: int = 0,
-        seed: int = 0,
-        at_once: int | None = None,
-    ) -> None:
-        super().__init__()
-        for name, value in (("batch_size", batch_size), ("at_once", 1 if at_once is None else at_once)):
-            if value < 1:
-                raise ConfigError(f"data.init_args.{name} is {value}, expected 1 or more")
-        self.patterns, self.scored = shards, benchmark_data
-        self.batch_size, self.augment, self.num_workers, self.seed, self.at_once = (
-            batch_size,
-            augment,
-            num_workers,
-            seed,
-            at_once,
-        )
-        self.val_split = benchmark_data.val_split
-        self._shards: Shards | None = None
-        self._loader: PairsLoader | None = None
-
-    @property
-    def evaluated(self) -> EvaluatedData:
-        return self.scored
-
-    @property
-    def benchmark(self) -> str:
-        return self.scored.benchmark
-
-    @property
-    def protocol_name(self) -> str:
-        return self.scored.protocol_name
-
-    @property
-    def averages(self) -> tuple[str, ...]:
-        return self.scored.averages
-
-    @property
-    def test_splits(self) -> list[str]:
-        return self.scored.test_splits
-
-    @property
-    def shards(self) -> Shards:
-        """Indexed on first use."""
-        if self._shards is None:
-            generated = self.scored.generate is not None
-            self._shards = Shards(
-                [
-                    str(self.scored.root / p) if generated and not user_path(p).is_absolute() else p
-                    for p in self.patterns
-                ]
-            )
-        return self._shards
-
-    def facts(self) -> dict[str, Any]:
-        seen = dict(self._loader.skipped) if self._loader is not None else {}
-        return self.scored.facts() | {"pairs": len(self.shards), "skipped": dict(self.shards.skipped) | seen}
-
-    def prepare_data(self) -> None:
-        self.scored.prepare_data()
-
-    def setup(self, stage: str) -> None:
-        self.scored.trainer = self.trainer
-        self.scored.setup(stage)
-        if stage == "fit":
-            if self.shards.missing:
-                there, first = len(self.shards.paths), self.shards.missing[0]
-                warnings.warn(
-                    f"{len(self.shards.missing)} shards are missing ({there} are there), the first: {first}",
-                    stacklevel=2,
-                )
-            if self.shards.skipped:
-                warnings.warn(f"shards hold members that are no pair: {self.shards.skipped_text()}", stacklevel=2)
-            if len(self.shards) < self._step:
-                raise DataError(
-                    f"{len(self.shards)} pairs are fewer than one step needs ({self._step}, spare ones included)"
-                )
-
-    @property
-    def _step(self) -> int:
-        """Pairs that one step of all processes takes."""
-        return (self.batch_size + SPARE) * self.place[1]
-
-    def teardown(self, stage: str) -> None:
-        if self._loader is not None:
-            self._loader.close()
-
-    def train_dataloader(self) -> PairsLoader:
-        shards, (rank, world) = self.shards, self.place
-        steps = len(shards) // self._step
-
-        def plan(epoch: int) -> list[NDArray[np.int64]]:
-            order = epoch_order(shards.shard, [self.seed, epoch], self.at_once)
-            each = order[: steps * self._step].reshape(steps, world, self.batch_size + SPARE)[:, rank]
-            return list(np.column_stack([np.full(steps, epoch), each]))
-
-        dataset = Pairs(shards, self.batch_size, self.geometry, self.augment, self.seed)
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        self._loader = PairsLoader(dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=on_gpu)
-        return self._loader
-
-    def val_dataloader(self) -> "DataLoader[LabelBatch]":
-        return self.scored.val_dataloader()
-
-    def test_dataloader(self) -> "list[DataLoader[LabelBatch]]":
-        return self.scored.test_dataloader()
 
 
 def epoch_order(shard: NDArray[np.int32], key: list[int], at_once: int | None) -> NDArray[np.int64]:

@@ -1,0 +1,1 @@
+"""LightningDataModules: a benchmark or a training set with its splits, loaders and evaluation."""
