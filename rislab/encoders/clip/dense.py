@@ -14,6 +14,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
+from rislab.encoders.clip.text import encode
 from rislab.encoders.clip.tokens import Tokenizer
 from rislab.errors import ConfigError
 
@@ -210,11 +211,8 @@ class Prompts(nn.Module):
         Positions behind the longest text are left out: attention is causal, so they change nothing.
         """
         tokens = self.tokenizer(texts, self.context_length).to(self.clip.text_projection.device)
-        length = int(tokens.ne(0).sum(1).max())
-        x = self.clip.token_embedding(tokens[:, :length]) + self.clip.positional_embedding[:length]
-        x = self.clip.ln_final(self.clip.transformer(x, attn_mask=self.clip.attn_mask[:length, :length]))
-        at_end = x[torch.arange(len(x), device=x.device), tokens.argmax(-1)]
-        return (at_end @ self.clip.text_projection).float()
+        length = int(tokens.argmax(-1).max()) + 1  # the end token has the largest id
+        return encode(self.clip, tokens[:, :length])[1].float()
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str], templates: Sequence[str] = ("{}",), unit_first: bool = True) -> Tensor:
