@@ -111,7 +111,11 @@ def _has_quick_gelu(spec: CLIPSpec, content: CLIPFile | None) -> bool:
     known: bool | None = None
     if is_tag(spec):
         known = bool(_tag_config(spec.name, spec.pretrained).get("quick_gelu"))
-    elif spec.pretrained == "toy" or spec.name.endswith("-quickgelu") or (content is not None and content.is_openai_archive):
+    elif (
+        spec.pretrained == "toy"
+        or spec.name.endswith("-quickgelu")
+        or (content is not None and content.is_openai_archive)
+    ):
         known = True
     given = spec.quick_gelu
     if given is None and known is None and content is not None:
