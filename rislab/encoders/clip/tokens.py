@@ -2,6 +2,7 @@
 
 import difflib
 import heapq
+import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -82,28 +83,33 @@ class Tokenizer(TextTokenizer):
         return self.tokens(texts, context_length).ids
 
 
+_UNIT = re.compile(r"&(?:amp;)*(?:#[0-9]+|#x[0-9a-f]+|[a-z0-9]+);|.", re.IGNORECASE | re.DOTALL)
+"""An HTML entity, maybe escaped again, or a character."""
+
+
 def _origins(text: str, clean: str) -> list[tuple[int, int]]:
     """The characters of a text, start and stop, that each character of the cleaned text comes from.
 
     Cleaning mends broken encodings, resolves HTML entities, merges white space and lowers case.
     """
-    lowered = [(c, i) for i, char in enumerate(text) for c in char.lower() if not c.isspace()]
+    units = ((match[0], match.span()) for match in _UNIT.finditer(text))
+    lowered = [(c, at) for unit, at in units for c in html.unescape(html.unescape(unit)).lower() if not c.isspace()]
     kept = [j for j, char in enumerate(clean) if not char.isspace()]
     origin = [(0, 0)] * len(clean)
     before, after = "".join(c for c, _ in lowered), "".join(clean[j] for j in kept)
     if before == after:
-        for (_, i), j in zip(lowered, kept, strict=True):
-            origin[j] = (i, i + 1)
+        for (_, at), j in zip(lowered, kept, strict=True):
+            origin[j] = at
         return origin
     for kind, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         for n, j in enumerate(kept[c:d]):
             if kind == "equal":
-                origin[j] = (lowered[a + n][1], lowered[a + n][1] + 1)
+                origin[j] = lowered[a + n][1]
             elif a < b:
-                origin[j] = (lowered[a][1], lowered[b - 1][1] + 1)
+                origin[j] = (lowered[a][1][0], lowered[b - 1][1][1])
             else:  # inserted: the empty span before the next character
-                at = lowered[a][1] if a < len(lowered) else len(text)
-                origin[j] = (at, at)
+                before_it = lowered[a][1][0] if a < len(lowered) else len(text)
+                origin[j] = (before_it, before_it)
     return origin
 
 

@@ -14,6 +14,8 @@ from rislab.nn.weight_files import is_torchscript, read_weights
 
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's state dicts hold beside the weights."""
+CONSTANTS = ("attn_mask",)
+"""Buffers that TorchScript saves and a state dict of ours does not have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,7 @@ def read_clip(path: Path) -> CLIPFile:
     """
     state = read_weights(path)
     is_openai = state.keys() >= set(OPENAI_EXTRAS) and is_torchscript(path)
-    state = {key: value for key, value in state.items() if key not in OPENAI_EXTRAS}
+    state = {key: value for key, value in state.items() if key not in OPENAI_EXTRAS + CONSTANTS}
     with about(path):
         return CLIPFile(from_transformers(state) if is_transformers(state) else state, is_openai)
 
