@@ -100,9 +100,7 @@ def test_the_names_mean_what_transformers_means() -> None:
 
 
 def test_transformers_computes_the_same() -> None:
-    transformers = pytest.importorskip(
-        "transformers", reason="transformers, the optional extra `bert`, is not installed"
-    )
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     text = {
         "vocab_size": 99,
         "hidden_size": 32,

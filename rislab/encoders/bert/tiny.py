@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rislab.data.toy import kinds, language, scene
 from rislab.encoders.bert.model import BERT, Sizes
 from rislab.encoders.bert.tokens import SPECIAL, WordPiece, read_vocabulary
-from rislab.encoders.pretrained import cached_file, made_once, own_randomness
+from rislab.encoders.pretrained import cached_file, made_once, one_thread, own_randomness
 
 NAME = "rislab-tiny-BERT"
 VOCABULARY = Path(__file__).parent / "configs" / f"{NAME}.txt"
@@ -150,7 +150,7 @@ def _trained(recipe: Recipe) -> _MaskedWords:
     tokens = tokenizer.tokens(list(dict.fromkeys(sentences(recipe.scenes, recipe.seed))), LENGTH)
     lengths = (~tokens.padding).sum(1)
     order = np.random.default_rng([recipe.seed, 2])
-    with own_randomness(recipe.seed), Progress(transient=True) as bar, torch.enable_grad():
+    with one_thread(), own_randomness(recipe.seed), Progress(transient=True) as bar, torch.enable_grad():
         head = _MaskedWords(BERT(tokenizer, vocab_size=len(vocabulary()), dropout=0.0, attention_dropout=0.0, **SIZES))
         optimiser = torch.optim.AdamW(head.parameters(), lr=recipe.lr, weight_decay=0.01, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, recipe.steps)

@@ -75,7 +75,7 @@ def load(spec: CLIPSpec) -> "open_clip.CLIP":
             spec.name,
             pretrained=tag,
             precision="fp32",
-            device=torch.get_default_device(),  # `meta`, where only shapes are asked for
+            device=torch.get_default_device(),  # `meta`, where only shapes are needed
             force_quick_gelu=has_quick_gelu,
             load_weights=tag is not None,
             quick_gelu=has_quick_gelu,  # also against the model's config
