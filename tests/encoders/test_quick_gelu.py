@@ -6,14 +6,15 @@ from typing import Any
 import open_clip
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 from torch import nn
 
 from rislab.ablation.identity import digest, identity
-from rislab.encoders.clip import trunk
 from rislab.encoders.clip.trunk import CLIPSpec, load, quick_gelu_of, without_weights
 from rislab.errors import ConfigError
+from rislab.methods.base import TextSegmenter
 from rislab.training.inference import without_pretraining
 from tests.encoders.archives import openai_archive
 
@@ -97,6 +98,11 @@ def test_the_option_changes_no_identity_unless_it_is_given() -> None:
 
 
 def test_null_on_the_command_line_means_no_weights() -> None:
-    """`--model.init_args.clip.pretrained=null` reaches the constructor as the text "None"."""
-    assert CLIPSpec(TINY, "None") == CLIPSpec(TINY)
-    assert trunk._file(CLIPSpec(TINY, "None")) is None
+    """jsonargparse makes the text "None" of it."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(TextSegmenter, "model")
+    options = {"image_size": 64, "clip.name": TINY, "clip.pretrained": "null"}
+    given = [f"--model.init_args.{name}={value}" for name, value in options.items()]
+    config = parser.parse_args(["--model=rislab.methods.clip.task.CLIPTask", *given])
+    spec = parser.instantiate_classes(config).model.prompts.tokenizer.name, CLIPSpec(TINY, "None")
+    assert spec == (TINY, CLIPSpec(TINY))
