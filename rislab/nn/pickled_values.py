@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,20 +14,57 @@ EXPANDED = 1 << 24
 """Most elements of a tensor that has more elements than its storage (strides of 0)."""
 
 
+SCRIPTED = "__torch__."
+"""Start of the names of classes whose code lies in a TorchScript archive."""
+
+
 class PickleError(ValueError):
-    """Damaged, or beyond the bounds above."""
+    """A pickle is damaged, or exceeds a bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placeholder:
-    """Something that was not made. name: of its class or function, `argparse.Namespace`."""
+    """A value that was not made.
+
+    Attributes:
+        name: Of its class or function, `argparse.Namespace`.
+    """
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
+class ScriptClass:
+    """A class of a TorchScript archive: a name without code.
+
+    Attributes:
+        name: `__torch__.package.module.Class`.
+    """
+
+    name: str
+
+
+@dataclass(eq=False, slots=True)
+class ScriptObject:
+    """An instance of a `ScriptClass`: its pickled attributes.
+
+    Attributes:
+        name: Of its class.
+        attributes: Tensors, plain values and other script objects by name.
+    """
+
+    name: str
+    attributes: dict[Any, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Storage:
-    """A row of numbers in the file. values: 1-d; of bytes, for a storage without a type."""
+    """The numbers of one or more tensors in a file.
+
+    Attributes:
+        values: 1-d tensor; uint8 for a storage without a type.
+        is_untyped: Whether the type of the numbers is still to come.
+    """
 
     values: Tensor
     is_untyped: bool
@@ -53,21 +90,31 @@ DTYPES = {str(t).removeprefix("torch."): t for t in vars(torch).values() if isin
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """A function that has an equivalent here. make returns None where it cannot."""
+    """A function that has an equivalent here.
+
+    Attributes:
+        name: The function's dotted path.
+        make: The equivalent; returns None for arguments that it does not support.
+    """
 
     name: str
     make: Callable[..., Any]
 
 
 def placeholder(function: Any, arguments: Any = ()) -> Placeholder:
-    """What stands for the result of a call."""
+    """The stand-in for the result of a call."""
     if isinstance(function, Maker) and function.name == "copyreg._reconstructor" and isinstance(arguments, tuple):
         function = arguments[0] if arguments else function
-    return Placeholder(function.name if isinstance(function, (Placeholder, Maker)) else type(function).__name__)
+    return Placeholder(
+        function.name if isinstance(function, (Placeholder, Maker, ScriptClass)) else type(function).__name__
+    )
 
 
 def found_global(module: str, name: str) -> Any:
+    """The inert equivalent of a global: a dtype, a `ScriptClass`, a `Maker`, or a `Placeholder`."""
     full = f"{module}.{name}"
+    if full.startswith(SCRIPTED):
+        return ScriptClass(full[:1000])
     if module == "torch" and name in DTYPES:
         return DTYPES[name]
     make = MAKERS.get(full)
@@ -75,9 +122,13 @@ def found_global(module: str, name: str) -> Any:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor | None:
-    """A tensor over its storage. Raises PickleError when it reaches beyond it."""
+    """A tensor over its storage.
+
+    Raises:
+        PickleError: The tensor reaches beyond its storage.
+    """
     if not isinstance(storage, Storage) or storage.is_untyped:
-        return None  # quantised, or of a kind that is not known: a placeholder already
+        return None  # quantised, or of an unknown type: already a placeholder
     return _strided(storage.values, offset, size, stride)
 
 
@@ -111,12 +162,12 @@ def _strided(values: Tensor, offset: Any, size: Any, stride: Any) -> Tensor:
 
 
 def _first_tensor(*arguments: Any) -> Tensor | None:
-    """Of a parameter: its data."""
+    """The data of a parameter."""
     return arguments[0] if arguments and isinstance(arguments[0], Tensor) else None
 
 
 def _of_subclass(function: Any = None, kind: Any = None, arguments: Any = (), *rest: Any) -> Any:
-    """A tensor of a subclass of Tensor: the tensor."""
+    """A tensor of a subclass of Tensor, as a plain tensor."""
     is_tensor = (
         isinstance(function, Maker) and function.name.startswith("torch._utils.") and isinstance(arguments, tuple)
     )
@@ -124,15 +175,26 @@ def _of_subclass(function: Any = None, kind: Any = None, arguments: Any = (), *r
 
 
 def _dict(*arguments: Any) -> dict[Any, Any] | None:
-    """OrderedDict, Counter, dict; also from a list of pairs, as Python 2 wrote them."""
+    """OrderedDict, Counter, dict, also from a list of pairs, as Python 2 wrote them."""
     if not arguments:
         return {}
     given = arguments[-1]
     if isinstance(given, dict):
         return given
     if isinstance(given, list) and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in given):
-        return {key: value for key, value in given if isinstance(key, (str, int, float))}
+        return {key: value for key, value in given if is_plain_key(key)}
     return None
+
+
+def is_plain_key(key: Any) -> bool:
+    """Whether the hash of a key is computed at once, and whether few other keys share it.
+
+    The hash of a tuple that is shared level by level takes exponential time. Integers of more than 61 bits can be chosen
+    to have one and the same hash: filling a dict with them takes quadratic time.
+    """
+    if isinstance(key, int):
+        return key.bit_length() < 61
+    return isinstance(key, (str, bytes, float, type(None)))
 
 
 def _default_dict(*arguments: Any) -> dict[Any, Any] | None:
@@ -140,17 +202,17 @@ def _default_dict(*arguments: Any) -> dict[Any, Any] | None:
 
 
 def _sequence(*arguments: Any) -> Any:
-    """Lists, sets and sizes: what they are made from."""
+    """Lists, sets and sizes, as the sequence they are made from."""
     return arguments[0] if arguments and isinstance(arguments[0], (list, tuple)) else []
 
 
 def _name(*arguments: Any) -> str | None:
-    """Of a device: its text."""
+    """A device, as text."""
     return arguments[0] if arguments and isinstance(arguments[0], str) else None
 
 
 def _encoded(text: Any = "", encoding: Any = "") -> bytes | None:
-    """Bytes, as protocol 2 holds them."""
+    """Bytes, as protocol 2 writes them."""
     return text.encode("latin1") if isinstance(text, str) and encoding in ("latin1", "latin-1") else None
 
 
@@ -159,7 +221,12 @@ def _bytes(*arguments: Any) -> bytes | None:
 
 
 class PendingDtype:
-    """A numpy number type while its byte order is still to come. name: of the class, for messages."""
+    """A numpy number type whose byte order is still to come.
+
+    Attributes:
+        name: Of the class, for messages.
+        kind: The type, or None for one that is no number.
+    """
 
     name = "numpy.dtype"
 
@@ -185,7 +252,7 @@ class PendingArray:
         self.kept: list[int] = []  # places in the memo
 
     def build(self, state: tuple[Any, ...]) -> None:
-        """`(version, shape, dtype, is Fortran order, bytes)`."""
+        """Fill the array from its state `(version, shape, dtype, is Fortran order, bytes)`."""
         if len(state) != 5:
             return
         _, shape, dtype, fortran, content = state
@@ -195,7 +262,11 @@ class PendingArray:
 
 
 def _filled(content: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any] | None:
-    """A numpy array of numbers. Raises PickleError when it is not as large as its bytes."""
+    """A numpy array of numbers.
+
+    Raises:
+        PickleError: The shape does not match the number of bytes.
+    """
     if not isinstance(dtype, PendingDtype) or dtype.kind is None or not isinstance(content, (bytes, bytearray)):
         return None
     if not isinstance(shape, tuple) or len(shape) > 64 or any(type(n) is not int or n < 0 for n in shape):
@@ -214,7 +285,7 @@ def _array(*rest: Any) -> PendingArray:
 
 
 def _from_buffer(content: Any = b"", dtype: Any = None, shape: Any = None, order: Any = "C", *rest: Any) -> Any:
-    """An array, as protocol 5 holds it."""
+    """An array, as protocol 5 writes it."""
     return _filled(content, dtype, shape, order)
 
 

@@ -1,7 +1,7 @@
-"""Pickles read without running them: an interpreter of the opcodes that knows tensors and plain values, and nothing else.
+"""Pickles read without running them: an interpreter of the opcodes that knows tensors and plain values only.
 
-Python's own unpickler imports and calls what a file names. Here a global is only a name. The few names that make tensors and
-containers have an equivalent below; everything else becomes a `Placeholder`, and what would be done to it is not done.
+Python's unpickler imports and calls what a file names. Here a global is only a name. The few names that make tensors and
+containers have an equivalent in `pickled_values`; everything else becomes a `Placeholder`, and calls on it are skipped.
 """
 
 import pickletools
@@ -18,25 +18,32 @@ from rislab.nn.pickled_values import (
     PendingDtype,
     PickleError,
     Placeholder,
+    ScriptClass,
+    ScriptObject,
     Storage,
     found_global,
+    is_plain_key,
     placeholder,
 )
 
 OPCODES = 10_000_000
-"""Most steps of one pickle: some ten seconds. A checkpoint of a large model has ten or a hundred thousand."""
+"""Most opcodes of one pickle, some ten seconds. A checkpoint of a large model has ten or a hundred thousand."""
 MARK = object()
 
 
 class Storages(Protocol):
-    """Where the numbers of tensors come from."""
+    """Source of the numbers of tensors."""
 
     def __call__(self, key: str, dtype: torch.dtype, count: int) -> Tensor:
-        """1-d tensor of `count` elements. Raises PickleError: no such storage, or of another size."""
+        """A 1-d tensor of `count` elements.
+
+        Raises:
+            PickleError: There is no such storage, or it has another size.
+        """
 
 
 class _Bounded:
-    """A file of so many bytes, which is never asked for more: a damaged length would be allocated before it is read."""
+    """A file that reads at most its own size: the memory for a damaged length would be allocated before the read fails."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self.file, self.size = file, size
@@ -47,11 +54,20 @@ class _Bounded:
 
 
 def interpret(file: IO[bytes], size: int, storages: Storages) -> Any:
-    """The value that a pickle describes; `file`, of `size` bytes, stands behind its end afterwards.
+    """The value that a pickle describes.
 
-    Returns: tensors, numpy arrays and scalars, dict (also for its subclasses), list (also for sets), tuple, str, bytes, int,
-        float, bool, None; `Placeholder` for all else. Values may be shared, and a container may hold itself.
-    Raises PickleError.
+    Args:
+        file: Positioned at the pickle; afterwards behind its end.
+        size: Bytes of the file.
+        storages: Source of the numbers of tensors.
+
+    Returns:
+        Tensors, numpy arrays and scalars, dict (also for its subclasses), list (also for sets), tuple, str, bytes, int,
+        float, bool, None; `ScriptObject` for objects of TorchScript, `Placeholder` for all else. Values may be shared, and a
+        container may hold itself.
+
+    Raises:
+        PickleError: The pickle is damaged or exceeds a bound.
     """
     try:
         return _Machine(storages).run(_Bounded(file, size))
@@ -90,13 +106,17 @@ class _Machine:
         raise PickleError("it has no end")
 
     def charge(self, *values: Any) -> None:
-        """Count what is about to be copied. Sound pickles use each of their bytes about once; the work stays linear."""
+        """Count what is about to be copied, so that the work stays linear: sound pickles use each of their bytes about once.
+
+        Raises:
+            PickleError: Far more is copied than has been read.
+        """
         self.copied += sum(len(v) for v in values if isinstance(v, (str, bytes, bytearray, list, tuple, dict)))
         if self.copied > 4 * self.position + 1_000_000:
             raise PickleError("it uses the same values again and again")
 
     def marked(self) -> list[Any]:
-        """What lies above the last mark, taken off the stack."""
+        """The values above the last mark, taken off the stack."""
         at = len(self.stack) - 1
         while self.stack[at] is not MARK:
             at -= 1
@@ -174,9 +194,7 @@ class _Machine:
         target = self.stack[-1]
         if isinstance(target, dict):
             for key, value in zip(items[::2], items[1::2], strict=True):
-                # The hash of a tuple that is shared level by level takes for ever; no key of ours is one.
-                is_plain = isinstance(key, (str, bytes, int, float, bool, type(None)))
-                target[key if is_plain else Placeholder(type(key).__name__)] = value
+                target[key if is_plain_key(key) else Placeholder(type(key).__name__)] = value
 
     def global_(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
@@ -212,6 +230,12 @@ class _Machine:
             made = function.make(*arguments)
         self.stack.append(placeholder(function, arguments) if made is None else made)
 
+    def new_object(self, _: Any) -> None:
+        if isinstance(self.stack[-2], ScriptClass):
+            self.stack[-2:] = [ScriptObject(self.stack[-2].name)]
+        else:
+            self.reduce(None)
+
     def new_object_with_names(self, _: Any) -> None:
         self.stack.pop()
         self.reduce(None)
@@ -221,12 +245,14 @@ class _Machine:
         target = self.stack[-1]
         if isinstance(target, (PendingDtype, PendingArray)) and isinstance(state, tuple):
             target.build(state)
+        if isinstance(target, ScriptObject) and isinstance(state, dict):
+            target.attributes = state
         if isinstance(target, PendingArray):
             self.stack[-1] = target.value
             self.memo |= dict.fromkeys(target.kept, target.value)
 
     def persistent(self, _: Any) -> None:
-        """`("storage", type, key, location, count)`, after it, in old files, a view of a part: (key, offset, count)."""
+        """A storage: `("storage", type, key, location, count)`, in old files with a view `(key, offset, count)` behind."""
         found = self.stack.pop()
         if not isinstance(found, tuple) or len(found) < 5 or found[0] != "storage":
             self.stack.append(Placeholder("a persistent object"))
@@ -288,7 +314,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "GLOBAL": _Machine.global_,
     "STACK_GLOBAL": _Machine.stack_global,
     "REDUCE": _Machine.reduce,
-    "NEWOBJ": _Machine.reduce,
+    "NEWOBJ": _Machine.new_object,
     "NEWOBJ_EX": _Machine.new_object_with_names,
     "BUILD": _Machine.build,
     "INST": _Machine.instance,

@@ -1,4 +1,4 @@
-"""Tensors of files that others have written: torch's zip and older formats, and safetensors. Nothing in them is executed."""
+"""Tensors of files from elsewhere: torch's zip format, the one before it, TorchScript, safetensors. No code in them is run."""
 
 import zipfile
 from collections.abc import Mapping
@@ -10,22 +10,31 @@ import torch
 from torch import Tensor
 
 from rislab.errors import DataError
-from rislab.nn.pickled_values import PickleError, Placeholder
+from rislab.nn import torchscript
+from rislab.nn.pickled_values import PickleError, Placeholder, ScriptClass, ScriptObject
 from rislab.nn.unpickling import interpret
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 WRAPPERS = ("state_dict", "model", "model_state_dict")
-"""Keys under which training codes keep the weights, beside optimiser and options."""
+"""Keys of the weights in training checkpoints, beside optimiser and options."""
 PREFIXES = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before every name."""
+"""Prefixes that DistributedDataParallel and torch.compile put before every name."""
 NAMED = 5
-"""Names in an error message."""
+"""Most names in an error message."""
 
 
 def read_file(path: Path) -> Any:
-    """All that a file of tensors holds, on the CPU; `Placeholder` for what is neither a tensor nor plain.
+    """The content of a file of tensors, on the CPU.
 
-    Raises DataError: missing, no file, damaged, TorchScript, larger than what it is made of.
+    Args:
+        path: Of `torch.save`, `torch.jit.save` or safetensors.
+
+    Returns:
+        The saved value, with a `Placeholder` for whatever is neither a tensor nor plain; of a TorchScript archive, its state
+        dict.
+
+    Raises:
+        DataError: The file is missing, a directory, damaged, or larger than its parts.
     """
     if not path.exists():
         raise DataError(f"{path}: no such checkpoint")
@@ -43,9 +52,16 @@ def read_file(path: Path) -> Any:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file of weights, bare or beside an optimiser and options; without DDP's and compile's prefixes.
+    """The state dict in a file of weights, bare or beside an optimiser and options.
 
-    Raises DataError: see `read_file`; no state dict; an entry that is no tensor.
+    Args:
+        path: See `read_file`.
+
+    Returns:
+        Tensors by name, without the prefixes of DistributedDataParallel and torch.compile.
+
+    Raises:
+        DataError: See `read_file`; the file holds no state dict, or an entry that is no tensor.
     """
     state, place = read_file(path), ""
     for _ in range(3):
@@ -75,7 +91,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def fits(path: Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raises DataError, naming keys, unless `state` has all of a model's parameters, in their shapes, and no others."""
+    """Check that a state dict has all tensors of a model, in their shapes, and no others.
+
+    Args:
+        path: File of the state dict, for the message.
+        state: The state dict.
+        own: The model's.
+
+    Raises:
+        DataError: Keys are missing, unknown, or of another shape or type; the message names them.
+    """
     missing, strange = [k for k in own if k not in state], [k for k in state if k not in own]
     if missing or strange:
         wrong = [
@@ -91,6 +116,18 @@ def fits(path: Path, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> 
             raise DataError(f"{path}: {key} is of type {value.dtype}, this model has {own[key].dtype} there")
 
 
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is an archive of `torch.jit.save`, by its list of entries; False for an unreadable one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False
+    return any(
+        torchscript.is_archive(names, name.removesuffix("data.pkl")) for name in names if name.endswith("/data.pkl")
+    )
+
+
 def _named(keys: list[str]) -> str:
     return ", ".join(keys[:NAMED]) + (", ..." if len(keys) > NAMED else "")
 
@@ -102,12 +139,16 @@ def _bare(key: str) -> str:
 
 
 def _native(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Writable, in this machine's byte order."""
+    """A writable copy in the machine's byte order."""
     return np.array(value, value.dtype.newbyteorder("="))
 
 
 def _kind(value: Any) -> str:
-    return f"a {value.name}" if isinstance(value, Placeholder) else f"a {type(value).__name__.lstrip('_')}"
+    return (
+        f"a {value.name}"
+        if isinstance(value, (Placeholder, ScriptClass, ScriptObject))
+        else f"a {type(value).__name__.lstrip('_')}"
+    )
 
 
 def _read(path: Path) -> Any:
@@ -124,24 +165,20 @@ def _read(path: Path) -> Any:
 
 
 def _read_zip(path: Path, file: IO[bytes]) -> Any:
-    """`NAME/data.pkl` and one entry `NAME/data/KEY` a storage, all stored as they are."""
+    """Read `NAME/data.pkl` and one entry `NAME/data/KEY` a storage, all uncompressed."""
     with zipfile.ZipFile(file) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise DataError(f"{path}: a zip archive, but none that torch.save has written")
         folder = pickles[0].removesuffix("data.pkl")
-        if f"{folder}constants.pkl" in entries or any(name.startswith(f"{folder}code/") for name in entries):
-            raise DataError(
-                f"{path}: a TorchScript archive, which holds code; expected a state dict saved by torch.save"
-            )
         if f"{folder}byteorder" in entries and archive.read(entries[f"{folder}byteorder"]) != b"little":
             raise DataError(f"{path}: written on a big-endian machine, which is not read")
-        size = path.stat().st_size
-        if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()) or size < sum(
-            info.file_size for info in entries.values()
+        used = [info for name, info in entries.items() if name == pickles[0] or name.startswith(f"{folder}data/")]
+        if any(info.compress_type != zipfile.ZIP_STORED for info in used) or path.stat().st_size < sum(
+            info.file_size for info in used
         ):
-            raise DataError(f"{path}: a compressed archive, which torch.save does not write")
+            raise DataError(f"{path}: its tensors are compressed, which torch.save does not do")
         known: dict[str, Tensor] = {}
 
         def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
@@ -157,14 +194,19 @@ def _read_zip(path: Path, file: IO[bytes]) -> Any:
             return known[key].view(dtype)
 
         with archive.open(entries[pickles[0]]) as content:
-            return interpret(content, entries[pickles[0]].file_size, storage)
+            found = interpret(content, entries[pickles[0]].file_size, storage)
+        if not torchscript.is_archive(list(entries), folder):
+            return found
+        if not isinstance(found, ScriptObject):
+            raise DataError(f"{path}: a TorchScript archive without a module")
+        return torchscript.state_dict(found, torchscript.declarations(archive, folder))
 
 
 _EMPTY = torch.empty(0, dtype=torch.uint8)
 
 
 def _read_legacy(file: IO[bytes], size: int) -> Any:
-    """Three small pickles, the content, the order of the storages, then each storage as its length and its bytes."""
+    """Read three small pickles, the content, the order of the storages, then each storage as its length and bytes."""
     known: dict[str, tuple[Tensor, torch.dtype]] = {}
     taken = 0
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rislab.data import decoding, masks
 from rislab.data.batch import LabelBatch, Viewing
 from rislab.data.benchmark_trees import fitted
-from rislab.encoders.clip.trunk import CLIPSpec, is_tag
-from rislab.errors import ConfigError, DataError, about, one_line
+from rislab.encoders.clip.trunk import CLIPSpec, is_tag, quick_gelu_of, without_weights
+from rislab.errors import ConfigError, DataError, about, brief, one_line
 from rislab.methods.base import TRUNK, TextSegmenter
 from rislab.nn.weight_files import fits
 from rislab.paths import contents
@@ -82,7 +82,8 @@ def load_method(path: Path, trunk: Path | None = None) -> TextSegmenter:
         elif not method.frozen:
             raise ConfigError(f"it leaves out a frozen trunk, and {method.__name__} has none")
         elif trunk is not None:
-            clip = recipe["init_args"]["clip"] | {"pretrained": str(trunk)}
+            given = recipe["init_args"]["clip"]
+            clip = given | {"pretrained": str(trunk), "quick_gelu": quick_gelu_of(given)}
             recipe = recipe | {"init_args": recipe["init_args"] | {"clip": clip}}
         else:
             _check_tag(recipe["init_args"]["clip"])
@@ -102,7 +103,8 @@ def own_recipe(checkpoint: dict[str, Any]) -> dict[str, Any]:
     Raises ConfigError.
     """
     recipe = checkpoint.get(RECIPE)
-    if not isinstance(recipe, dict) or not str(recipe.get("class_path", "")).startswith(METHODS):
+    class_path = recipe.get("class_path") if isinstance(recipe, dict) else None
+    if not isinstance(recipe, dict) or not isinstance(class_path, str) or not class_path.startswith(METHODS):
         raise ConfigError(
             "no rislab checkpoint (it names no method). `best.ckpt` of a trial is one; for an official "
             "release give its config, too: --config experiments/cris/refcoco_r50.yaml --official"
@@ -114,13 +116,15 @@ def own_recipe(checkpoint: dict[str, Any]) -> dict[str, Any]:
             f"its recipe has {strange[0] if strange else 'no init_args'}, expected class_path and init_args"
         )
     for name, value in options.items():
-        is_spec = name == "clip" and isinstance(value, dict) and value.keys() <= {"name", "pretrained"}
+        is_spec = name == "clip" and isinstance(value, dict) and value.keys() <= {"name", "pretrained", "quick_gelu"}
         if not is_spec and (name == "clip" or not _is_plain(value)):
             raise ConfigError(
                 f"option {name!r} of its recipe is a {type(value).__name__}, expected {_expected(str(name))}"
             )
     if not isinstance(options.get("clip"), dict) or not isinstance(options["clip"].get("name"), str):
         raise ConfigError("its recipe names no CLIP, expected clip: {name: ..., pretrained: ...}")
+    if "quick_gelu" not in options["clip"]:  # written when every CLIP was built with QuickGELU
+        recipe = recipe | {"init_args": options | {"clip": options["clip"] | {"quick_gelu": True}}}
     return recipe
 
 
@@ -139,7 +143,7 @@ def _check_tag(clip: dict[str, Any]) -> None:
     spec = CLIPSpec(clip["name"], clip.get("pretrained"))
     if spec.pretrained not in (None, "toy") and not (isinstance(spec.pretrained, str) and is_tag(spec)):
         raise ConfigError(
-            f"its frozen trunk comes from {spec.pretrained!r}, which is none of open_clip's tags for {clip['name']}. A "
+            f"its frozen trunk comes from {brief(spec.pretrained)}, which is none of open_clip's tags for {clip['name']}. A "
             "checkpoint cannot name a file: give the file of CLIP weights that it was trained on, --trunk FILE"
         )
 
@@ -201,7 +205,14 @@ def load_official(path: Path, recipe: dict[str, Any]) -> TextSegmenter:
 def without_pretraining(recipe: Any) -> Any:
     """The same recipe with every trunk's `pretrained` set to None: its weights are about to be overwritten."""
     if isinstance(recipe, dict):
-        return {k: None if k == "pretrained" else without_pretraining(v) for k, v in recipe.items()}
+        return {
+            key: without_weights(value)
+            if key == "clip" and isinstance(value, dict)
+            else None
+            if key == "pretrained"
+            else without_pretraining(value)
+            for key, value in recipe.items()
+        }
     return recipe
 
 

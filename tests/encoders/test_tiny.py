@@ -7,7 +7,7 @@ import open_clip
 import pytest
 import torch
 
-from rislab.encoders.clip import tiny
+from rislab.encoders import pretrained
 from rislab.encoders.clip.tiny import NAMES, Recipe, pretrained_path, retrieval, weights_file
 from rislab.encoders.clip.trunk import CLIPSpec, load
 from rislab.errors import ConfigError
@@ -44,7 +44,7 @@ def test_name_follows_the_recipe(cache: Path) -> None:
 
 
 def test_an_interrupted_training_leaves_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny, "save_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(pretrained, "save_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         pretrained_path("rislab-tiny-RN", Recipe(pairs=50, steps=1, batch_size=4))
     assert not list((cache / "clip").glob("*.safetensors*"))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rislab.encoders.clip import trunk
 from rislab.encoders.clip.tokens import KEPT, Tokenizer, merged
 from rislab.encoders.clip.trunk import CLIPSpec
+from rislab.encoders.clip.weights import OPENAI_EXTRAS
 from rislab.errors import ConfigError, DataError
 
 TOKENIZER = open_clip.get_tokenizer("RN50")
@@ -68,28 +69,29 @@ def test_captions_of_a_megabyte_take_no_time(text: str) -> None:
 def test_a_file_of_weights_gives_the_same_clip(tmp_path: Path) -> None:
     model = trunk.load(CLIPSpec("rislab-tiny-RN"))
     state = model.state_dict()
-    extras = {name: torch.tensor(1) for name in trunk.OPENAI_EXTRAS}
+    extras = {name: torch.tensor(1) for name in OPENAI_EXTRAS}
     path = tmp_path / "clip.pt"
     torch.save({"state_dict": state | extras, "args": argparse.Namespace(lr=1)}, path)
-    again = trunk.load(CLIPSpec("rislab-tiny-RN", str(path)))
+    again = trunk.load(CLIPSpec("rislab-tiny-RN", str(path), quick_gelu=True))
     assert all(torch.equal(value, state[key]) for key, value in again.state_dict().items())
     torch.save({key: value for key, value in state.items() if key != "visual.conv1.weight"}, path)
     with pytest.raises(
         DataError, match=r"clip\.pt: its weights are not this model's; 1 missing: visual\.conv1\.weight"
     ):
-        trunk.load(CLIPSpec("rislab-tiny-RN", str(path)))
+        trunk.load(CLIPSpec("rislab-tiny-RN", str(path), quick_gelu=True))
     path.write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"clip\.pt: not a checkpoint that can be read"):
         trunk.load(CLIPSpec("rislab-tiny-RN", str(path)))
 
 
-def test_weights_that_are_not_to_be_had_say_where_to_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_weights_say_where_to_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise RuntimeError("Failed to download weights for tag 'openai': no network\nand a second line")
 
     monkeypatch.setattr(open_clip, "create_model", offline)
     with pytest.raises(
-        ConfigError, match=r"timm/.* of the Hugging Face hub, kept in /.*give its file, clip\.pretrained"
+        ConfigError,
+        match=r"timm/.* of the Hugging Face hub, kept in /.*give its file, clip\.pretrained.* clip\.quick_gelu: true",
     ) as said:
         trunk.load(CLIPSpec("RN50", "openai"))
     assert "\n" not in str(said.value)

@@ -9,7 +9,8 @@ import pytest
 import torch
 import yaml
 
-from rislab.encoders.clip.trunk import CLIPSpec, ResNetPyramid, TextEncoder, build
+from rislab.encoders.clip.text import CLIPTextEncoder
+from rislab.encoders.clip.trunk import CLIPSpec, ResNetPyramid, build
 from rislab.errors import ConfigError, DataError
 from rislab.methods.cris.model import CRIS
 from rislab.methods.cris.official import UNUSED, from_official, load_official, to_official
@@ -23,7 +24,7 @@ def full_size(name: str, text_to_pixel: bool, decoder_layers: int) -> CRIS:
     with torch.device("meta"):
         config = open_clip.get_model_config(name)
         towers = build(config["vision_cfg"], config["text_cfg"], config["embed_dim"])
-        text = TextEncoder(towers)
+        text = CLIPTextEncoder(towers)
         trunk = ResNetPyramid(towers.visual, text.text_projection.shape[1])
         return CRIS(trunk, text, (256, 512, 1024), text_to_pixel, decoder_layers, 8, 2048, 0.1, 3)
 

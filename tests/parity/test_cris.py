@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from rislab.data.geometry import Letterbox
-from rislab.encoders.clip.trunk import ResNetPyramid, TextEncoder, build
+from rislab.encoders.clip.text import CLIPTextEncoder
+from rislab.encoders.clip.trunk import ResNetPyramid, build
 from rislab.losses.text_to_pixel import text_to_pixel
 from rislab.methods.cris.model import CRIS
 from rislab.methods.cris.official import PREFIX, from_official, to_official
@@ -44,7 +45,7 @@ def model_of(case: Case) -> CRIS:
     towers = build(vision, text, sizes["embed_dim"])
     model = CRIS(
         ResNetPyramid(towers.visual, sizes["embed_dim"]),
-        TextEncoder(towers),
+        CLIPTextEncoder(towers),
         tuple(sizes["fpn_out"]),
         text_to_pixel=True,
         decoder_layers=sizes["num_layers"],

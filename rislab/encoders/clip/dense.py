@@ -1,7 +1,7 @@
-"""CLIP's image towers read densely: a feature for every patch, in the space of the sentences.
+"""CLIP's image towers as dense encoders: a feature for every patch, in the space of the sentences.
 
-Sources: Zhou et al., ECCV 2022 (MaskCLIP) and chongzhou96/MaskCLIP for the value path; specs of TCL and RISCLIP read it in the
-same way. One module serves all of them; what they differ in (residual, feed-forward, arithmetic) are arguments.
+Source of the value path: Zhou et al., ECCV 2022 (MaskCLIP), and chongzhou96/MaskCLIP; TCL and RISCLIP use it, too. Their
+differences (residual, feed-forward, arithmetic) are arguments.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
+from rislab.encoders.clip.text import encode
 from rislab.encoders.clip.tokens import Tokenizer
 from rislab.errors import ConfigError
 
@@ -21,20 +22,37 @@ LastAttention = Literal["value", "full"]
 
 
 def attended(block: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
-    """What a CLIP block's attention adds to its input: [B, T, C] -> [B, T, C]."""
+    """The branch of a CLIP block's attention, without its residual.
+
+    Args:
+        block: One of open_clip's residual attention blocks.
+        x: Tokens [B, T, C].
+        mask: Added to the attention logits, [T, T].
+
+    Returns:
+        [B, T, C].
+    """
     y = block.ln_1(x)
     return block.ls_1(block.attn(y, y, y, need_weights=False, attn_mask=mask)[0])
 
 
 def fed(block: Any, x: Tensor) -> Tensor:
-    """What a CLIP block's feed-forward part adds to its input."""
+    """The branch of a CLIP block's feed-forward part, without its residual, [B, T, C]."""
     return block.ls_2(block.mlp(block.ln_2(x)))
 
 
 def projected(block: Any, x: Tensor, which: Literal[0, 1, 2]) -> Tensor:
-    """Queries (0), keys (1) or values (2) of every token, sent through the block's output projection, [B, T, C].
+    """Queries, keys or values of every token through the block's output projection.
 
-    Heads play no role: without softmax, what attention returns is the concatenated heads of the token itself.
+    Heads play no role: without softmax, attention returns the concatenated heads of the token itself.
+
+    Args:
+        block: One of open_clip's residual attention blocks.
+        x: Tokens [B, T, C].
+        which: 0 for queries, 1 for keys, 2 for values.
+
+    Returns:
+        [B, T, C].
     """
     attention = block.attn
     rows = slice(which * attention.embed_dim, (which + 1) * attention.embed_dim)
@@ -45,7 +63,11 @@ def projected(block: Any, x: Tensor, which: Literal[0, 1, 2]) -> Tensor:
 class DenseViT(nn.Module):
     """CLIP's vision transformer, block by block.
 
-    visual: of a CLIP whose image tower is a plain ViT with a class token. Raises ConfigError for any other.
+    Args:
+        visual: The image tower of a CLIP, a plain ViT with a class token.
+
+    Raises:
+        ConfigError: Any other image tower.
     """
 
     def __init__(self, visual: nn.Module) -> None:
@@ -71,9 +93,14 @@ class DenseViT(nn.Module):
         return self.visual.transformer.resblocks
 
     def embed(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """[I, 3, H, W] -> tokens [I, 1 + h w, C] before the first block, the class token first, and the grid (h, w).
+        """Tokens before the first block.
 
-        Sides that are no multiples of the patch are padded with zeros at the right and bottom.
+        Args:
+            pixels: Normalised [I, 3, H, W]. Sides that are no multiples of the patch are padded with zeros at the right and
+                bottom.
+
+        Returns:
+            Tokens [I, 1 + h w, C], the class token first, and the grid (h, w).
         """
         height, width = pixels.shape[-2:]
         pixels = F.pad(pixels, (0, -width % self.patch, 0, -height % self.patch))
@@ -84,10 +111,16 @@ class DenseViT(nn.Module):
         return self.visual.ln_pre(tokens + self.positions(grid).to(tokens.dtype)), grid
 
     def positions(self, grid: tuple[int, int]) -> Tensor:
-        """The position table [1 + h w, C], resized bicubically when the grid is not the table's; the class token's row stays.
+        """The position table, resized bicubically where the grid is not the table's; the class token's row stays.
 
-        By the grid's shape: the official code of MaskCLIP looks at the number of tokens, and would use a 7 x 28 grid for a
-        14 x 14 table as it is.
+        MaskCLIP's official code compares the number of tokens instead of the grid's shape, and would not resize a 14 x 14
+        table for a 7 x 28 grid.
+
+        Args:
+            grid: Height and width (h, w) in patches.
+
+        Returns:
+            [1 + h w, C].
         """
         table = self.visual.positional_embedding
         if grid == tuple(self.visual.grid_size):
@@ -97,27 +130,47 @@ class DenseViT(nn.Module):
         return torch.cat([table[:1], resized.flatten(2).transpose(1, 2)[0]])
 
     def through(self, x: Tensor, blocks: slice) -> Tensor:
-        """Tokens through some of the blocks, as CLIP computes them."""
+        """Tokens [I, T, C] through some of the blocks, as CLIP computes them."""
         for block in self.blocks[blocks]:
             x = x + attended(block, x)
             x = x + fed(block, x)
         return x
 
     def last(self, x: Tensor, attention: LastAttention, residual: bool, ffn: bool) -> Tensor:
-        """Tokens through the last block: by its attention, or each by its own value (MaskCLIP)."""
+        """Tokens through the last block.
+
+        Args:
+            x: Tokens [I, T, C].
+            attention: `full` as CLIP computes it; `value`: each token by its own value (MaskCLIP).
+            residual: Whether the attention's branch is added to its input.
+            ffn: Whether the feed-forward part follows.
+
+        Returns:
+            [I, T, C].
+        """
         block = self.blocks[-1]
         y = attended(block, x) if attention == "full" else projected(block, x, 2)
         y = x + y if residual else y
         return y + fed(block, y) if ffn else y
 
     def project(self, x: Tensor) -> Tensor:
-        """Tokens -> the space of the sentences, [.., embed_dim], not normalised."""
+        """Tokens [.., C] in the space of the sentences, [.., embed_dim], not normalised."""
         return self.visual.ln_post(x) @ self.visual.proj
 
     def forward(
         self, pixels: Tensor, attention: LastAttention = "value", residual: bool = True, ffn: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Normalised pixels [I, 3, H, W] -> dense features [I, D, h, w], and the last block's keys [I, h w, C]."""
+        """Dense features.
+
+        Args:
+            pixels: Normalised [I, 3, H, W].
+            attention: See `last`.
+            residual: See `last`.
+            ffn: See `last`.
+
+        Returns:
+            Features [I, D, h, w], and the last block's keys [I, h w, C].
+        """
         x, grid = self.embed(pixels)
         x = self.through(x, slice(0, -1))
         dense = self.project(self.last(x, attention, residual, ffn)[:, 1:])
@@ -125,10 +178,17 @@ class DenseViT(nn.Module):
 
 
 class DenseResNet(nn.Module):
-    """CLIP's ModifiedResNet with its attention pool read at every position: stride 32.
+    """CLIP's ModifiedResNet with its attention pool at every position: stride 32.
 
-    `value`: each position through the pool's value and output projections. `full`: the pool's attention, with the mean token
-    and without its position table, as MaskCLIP's plain-CLIP baseline. There is no residual and no feed-forward part to leave out.
+    With attention `value`, each position goes through the pool's value and output projections. With `full`, it is the pool's
+    attention, with the mean token and without its position table, as in MaskCLIP's plain-CLIP baseline. There is no residual
+    and no feed-forward part to leave out.
+
+    Args:
+        visual: The image tower of one of CLIP's ResNets.
+
+    Raises:
+        ConfigError: Any other image tower.
     """
 
     def __init__(self, visual: nn.Module) -> None:
@@ -144,7 +204,14 @@ class DenseResNet(nn.Module):
     def forward(
         self, pixels: Tensor, attention: LastAttention = "value", residual: bool = True, ffn: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Normalised pixels [I, 3, H, W] -> dense features [I, D, h, w], and the pool's keys [I, h w, C]."""
+        """Dense features; the arguments are those of `DenseViT.forward`.
+
+        Returns:
+            Features [I, D, h, w], and the pool's keys [I, h w, C].
+
+        Raises:
+            ConfigError: Without residual or feed-forward part, which a pool does not have.
+        """
         if not (residual and ffn):
             raise ConfigError("residual and ffn belong to a ViT's last block; a ResNet's pool has neither")
         x = self.visual.stem(pixels)
@@ -168,14 +235,18 @@ def _qkv(pool: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
 
 
 def dense(visual: nn.Module) -> DenseViT | DenseResNet:
-    """The dense reading of whichever image tower a CLIP has. Raises ConfigError for one that has none."""
+    """The dense encoder for a CLIP's image tower.
+
+    Raises:
+        ConfigError: An image tower that is neither a ViT with a class token nor a ResNet of CLIP's.
+    """
     return DenseResNet(visual) if isinstance(visual, ModifiedResNet) else DenseViT(visual)
 
 
 def imitate_mmseg(visual: nn.Module) -> None:
     """Change a ViT, in place, to the arithmetic of MaskCLIP's official code: LayerNorm eps 1e-6, exact GELU.
 
-    Both deviate from what OpenAI's weights were trained with (1e-5, quick GELU); the published ViT numbers contain it.
+    OpenAI's weights were trained with eps 1e-5 and QuickGELU; the published ViT numbers were measured with this deviation.
     """
     for module in visual.modules():
         if isinstance(module, nn.LayerNorm):
@@ -186,14 +257,25 @@ def imitate_mmseg(visual: nn.Module) -> None:
 
 
 def averaged(each: Tensor, unit_first: bool) -> Tensor:
-    """Embeddings of T prompts a name, [K, T, D] -> unit embeddings [K, D] of the names."""
+    """Unit embeddings of names from those of their prompts.
+
+    Args:
+        each: Embeddings of T prompts for each of K names, [K, T, D].
+        unit_first: Whether each gets unit length before the mean.
+
+    Returns:
+        [K, D].
+    """
     return F.normalize((F.normalize(each, dim=-1) if unit_first else each).mean(1), dim=-1)
 
 
 class Prompts(nn.Module):
-    """Text embeddings of sentences and class names by a frozen text tower, each made once.
+    """Text embeddings of sentences and class names by a frozen text tower; those of class names are kept.
 
-    clip: its text tower is used; an image tower is not needed. context_length: tokens a text is cut to.
+    Args:
+        clip: Whose text tower is used; it needs no image tower.
+        tokenizer: Of the same CLIP.
+        context_length: Tokens that a text is cut to; None for the length of the position table.
     """
 
     def __init__(self, clip: "open_clip.CLIP", tokenizer: Tokenizer, context_length: int | None = None) -> None:
@@ -205,24 +287,26 @@ class Prompts(nn.Module):
 
     @torch.no_grad()
     def raw(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings float32 [N, D] of sentences that will not come back, as the tower gives them; nothing is kept.
+        """Embeddings float32 [N, D] of N sentences, not normalised and not kept.
 
         Positions behind the longest text are left out: attention is causal, so they change nothing.
         """
         tokens = self.tokenizer(texts, self.context_length).to(self.clip.text_projection.device)
-        length = int(tokens.ne(0).sum(1).max())
-        x = self.clip.token_embedding(tokens[:, :length]) + self.clip.positional_embedding[:length]
-        x = self.clip.ln_final(self.clip.transformer(x, attn_mask=self.clip.attn_mask[:length, :length]))
-        at_end = x[torch.arange(len(x), device=x.device), tokens.argmax(-1)]
-        return (at_end @ self.clip.text_projection).float()
+        length = int(tokens.argmax(-1).max()) + 1  # the end token has the largest id
+        return encode(self.clip, tokens[:, :length])[1].float()
 
     @torch.no_grad()
     def forward(self, texts: Sequence[str], templates: Sequence[str] = ("{}",), unit_first: bool = True) -> Tensor:
-        """Unit embeddings float32 [K, D]. A vocabulary is encoded once, not once an image.
+        """Unit embeddings of K class names. A vocabulary is encoded once, not once an image.
 
-        templates: with ``{}`` for the name; several are averaged, and the mean has unit length.
-        unit_first: each has unit length before, too (MaskCLIP); TCL and GroupViT average raw embeddings. One object is asked
-            in one of the two ways.
+        Args:
+            texts: K names.
+            templates: With ``{}`` for the name; several are averaged, and the mean has unit length.
+            unit_first: Each has unit length before the mean, too (MaskCLIP); TCL and GroupViT average raw embeddings. Always
+                the same for one object: what is kept does not depend on it.
+
+        Returns:
+            float32 [K, D].
         """
         forms = tuple(templates)
         new = [text for text in dict.fromkeys(texts) if (forms, text) not in self._made]
@@ -273,7 +357,7 @@ SCENE_85 = (
     "this is the {} in the scene.",
     "this is one {} in the scene.",
 )
-"""MaskCLIP's and ViLD's: with five for scenes."""
+"""MaskCLIP's and ViLD's: OpenAI's and five for scenes."""
 
 SUBSET_7 = (
     "itap of a {}.",
@@ -284,7 +368,7 @@ SUBSET_7 = (
     "art of the {}.",
     "a photo of the small {}.",
 )
-"""Seven of the eighty that do best on ImageNet together, by OpenAI's notebook."""
+"""The seven of the eighty that OpenAI's notebook finds best on ImageNet."""
 
 TCL_9 = (*SUBSET_7, "a photo of many {}.", "a photo of {}s.")
 """TCL's `custom` set."""

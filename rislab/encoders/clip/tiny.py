@@ -1,13 +1,10 @@
 """A CLIP small enough for a laptop, pretrained on the toy world on first use.
 
-It stands where OpenAI's weights stand in the full recipes: ``{name: rislab-tiny-RN, pretrained: toy}``. Same classes, same
-tokenizer, same contrastive objective (InfoNCE over the batch, learned temperature; Radford et al. 2021, section 2.3).
+It replaces OpenAI's weights in the toy recipes: ``{name: rislab-tiny-RN, pretrained: toy}``. Same classes, same tokenizer,
+same contrastive objective (InfoNCE over the batch, learned temperature; Radford et al., ICML 2021, section 2.3).
 """
 
-import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -17,15 +14,12 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from rich.progress import Progress
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from rislab.data.toy import captions
+from rislab.encoders.pretrained import cached_file, made_once, own_randomness
 from rislab.errors import ConfigError, nearest
-from rislab.files import cache_dir, replacing
 
 CONFIGS = Path(__file__).parent / "configs"
 NAMES = tuple(sorted(path.stem for path in CONFIGS.glob("*.json")))
@@ -80,54 +74,29 @@ def weights_file(name: str, recipe: Recipe) -> Path:
         "recipe": asdict(recipe),
         "version": VERSION,
     }
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
-    return cache_dir() / "clip" / f"{name}-{digest}.safetensors"
+    return cached_file("clip", name, what)
 
 
 def recipe_of(name: str) -> Recipe:
-    """How the model of this name is pretrained. Raises ConfigError for a model that is none of ours."""
+    """How the model of this name is pretrained.
+
+    Raises:
+        ConfigError: The name is none of `NAMES`.
+    """
     if name not in NAMES:
         raise ConfigError(f"{name!r} has no toy weights, only {', '.join(NAMES)}{nearest(name, NAMES)}")
     return RECIPES[name]
 
 
 def pretrained_path(name: str, recipe: Recipe | None = None) -> Path:
-    """The weights file, pretrained now if it is not there; whoever asks meanwhile waits.
+    """The weights file, pretrained now if it is not there.
 
     Args:
         name: One of `NAMES`.
         recipe: None for the model's own.
     """
     recipe = recipe or recipe_of(name)
-    path = weights_file(name, recipe)
-    if _is_whole(path):  # also in a cache that is read-only
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not _is_whole(path):
-            state = pretrain(name, recipe)
-            with replacing(path) as temporary:
-                save_file(state, temporary)
-    return path
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether the file is there and as long as its header says; a damaged one is made again."""
-    if not path.exists():
-        return False
-    try:
-        with safe_open(path, framework="pt"):
-            return True
-    except (SafetensorError, OSError):
-        return False
-
-
-@contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
-    """Seed torch inside, and leave the caller's generator as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
+    return made_once(weights_file(name, recipe), lambda: pretrain(name, recipe))
 
 
 def _normalise(images: np.ndarray[Any, Any]) -> Tensor:
@@ -142,14 +111,19 @@ def _pairs(recipe: Recipe, count: int, seed: int) -> tuple[np.ndarray[Any, Any],
 
 
 def pretrain(name: str, recipe: Recipe) -> dict[str, Tensor]:
-    """Train `name` contrastively on captioned toy scenes and return its state dict."""
+    """The state dict of a CLIP that is trained contrastively on captioned toy scenes.
+
+    Args:
+        name: One of `NAMES`.
+        recipe: How.
+    """
     register_configs()
     images, texts = _pairs(recipe, recipe.pairs, recipe.seed)
     tokens = open_clip.get_tokenizer(name)(texts)
     # Captions are short and attention is causal: what follows the longest one changes nothing.
     length = int((tokens != 0).sum(1).max())
     order = np.random.default_rng([recipe.seed, 2])
-    with _own_randomness(recipe.seed), Progress(transient=True) as bar, torch.enable_grad():
+    with own_randomness(recipe.seed), Progress(transient=True) as bar, torch.enable_grad():
         model = open_clip.create_model(name, force_quick_gelu=True, precision="fp32").train()
         model = model.to(memory_format=torch.channels_last)
         words = _only_used_words(model, tokens)
@@ -180,8 +154,8 @@ def pretrain(name: str, recipe: Recipe) -> dict[str, Tensor]:
 def _temper(model: Any, tokens: Tensor) -> None:
     """Scale the sentence state to a norm of about sqrt(embed_dim) / 4.
 
-    Retrieval compares directions and is left as it is. Kernels made from the state (CRIS) grow with its norm, and a head of a
-    few channels has no fan-in to average large ones out.
+    Retrieval compares directions and does not change. Kernels made from the state (CRIS) grow with its norm, and a head of few
+    channels has no fan-in that averages large ones out.
     """
     with torch.no_grad():
         norm = model.encode_text(tokens).norm(dim=-1).mean()
@@ -189,7 +163,7 @@ def _temper(model: Any, tokens: Tensor) -> None:
 
 
 class _only_used_words:  # noqa: N801  reads as a step of the recipe
-    """Trains the rows of the token embedding that occur, instead of moving 49,408 of them each step."""
+    """Trains only the rows of the token embedding that occur, instead of all 49,408 in each step."""
 
     def __init__(self, model: Any, tokens: Tensor) -> None:
         self.used = tokens.unique()
@@ -217,6 +191,15 @@ def retrieval(name: str, candidates: int = 100, rounds: int = 5, recipe: Recipe 
     """Share in percent of unseen pairs whose partner is ranked first, or among the first five, of `candidates`.
 
     Captions that occur twice among the candidates are left out, so that there is one right answer.
+
+    Args:
+        name: One of `NAMES`.
+        candidates: Pairs among which the partner is searched.
+        rounds: Times that it is repeated, with other pairs.
+        recipe: None for the model's own.
+
+    Returns:
+        `R@1` and `R@5` under `image to text`, `text to image` and `chance`.
     """
     register_configs()
     recipe = recipe or recipe_of(name)

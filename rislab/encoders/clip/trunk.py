@@ -1,9 +1,10 @@
-"""CLIP as dense methods need it: feature pyramids and word features instead of one vector.
+"""CLIPs by name and weights, and their ResNets as feature pyramids.
 
-Trunks come from open_clip, whose parameter names are those of OpenAI's archives. QuickGELU is always on: OpenAI's weights
-were trained with it, and open_clip only warns when it is missing.
+Trunks come from open_clip, whose parameter names are those of OpenAI's archives. Whether they have QuickGELU is a property of
+the weights; open_clip only warns when the model's activation is another one than the weights were trained with.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,33 +18,43 @@ from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from torch import Tensor, nn
 
 from rislab.encoders.clip import tiny
-from rislab.errors import ConfigError, DataError, nearest, one_line
-from rislab.nn.weight_files import fits, read_weights
+from rislab.encoders.clip.weights import CLIPFile, read_clip
+from rislab.errors import ConfigError, DataError, brief, nearest, one_line
+from rislab.nn.weight_files import fits
 
 
 @dataclass(frozen=True)
 class CLIPSpec:
-    """Which CLIP: ``{name: RN50, pretrained: openai}``.
+    """A CLIP by name and weights: ``{name: RN50, pretrained: openai}``.
 
-    name: an open_clip model, or `rislab-tiny-RN`, `rislab-tiny-ViT`.
-    pretrained: a tag or file that open_clip knows; `toy` for the tiny ones; None for random weights.
+    Attributes:
+        name: An open_clip model, or `rislab-tiny-RN`, `rislab-tiny-ViT`.
+        pretrained: A tag of open_clip; a file of weights with OpenAI's or transformers' names; `toy` for the tiny ones; None
+            for random weights.
+        quick_gelu: Whether the weights were trained with QuickGELU instead of GELU. None: as open_clip says of the tag; on for
+            OpenAI's own archives, for a name with `-quickgelu`, and for random weights. Any other file needs it.
     """
 
     hashed_with: ClassVar[dict[str, dict[str, str]]] = {"rislab.encoders.clip.tiny.VERSION": {"pretrained": "toy"}}
+    absent_means: ClassVar[dict[str, Any]] = {"quick_gelu": None}
 
     name: str
     pretrained: str | None = None
+    quick_gelu: bool | None = None
 
-
-OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
-"""Numbers that OpenAI's state dicts hold beside the weights."""
+    def __post_init__(self) -> None:
+        # jsonargparse makes the text "None" of `--model.init_args.clip.pretrained=null`.
+        if self.pretrained in ("None", "null"):
+            object.__setattr__(self, "pretrained", None)
 
 
 def load(spec: CLIPSpec) -> "open_clip.CLIP":
-    """The named CLIP in float32, with QuickGELU.
+    """The named CLIP in float32, with the activation that its weights were trained with.
 
-    Raises ConfigError: unknown name or tag, a CLIP of another kind, weights that cannot be had. Raises DataError: a file that
-        holds no weights of this CLIP.
+    Raises:
+        ConfigError: Unknown name or tag, a CLIP with another text tower, unavailable weights, or a file whose activation is
+            not known.
+        DataError: A file without weights of this CLIP.
     """
     tiny.register_configs()
     known = open_clip.list_models()
@@ -57,33 +68,94 @@ def load(spec: CLIPSpec) -> "open_clip.CLIP":
         )
     file = tiny.pretrained_path(spec.name) if spec.pretrained == "toy" else _file(spec)
     tag = spec.pretrained if file is None else None
+    content = None if file is None else read_clip(file)
+    has_quick_gelu = _has_quick_gelu(spec, content)
     try:
         model = open_clip.create_model(
             spec.name,
             pretrained=tag,
             precision="fp32",
-            device=torch.get_default_device(),  # `meta`, where only shapes are asked for
-            force_quick_gelu=True,
+            device=torch.get_default_device(),  # `meta`, where only shapes are needed
+            force_quick_gelu=has_quick_gelu,
             load_weights=tag is not None,
+            quick_gelu=has_quick_gelu,  # also against the model's config
         )
     except MemoryError:
         raise
     except Exception as error:  # of open_clip, timm, transformers, the network and the cache folder
         if tag is None:
             raise ConfigError(f"clip.name {spec.name!r} cannot be built: {one_line(error)}") from error
-        raise ConfigError(_not_to_be_had(spec.name, tag, error)) from error
-    if file is not None:
-        _take(model, file)
+        raise ConfigError(_unavailable(spec.name, tag, error)) from error
+    if file is not None and content is not None:
+        _take(model, file, dict(content.state))
     return model
 
 
 def is_tag(spec: CLIPSpec) -> bool:
     """Whether open_clip lists these weights for this model; case, `-` and `_` do not matter to it."""
-    return bool(open_clip.get_pretrained_cfg(spec.name, spec.pretrained)) if spec.pretrained else False
+    return bool(_tag_config(spec.name, spec.pretrained))
+
+
+def _tag_config(name: Any, tag: Any) -> dict[str, Any]:
+    """What open_clip knows of pretrained weights; empty where it lists none."""
+    known = isinstance(name, str) and isinstance(tag, str) and bool(tag)
+    return (open_clip.get_pretrained_cfg(name, tag) or {}) if known else {}
+
+
+def _has_quick_gelu(spec: CLIPSpec, content: CLIPFile | None) -> bool:
+    """The option `quick_gelu`, or what is known of the weights.
+
+    Raises:
+        ConfigError: The option contradicts the weights, or is missing for a file that does not say.
+    """
+    known: bool | None = None
+    if is_tag(spec):
+        known = bool(_tag_config(spec.name, spec.pretrained).get("quick_gelu"))
+    elif (
+        spec.pretrained == "toy"
+        or spec.name.endswith("-quickgelu")
+        or (content is not None and content.is_openai_archive)
+    ):
+        known = True
+    given = spec.quick_gelu
+    if given is None and known is None and content is not None:
+        raise ConfigError(
+            f"clip.pretrained {spec.pretrained!r} does not say whether its weights were trained with QuickGELU: set "
+            "clip.quick_gelu, true for weights of OpenAI's, false for LAION's and DataComp's"
+        )
+    if given is not None and known is not None and given != known:
+        raise ConfigError(
+            f"clip.quick_gelu is {str(given).lower()}, but the weights {spec.pretrained!r} of {spec.name} were trained "
+            f"{'with' if known else 'without'} QuickGELU: leave the option out"
+        )
+    return next((value for value in (given, known) if value is not None), True)
+
+
+def quick_gelu_of(clip: Mapping[str, Any]) -> bool:
+    """The activation of a trained model's CLIP, by its recipe: QuickGELU where a file was given without the option.
+
+    Args:
+        clip: The fields of a `CLIPSpec`; they may come from a file.
+    """
+    given = clip.get("quick_gelu")
+    if isinstance(given, bool):
+        return given
+    config = _tag_config(clip.get("name"), clip.get("pretrained"))
+    return bool(config.get("quick_gelu")) if config else True
+
+
+def without_weights(clip: Mapping[str, Any]) -> dict[str, Any]:
+    """The same fields of a `CLIPSpec` for weights that are loaded afterwards: none are fetched, the activation stays."""
+    kept = {**clip, "pretrained": None}
+    return kept if quick_gelu_of(clip) else {**kept, "quick_gelu": False}
 
 
 def _file(spec: CLIPSpec) -> Path | None:
-    """The file that `pretrained` names; None for a tag and for random weights. Raises ConfigError: neither file nor tag."""
+    """The file that `pretrained` names; None for a tag and for random weights.
+
+    Raises:
+        ConfigError: Neither a file nor a tag.
+    """
     if spec.pretrained is None:
         return None
     if is_tag(spec):
@@ -92,15 +164,18 @@ def _file(spec: CLIPSpec) -> Path | None:
     path = Path(spec.pretrained).expanduser()
     if not path.exists():
         raise ConfigError(
-            f"clip.pretrained {spec.pretrained!r} is neither a file nor one of open_clip's tags for {spec.name}"
+            f"clip.pretrained {brief(spec.pretrained, 200)} is neither a file nor one of open_clip's tags for {spec.name}"
             f"{nearest(spec.pretrained, tags)}; tags are {', '.join(tags) or 'none'}"
         )
     return path
 
 
-def _take(model: "open_clip.CLIP", path: Path) -> None:
-    """Put the weights of a file into a CLIP as open_clip does: scalars may have a dimension, position tables another size."""
-    state = {key: value for key, value in read_weights(path).items() if key not in OPENAI_EXTRAS}
+def _take(model: "open_clip.CLIP", path: Path, state: dict[str, Tensor]) -> None:
+    """Load a state dict into a CLIP as open_clip does: scalars may have a dimension, position tables another size.
+
+    Raises:
+        DataError: The state dict of `path` does not fit.
+    """
     own = model.state_dict()
     for key in ("logit_scale", "logit_bias"):
         if key in state and key in own and state[key].numel() == 1:
@@ -114,22 +189,30 @@ def _take(model: "open_clip.CLIP", path: Path) -> None:
     model.load_state_dict(state)
 
 
-def _not_to_be_had(name: str, tag: str, error: Exception) -> str:
-    """Which file is missing, where it would be looked for, and what to do without a network."""
-    config = open_clip.get_pretrained_cfg(name, tag) or {}
+def _unavailable(name: str, tag: str, error: Exception) -> str:
+    """Message: the missing file, where it is searched, and what to do without a network."""
+    config = _tag_config(name, tag)
     hub, url = str(config.get("hf_hub") or ""), str(config.get("url") or "")
     where = (
         f"{hub.rstrip('/')} of the Hugging Face hub, kept in {HF_HUB_CACHE}" if hub else f"{url}, kept in ~/.cache/clip"
     )
     return (
-        f"clip {name!r}, pretrained {tag!r}: weights not to be had: {where} ({one_line(error)[:200]}). Without a network, copy a "
-        f"state dict there or give its file, clip.pretrained: /path/to/{name}.safetensors"
+        f"clip {name!r}, pretrained {tag!r}: weights not available: {where} ({one_line(error)[:200]}). Without a network, copy a "
+        f"state dict there or give its file, clip.pretrained: /path/to/{name}.safetensors with clip.quick_gelu: "
+        f"{str(bool(config.get('quick_gelu'))).lower()}"
     )
 
 
-def build(vision: dict[str, Any], text: dict[str, Any], embed_dim: int) -> "open_clip.CLIP":
-    """A CLIP of given sizes with random weights; `vision` and `text` as in open_clip's model configs."""
-    return open_clip.CLIP(embed_dim, vision, text, quick_gelu=True)
+def build(vision: dict[str, Any], text: dict[str, Any], embed_dim: int, quick_gelu: bool = True) -> "open_clip.CLIP":
+    """A CLIP of given sizes with random weights.
+
+    Args:
+        vision: `vision_cfg` as in open_clip's model configs.
+        text: `text_cfg`.
+        embed_dim: Width of the shared space.
+        quick_gelu: QuickGELU instead of GELU.
+    """
+    return open_clip.CLIP(embed_dim, vision, text, quick_gelu=quick_gelu)
 
 
 class DenseAttentionPool(nn.Module):
@@ -137,6 +220,10 @@ class DenseAttentionPool(nn.Module):
 
     Its four projections are CLIP's; `connect`, a residual 1x1 convolution, is new. The position embedding keeps its first
     row, which belongs to the mean token, so that checkpoints fit; the row gets no gradient.
+
+    Args:
+        pool: CLIP's, whose parameters are shared.
+        embed_dim: Output channels.
     """
 
     def __init__(self, pool: AttentionPool2d, embed_dim: int) -> None:
@@ -148,7 +235,7 @@ class DenseAttentionPool(nn.Module):
         self.connect = nn.Sequential(nn.Conv2d(width, embed_dim, 1, bias=False), nn.BatchNorm2d(embed_dim))
 
     def positions(self, height: int, width: int) -> Tensor:
-        """[height * width, C], the square table resized bicubically."""
+        """The square position table, resized bicubically, [height * width, C]."""
         table = self.positional_embedding[1:]
         side = round(table.shape[0] ** 0.5)
         grid = table.T.view(1, -1, side, side)
@@ -173,7 +260,18 @@ class DenseAttentionPool(nn.Module):
 
 
 class ResNetPyramid(nn.Module):
-    """CLIP's ModifiedResNet as a pyramid: C3, C4 and the densely pooled C5."""
+    """CLIP's ModifiedResNet as a pyramid: C3, C4 and the densely pooled C5.
+
+    Args:
+        visual: The image tower of one of CLIP's ResNets.
+        embed_dim: Channels of C5.
+
+    Attributes:
+        channels: Of C3, C4 and C5.
+
+    Raises:
+        ConfigError: The tower is no ResNet of CLIP's.
+    """
 
     def __init__(self, visual: ModifiedResNet, embed_dim: int) -> None:
         super().__init__()
@@ -186,43 +284,8 @@ class ResNetPyramid(nn.Module):
         self.channels = (c3, 2 * c3, embed_dim)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[I, 3, H, W] -> C3 [I, 8w, H/8, W/8], C4 [I, 16w, H/16, W/16], C5 [I, embed_dim, H/32, W/32]."""
+        """Levels C3 [I, 8w, H/8, W/8], C4 [I, 16w, H/16, W/16], C5 [I, embed_dim, H/32, W/32] of pixels [I, 3, H, W]."""
         x = self.visual.layer1(self.visual.stem(pixels))
         c3 = self.visual.layer2(x)
         c4 = self.visual.layer3(c3)
         return c3, c4, self.attnpool(self.visual.layer4(c4))
-
-
-class TextEncoder(nn.Module):
-    """CLIP's text transformer: a feature for every word, and the sentence state.
-
-    Any number of tokens up to the table's length: positions and causal mask are cut to it. No padding mask: the end token
-    precedes the padding, and attention is causal.
-    """
-
-    attn_mask: Tensor
-
-    def __init__(self, clip: "open_clip.CLIP") -> None:
-        super().__init__()
-        self.token_embedding = clip.token_embedding
-        self.positional_embedding = clip.positional_embedding
-        self.transformer = clip.transformer
-        self.ln_final = clip.ln_final
-        self.text_projection = clip.text_projection
-        self.register_buffer("attn_mask", clip.attn_mask, persistent=False)
-
-    @property
-    def width(self) -> int:
-        return int(self.ln_final.normalized_shape[0])
-
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids int64 [N, L], zero-padded -> words [N, L, width] and state [N, embed_dim].
-
-        The end token has the largest id; words are not projected, the state is.
-        """
-        length = tokens.shape[1]
-        x = self.token_embedding(tokens) + self.positional_embedding[:length]
-        x = self.transformer(x, attn_mask=self.attn_mask[:length, :length])
-        words = self.ln_final(x)
-        state = words[torch.arange(len(tokens), device=tokens.device), tokens.argmax(-1)] @ self.text_projection
-        return words, state

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rislab.encoders.clip.trunk import ResNetPyramid, TextEncoder
+from rislab.encoders.clip.text import CLIPTextEncoder
+from rislab.encoders.clip.trunk import ResNetPyramid
 
 
 def conv(channels_in: int, channels_out: int, kernel: int) -> nn.Sequential:
@@ -48,7 +49,7 @@ class CRIS(nn.Module):
     def __init__(
         self,
         trunk: ResNetPyramid,
-        text: TextEncoder,
+        text: CLIPTextEncoder,
         fpn_out: tuple[int, int, int],
         text_to_pixel: bool,
         decoder_layers: int,

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from rislab.data.batch import Batch
 from rislab.data.geometry import Letterbox
+from rislab.encoders.clip.text import CLIPTextEncoder
 from rislab.encoders.clip.tokens import Tokenizer
-from rislab.encoders.clip.trunk import CLIPSpec, ResNetPyramid, TextEncoder, load
+from rislab.encoders.clip.trunk import CLIPSpec, ResNetPyramid, load
 from rislab.errors import ConfigError
 from rislab.losses.text_to_pixel import text_to_pixel as text_to_pixel_loss
 from rislab.methods.base import TextSegmenter
@@ -77,7 +78,7 @@ class CRISTask(TextSegmenter):
         if schedule == "steps" and warmup_steps:
             raise ConfigError("model.warmup_steps belongs to schedule `cosine`: set it to 0 for `steps`")
         towers = load(clip)
-        text = TextEncoder(towers)
+        text = CLIPTextEncoder(towers)
         if fpn_out[1] != text.width:
             raise ConfigError(
                 f"model.fpn_out {tuple(fpn_out)}: the middle width must equal the text width {text.width}"

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from rislab.encoders.clip.weights import read_clip
 from rislab.errors import about
 from rislab.nn.renaming import renamed
-from rislab.nn.weight_files import read_weights
 
 OURS = "model.tower.visual."
 NAMES = (
@@ -27,6 +27,6 @@ def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_official(path: Path) -> dict[str, Tensor]:
-    """Raises DataError, naming the file: see `read_weights`; leftovers."""
+    """Raises DataError, naming the file: see `read_clip`; leftovers."""
     with about(path):
-        return from_official(read_weights(path))
+        return from_official(read_clip(path).state)

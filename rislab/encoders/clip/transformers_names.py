@@ -1,0 +1,89 @@
+"""CLIP weights under the names of transformers' CLIPModel, into OpenAI's names and back.
+
+Three things differ beside names: queries, keys and values are three matrices there and one here; the two projections are
+transposed; buffers of position ids, which older versions saved, have no counterpart. Only CLIPs with a ViT exist there.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from rislab.errors import DataError
+from rislab.nn.renaming import renamed
+
+NAMES = (
+    # OpenAI's                              transformers'
+    ("visual.class_embedding", "vision_model.embeddings.class_embedding"),
+    ("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"),
+    ("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
+    ("visual.ln_pre.", "vision_model.pre_layrnorm."),  # transformers' spelling
+    ("visual.ln_post.", "vision_model.post_layernorm."),
+    ("visual.proj", "visual_projection.weight"),
+    ("visual.transformer.resblocks.*.ln_1.", "vision_model.encoder.layers.*.layer_norm1."),
+    ("visual.transformer.resblocks.*.ln_2.", "vision_model.encoder.layers.*.layer_norm2."),
+    ("visual.transformer.resblocks.*.attn.", "vision_model.encoder.layers.*.self_attn."),
+    ("visual.transformer.resblocks.*.mlp.c_fc.", "vision_model.encoder.layers.*.mlp.fc1."),
+    ("visual.transformer.resblocks.*.mlp.c_proj.", "vision_model.encoder.layers.*.mlp.fc2."),
+    ("token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
+    ("positional_embedding", "text_model.embeddings.position_embedding.weight"),
+    ("ln_final.", "text_model.final_layer_norm."),
+    ("text_projection", "text_projection.weight"),
+    ("transformer.resblocks.*.ln_1.", "text_model.encoder.layers.*.layer_norm1."),
+    ("transformer.resblocks.*.ln_2.", "text_model.encoder.layers.*.layer_norm2."),
+    ("transformer.resblocks.*.attn.", "text_model.encoder.layers.*.self_attn."),
+    ("transformer.resblocks.*.mlp.c_fc.", "text_model.encoder.layers.*.mlp.fc1."),
+    ("transformer.resblocks.*.mlp.c_proj.", "text_model.encoder.layers.*.mlp.fc2."),
+    ("logit_scale", "logit_scale"),
+)
+TRANSPOSED = ("visual.proj", "text_projection")
+POSITION_IDS = ".embeddings.position_ids"
+_SPLIT = re.compile(r"(.+\.attn\.)([qkv])_proj\.(weight|bias)")
+_JOINED = re.compile(r"(.+\.attn\.)in_proj_(weight|bias)")
+
+
+def is_transformers(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict has the names of transformers' CLIPModel."""
+    return any(key.startswith(("text_model.", "vision_model.")) for key in state)
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A CLIPModel's state dict under OpenAI's names.
+
+    Raises:
+        DataError: Unknown names, or attention without all of queries, keys and values.
+    """
+    kept = {key: value for key, value in state.items() if not key.endswith(POSITION_IDS)}
+    found: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = {}
+    for key, value in renamed(kept, NAMES, back=True).items():
+        split = _SPLIT.fullmatch(key)
+        if split is not None:
+            parts.setdefault(f"{split[1]}in_proj_{split[3]}", {})[split[2]] = value
+        else:
+            found[key] = value.T.contiguous() if key in TRANSPOSED else value
+    for key, three in parts.items():
+        if three.keys() != {"q", "k", "v"}:
+            raise DataError(f"{key} needs queries, keys and values, the file has {', '.join(sorted(three))} of q, k, v")
+        found[key] = torch.cat([three["q"], three["k"], three["v"]])
+    return found
+
+
+def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse.
+
+    Raises:
+        DataError: Names that a CLIP with a ViT does not have.
+    """
+    split: dict[str, Tensor] = {}
+    for key, value in state.items():
+        joined = _JOINED.fullmatch(key)
+        if joined is not None:
+            split |= {
+                f"{joined[1]}{name}_proj.{joined[2]}": part.clone()
+                for name, part in zip("qkv", value.chunk(3), strict=True)
+            }
+        else:
+            split[key] = value.T.contiguous() if key in TRANSPOSED else value
+    return renamed(split, NAMES)
