@@ -7,7 +7,7 @@ PRELOAD = [
     "rislab.training.trial",
     "rislab.datamodules.referring",
     "tests.e2e.faulty",
-    "tests.methods.tiny",
+    "tests.methods.every",
     "tests.data.small",
 ]
 

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"cli"},
-    {"report", "launch", "bench"},
+    {"report", "launch", "bench", "testing"},
     {"training", "scoring"},
     {"ablation", "methods", "datamodules"},
     {"encoders"},

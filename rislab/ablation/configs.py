@@ -16,7 +16,6 @@ from rislab.ablation.yaml_lines import overlay, read_yaml
 from rislab.errors import ConfigError
 from rislab.paths import absolute
 
-DATA_SEED = "data.init_args.seed"
 STAGE = "model.init_args.stage"
 
 
@@ -60,10 +59,14 @@ def relocated(data: Mapping[str, Any], root: Path) -> dict[str, Any]:
     return found
 
 
-def _takes_seed(data: Mapping[str, Any]) -> bool:
-    """Whether there is something to draw in the data."""
+def seed_key(data: Mapping[str, Any]) -> str:
+    """The dotted key of a config that seeds what the data draw; "" where nothing is drawn.
+
+    Data that are not described take `seed`, as Lightning's examples do.
+    """
     class_path = data["class_path"]
-    return not class_path.startswith(signature.PACKAGE) or "seed" in signature.read(class_path).options
+    name = signature.read(class_path).seed_option if signature.is_described(class_path) else "seed"
+    return f"data.init_args.{name}" if name else ""
 
 
 class Configs:
@@ -85,8 +88,8 @@ class Configs:
         """(config, hash) of a row with a seed and a stage. parent: hash of what it starts from."""
         base = self.base(stage)
         changes = {**row.switches, **({STAGE: stage} if stage else {})}
-        if _takes_seed(base["data"]):
-            changes[DATA_SEED] = seed
+        if key := seed_key(base["data"]):
+            changes[key] = seed
         by_part: dict[str, dict[str, Any]] = {}
         for key, value in changes.items():
             by_part.setdefault(key.partition(".")[0], {})[key] = value

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from rislab.ablation import identity, records, sharing, signature, sources
-from rislab.ablation.configs import STAGE, Configs, merged, put
+from rislab.ablation.compatibility import check_batches
+from rislab.ablation.configs import STAGE, Configs, merged, put, seed_key
 from rislab.ablation.integrity import Finding
 from rislab.ablation.table import Profile, Row, Table
 from rislab.ablation.trial import State, TrialDir
@@ -163,6 +164,8 @@ def plan(
             parent: Planned | None = None
             for stage in chain:
                 config, digest = configs.cell(row, seed, stage, parent.hash if parent else None)
+                if seed == seeds[0]:
+                    check_batches(config)
                 if digest in first:
                     place = first[digest].place
                 else:
@@ -329,7 +332,8 @@ def _unseeded(config: dict[str, Any]) -> str:
     """What two trials that differ in their seed alone have in common."""
     data = config.get("data")
     if isinstance(data, dict) and isinstance(data.get("init_args"), dict):
-        data = data | {"init_args": {key: value for key, value in data["init_args"].items() if key != "seed"}}
+        seed = seed_key(data).rpartition(".")[2]
+        data = data | {"init_args": {key: value for key, value in data["init_args"].items() if key != seed}}
     return identity.digest({**config, "data": data, "seed_everything": None, "parent": None})
 
 

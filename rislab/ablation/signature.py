@@ -49,6 +49,9 @@ class Signature:
     required_files: function of `rislab.data.required_files`, by its dotted path, that says what must lie where; "" for none.
     untrained_when: values of options with which nothing is trained, each alternative a mapping; an empty one for a method that
         trains nothing at all. Such a trial gives the same result with every seed.
+    seed_option: the option that seeds what data draw, dotted into a class inside; "" where nothing is drawn.
+    trains_on: the batches that a method's losses take, by the name of their class; "" for a method without training.
+    gives: the batches that data give to training; "" for data that are only scored.
     """
 
     class_path: str
@@ -63,6 +66,9 @@ class Signature:
     below_root: tuple[str, ...] = ()
     required_files: str = ""
     untrained_when: tuple[dict[str, Any], ...] = ()
+    seed_option: str = ""
+    trains_on: str = ""
+    gives: str = ""
 
 
 def source_file(module: str) -> Path:
@@ -104,6 +110,9 @@ def read(class_path: str) -> Signature:
         _declared(node, "below_root", ()),
         _declared(node, "required_files", ""),
         _declared(node, "untrained_when", ()),
+        _declared(node, "seed_option", ""),
+        _declared_class(node, "trains_on"),
+        _declared_class(node, "gives"),
     )
 
 
@@ -136,6 +145,23 @@ def methods() -> dict[str, str]:
     for path in sorted((source_file("rislab.methods").parent).glob("*/task.py")):
         classes = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
         found[path.parent.name] = f"rislab.methods.{path.parent.name}.task.{classes[-1]}"
+    return found
+
+
+def is_described(class_path: Any) -> bool:
+    """Whether a class declares its options in its source for us to read."""
+    return isinstance(class_path, str) and class_path.startswith(PACKAGE)
+
+
+def data_modules() -> dict[str, str]:
+    """Class path of every data module by the name of its class: classes of rislab.datamodules that have `gives` or a root."""
+    found = {}
+    for path in sorted(source_file("rislab.datamodules").parent.glob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and (
+                _declared_class(node, "gives") or _declared(node, "root_option", "")
+            ):
+                found[node.name] = f"rislab.datamodules.{path.stem}.{node.name}"
     return found
 
 
@@ -200,6 +226,15 @@ def _declared(node: ast.ClassDef, name: str, default: Any) -> Any:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id == name:
             return ast.literal_eval(item.value) if item.value else default
     return default
+
+
+def _declared_class(node: ast.ClassDef, name: str) -> str:
+    """The name of the class that a class variable is set to; "" for None and where it is not declared."""
+    for item in node.body:
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id == name:
+            value = "None" if item.value is None else ast.unparse(item.value)
+            return "" if value == "None" else value.rpartition(".")[2]
+    return ""
 
 
 def check(class_path: str, name: str, value: Any) -> str | None:

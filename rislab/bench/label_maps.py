@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rislab.data.batch import LabelBatch, Viewing
+from rislab.data.batch import LabelledPictures, Viewing
 from rislab.errors import ConfigError
 from rislab.files import replacing
 from rislab.methods.base import TextSegmenter
@@ -48,7 +48,7 @@ def measure(
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
     blank = torch.zeros(height, width, dtype=torch.uint8).numpy()
     viewing = Viewing(WINDOW, 2048, WINDOW, STRIDE, "given")
-    small = LabelBatch([image[:, :64, :64]], [blank[:64, :64]], names, False, viewing, [0])
+    small = LabelledPictures([image[:, :64, :64]], [blank[:64, :64]], names, False, viewing, [0])
     with torch.inference_mode():
         began = time.perf_counter()
         method.label(small)
@@ -56,7 +56,7 @@ def measure(
         before = _start_of_peak()
         began, worked = time.perf_counter(), time.process_time()
         if how == "rislab":
-            (found,) = method.label(LabelBatch([image], [blank], names, False, viewing, [0]))
+            (found,) = method.label(LabelledPictures([image], [blank], names, False, viewing, [0]))
         else:
             found = one_by_one(method, image, names)
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - worked

@@ -7,13 +7,12 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rislab.data.batch import Batch
+from rislab.data.batch import MaskQueries
+from rislab.data.synthetic import batch_of
 from rislab.errors import ConfigError, DataError, DiskError
-from rislab.methods.base import TextSegmenter
 from rislab.training.inference import build, without_pretraining
 
 
@@ -35,29 +34,6 @@ class StepCost:
         return asdict(self) | {"teraflops_a_second": self.teraflops_a_second}
 
 
-def synthetic_batch(method: TextSegmenter, images: int, queries: int) -> Batch:
-    """Pictures of noise and boxes as targets: what a step costs does not depend on what it sees."""
-    rng = np.random.default_rng(0)
-    height, width = method.geometry.size
-    index = np.arange(images).repeat(queries)
-    masks = np.zeros((len(index), height, width), np.uint8)
-    masks[:, height // 4 : height // 2, width // 4 : width // 2] = 255
-    pictures = rng.integers(0, 256, (images, 3, height, width), np.uint8)
-    ids = list(range(len(index)))
-    return Batch(
-        torch.from_numpy(pictures),
-        [f"the second red thing left of number {n}" for n in ids],
-        torch.from_numpy(index),
-        torch.from_numpy(masks),
-        None,
-        [method.geometry.place(height, width)] * images,
-        list(range(images)),
-        ids,
-        ids,
-        [False] * len(ids),
-    )
-
-
 def measure(
     recipe: dict[str, Any], images: int, queries: int, steps: int, all_trained: bool, precision: str, compiled: bool
 ) -> StepCost:
@@ -70,7 +46,7 @@ def measure(
             parameter.requires_grad_(True)
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-6)
-    batch = synthetic_batch(method, images, queries).to(device)
+    batch = batch_of(method.trains_on or MaskQueries, method.geometry, images, queries).to(device)
     losses = torch.compile(method.losses) if compiled else method.losses
 
     def step() -> None:

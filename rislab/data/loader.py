@@ -7,7 +7,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from rislab.data.batch import Batch
+from rislab.data.batch import Images
 from rislab.data.sampling import Plan, Planner, Row
 from rislab.errors import ConfigError, RislabError
 
@@ -25,7 +25,7 @@ class PlannedLoader:
 
     def __init__(
         self,
-        dataset: Dataset[Batch],
+        dataset: Dataset[Images],
         plan: Plan,
         num_workers: int = 0,
         persistent: bool = False,
@@ -39,13 +39,13 @@ class PlannedLoader:
             "persistent_workers": persistent and num_workers > 0,
             "pin_memory": pin_memory,
         }
-        self._loader: DataLoader[Batch | RislabError] | None = None
+        self._loader: DataLoader[Images | RislabError] | None = None
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         return self._length
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Images]:
         if self._loader is None:
             self._loader = DataLoader(
                 _Guarded(self.dataset),
@@ -76,12 +76,12 @@ class ResumableLoader(PlannedLoader):
     plan: epoch -> batches of rows, of the same number for every epoch.
     """
 
-    def __init__(self, dataset: Dataset[Batch], plan: Planner, **options: Any) -> None:
+    def __init__(self, dataset: Dataset[Images], plan: Planner, **options: Any) -> None:
         super().__init__(dataset, plan(0), **options)
         self.plan = plan
         self.epoch = self.given = 0
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Images]:
         # A Trainer stops by length and may never run what follows the last yield: an epoch that was given out whole is
         # recognised here, when the next one begins.
         if self.given >= len(self):
@@ -118,13 +118,13 @@ class _Ahead:
         return iter(self._loader._ahead)
 
 
-class _Guarded(Dataset["Batch | RislabError"]):
+class _Guarded(Dataset["Images | RislabError"]):
     """Returns an error for the user instead of raising it: a worker would wrap it into its own traceback."""
 
-    def __init__(self, dataset: Dataset[Batch]) -> None:
+    def __init__(self, dataset: Dataset[Images]) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, rows: list[Row]) -> Batch | RislabError:
+    def __getitem__(self, rows: list[Row]) -> Images | RislabError:
         try:
             return self.dataset[rows]
         except RislabError as error:

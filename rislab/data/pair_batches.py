@@ -5,8 +5,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,38 +13,35 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import Dataset
 
-from rislab.data.batch import Batch
+from rislab.data.batch import Captions
 from rislab.data.geometry import Geometry
 from rislab.data.loader import ResumableLoader
 from rislab.data.shards import Shards
+from rislab.data.transforms import Sample, Transform
 from rislab.errors import DataError
 
 SPARE = 2
 """Pairs that stand ready for each batch, in the place of those that turn out to be unreadable."""
 
-Augment = Literal["none", "official"]
 
+class Pairs(Dataset[Captions]):
+    """Batches of a plan; a row is the numbers of a batch's pairs, the spare ones last.
 
-@dataclass(frozen=True)
-class PairBatch(Batch):
-    """A batch of pairs: one text an image, no masks. skipped: why pairs were replaced, and how many."""
+    Args:
+        shards: where pairs are read.
+        batch_size: pairs a batch.
+        geometry: the network's frame, which pictures are stretched to without a transform.
+        transform: of the method, or None.
+        seed: of the transform's draws.
+    """
 
-    skipped: dict[str, int] = field(default_factory=dict)
+    def __init__(
+        self, shards: Shards, batch_size: int, geometry: Geometry, transform: Transform | None, seed: int
+    ) -> None:
+        self.shards, self.batch_size, self.geometry = shards, batch_size, geometry
+        self.transform, self.seed = transform, seed
 
-
-class Pairs(Dataset[PairBatch]):
-    """Batches of a plan; a row is the numbers of a batch's pairs, the spare ones last."""
-
-    def __init__(self, shards: Shards, batch_size: int, geometry: Geometry, augment: Augment, seed: int) -> None:
-        self.shards, self.batch_size, self.geometry, self.augment, self.seed = (
-            shards,
-            batch_size,
-            geometry,
-            augment,
-            seed,
-        )
-
-    def __getitem__(self, row: NDArray[np.int64]) -> PairBatch:
+    def __getitem__(self, row: NDArray[np.int64]) -> Captions:
         skipped: Counter[str] = Counter()
         images: list[NDArray[np.uint8]] = []
         texts: list[str] = []
@@ -59,7 +55,7 @@ class Pairs(Dataset[PairBatch]):
             except DataError as error:
                 skipped[str(error)] += 1
                 continue
-            images.append(self._seen(picture, epoch, number))
+            images.append(self._framed(picture, epoch, number))
             texts.append(text)
             numbers.append(number)
         if not images:
@@ -69,30 +65,23 @@ class Pairs(Dataset[PairBatch]):
             at = len(images) % len(numbers)
             images, texts, numbers = [*images, images[at]], [*texts, texts[at]], [*numbers, numbers[at]]
         places = [self.geometry.place(*self.geometry.size)] * len(images)
-        return PairBatch(
-            torch.from_numpy(np.stack(images)),
-            texts,
-            torch.arange(len(images)),
-            None,
-            None,
-            places,
-            numbers,
-            numbers,
-            numbers,
-            [False] * len(images),
-            dict(skipped),
+        return Captions(
+            images=torch.from_numpy(np.stack(images)),
+            image_ids=numbers,
+            placements=places,
+            texts=texts,
+            skipped=dict(skipped),
         )
 
-    def _seen(self, picture: Image.Image, epoch: int, number: int) -> NDArray[np.uint8]:
+    def _framed(self, picture: Image.Image, epoch: int, number: int) -> NDArray[np.uint8]:
         """uint8 [3, H, W]; drawn from (seed, epoch, number) alone."""
         height, width = self.geometry.size
-        if self.augment == "none":
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+        if self.transform is None:
+            shown = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
         else:
-            from rislab.data.augment_pairs import official
-
-            picture = official(picture, (height, width), [self.seed, epoch, number])
-        return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+            sample = Sample(np.asarray(picture), np.empty((0, 0, 0), np.uint8))
+            shown = self.transform(sample, (self.seed, epoch, number)).picture
+        return np.ascontiguousarray(shown.transpose(2, 0, 1))
 
 
 class PairsLoader(ResumableLoader):
@@ -116,7 +105,7 @@ class PairsLoader(ResumableLoader):
         super().load_state_dict(state)
         self.skipped = Counter(state["skipped"])
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Captions]:
         lost = 0
         before = signal.getsignal(signal.SIGCHLD)
         while True:
@@ -124,7 +113,7 @@ class PairsLoader(ResumableLoader):
                 for batch in super().__iter__():
                     lost = 0
                     self._poll_only(before)
-                    assert isinstance(batch, PairBatch)
+                    assert isinstance(batch, Captions)
                     self._count(batch.skipped)
                     yield batch
                 return

@@ -12,14 +12,14 @@ from torch.utils.data import Dataset
 
 from rislab.data import masks
 from rislab.data.annotations import Reference
-from rislab.data.batch import Batch
-from rislab.data.flips import flip_picture, mirrored
+from rislab.data.batch import MaskQueries
 from rislab.data.geometry import Geometry, InverseGeometry
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.masks import RLE
 from rislab.data.pack import Pack
 from rislab.data.refer import Refer
 from rislab.data.sampling import Row
+from rislab.data.transforms import Sample, Transform
 from rislab.metrics.protocols import Convention
 
 
@@ -66,7 +66,7 @@ class ByteCache:
         self._open()
 
 
-class Queries(Dataset[Batch]):
+class Queries(Dataset[MaskQueries]):
     """Turns planned rows into a batch. Targets are rasterised here, once, so that a bad annotation is found at once.
 
     references: what the indices of the rows point into.
@@ -85,9 +85,12 @@ class Queries(Dataset[Batch]):
         training: bool,
         room: int,
         pack: Pack | None = None,
+        transform: Transform | None = None,
+        seed: int = 0,
     ) -> None:
         # Only what batches are made of: this object travels to worker processes, the whole annotation file need not.
         self.geometry, self.training = geometry, training
+        self.transform, self.seed = transform, seed
         self.store = refer.store
         self.references = list(references)
         field = convention.text_field
@@ -127,40 +130,55 @@ class Queries(Dataset[Batch]):
         target = masks.decode(self.targets[at])
         return self.geometry.mask_bytes(target, self._placement(*target.shape))
 
-    def __getitem__(self, rows: list[Row]) -> Batch:
-        asked = [(line, *pair) for line, row in enumerate(rows) for pair in row.asked]
+    def __getitem__(self, rows: list[Row]) -> MaskQueries:
+        if self.transform is not None and not self.transform.in_frame:
+            samples = [self.transform(self._original(row), self._key(row)) for row in rows]
+        else:
+            samples = self._framed(rows)
+            if self.transform is not None:
+                samples = [self.transform(sample, self._key(row)) for sample, row in zip(samples, rows, strict=True)]
+        pictures = np.stack([sample.picture for sample in samples]).transpose(0, 3, 1, 2)
+        records = [self.records[self.number[row.image_id]] for row in rows]
+        queries = [pair for row in rows for pair in row.queries]
+        return MaskQueries(
+            images=torch.from_numpy(np.ascontiguousarray(pictures)),
+            image_ids=[row.image_id for row in rows],
+            placements=[self._placement(record.height, record.width) for record in records],
+            texts=[text for sample in samples for text in sample.texts],
+            image_index=torch.tensor([line for line, row in enumerate(rows) for _ in row.queries], dtype=torch.int64),
+            mask_bytes=torch.from_numpy(np.concatenate([sample.masks for sample in samples]))
+            if self.training
+            else None,
+            targets=None if self.training else [self.targets[at] for at, _ in queries],
+            ref_ids=[self.references[at].ref_id for at, _ in queries],
+            sent_ids=[self.references[at].expressions[sentence].sent_id for at, sentence in queries],
+            no_target=[not self.references[at].ann_ids for at, _ in queries],
+        )
+
+    def _key(self, row: Row) -> tuple[int, int, int]:
+        return self.seed, row.epoch, row.image_id
+
+    def _texts(self, row: Row) -> tuple[str, ...]:
+        return tuple(self.texts[at][sentence] for at, sentence in row.queries)
+
+    def _framed(self, rows: list[Row]) -> list[Sample]:
+        """Samples in the network's frame, from the cache or the pack where they are there; masks in training only."""
         images = np.empty((len(rows), 3, *self.geometry.size), np.uint8)
-        numbers = [self.number[row.image_id] for row in rows]
-        for out, number in zip(images, numbers, strict=True):
-            self.images.copy_into(out, number, self._image)
         for out, row in zip(images, rows, strict=True):
-            if row.mirrored:
-                out[...] = flip_picture(out).copy()
-        soft = None
-        if self.training:
-            placed = np.empty((len(asked), *self.geometry.size), np.uint8)
-            for out, (_, at, _) in zip(placed, asked, strict=True):
+            self.images.copy_into(out, self.number[row.image_id], self._image)
+        samples = []
+        for image, row in zip(images, rows, strict=True):
+            placed = np.empty((len(row.queries) if self.training else 0, *self.geometry.size), np.uint8)
+            for out, (at, _) in zip(placed, row.queries, strict=False):
                 if self.pack is None:
                     self.masks.copy_into(out, at, self._mask)
                 else:
                     self.pack.mask_into(out, self.references[at].ref_id)
-            for out, (line, _, _) in zip(placed, asked, strict=True):
-                if rows[line].mirrored:
-                    out[...] = flip_picture(out).copy()
-            soft = torch.from_numpy(placed)
-        records = [self.records[number] for number in numbers]
-        return Batch(
-            images=torch.from_numpy(images),
-            texts=[
-                mirrored(self.texts[at][sentence]) if rows[line].mirrored else self.texts[at][sentence]
-                for line, at, sentence in asked
-            ],
-            image_index=torch.tensor([line for line, _, _ in asked], dtype=torch.int64),
-            mask_bytes=soft,
-            targets=None if self.training else [self.targets[at] for _, at, _ in asked],
-            placements=[self._placement(record.height, record.width) for record in records],
-            image_ids=[row.image_id for row in rows],
-            ref_ids=[self.references[at].ref_id for _, at, _ in asked],
-            no_target=[not self.references[at].ann_ids for _, at, _ in asked],
-            sent_ids=[self.references[at].expressions[sentence].sent_id for _, at, sentence in asked],
-        )
+            samples.append(Sample(image.transpose(1, 2, 0), placed, self._texts(row)))
+        return samples
+
+    def _original(self, row: Row) -> Sample:
+        """A picture and its masks as files hold them."""
+        picture = self.store.read(self.records[self.number[row.image_id]])
+        targets = [masks.decode(self.targets[at]) * np.uint8(255) for at, _ in row.queries]
+        return Sample(picture, np.stack(targets), self._texts(row))

@@ -1,7 +1,7 @@
 """Which samples, in which order: pure functions of (seed, epoch, rank, world size).
 
-A plan is a list of batches; a batch is a list of rows; a row is one image with the (reference, sentence) pairs asked of
-it, as indices. Nothing depends on what was drawn before, so a plan can be entered anywhere.
+A plan is a list of batches; a batch is a list of rows; a row is one image with the (reference, sentence) pairs of
+its queries, as indices. Nothing depends on what was drawn before, so a plan can be entered anywhere.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,14 +16,14 @@ from rislab.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Row:
-    """One image and what is asked of it: pairs of (index of the reference, index of its sentence).
+    """One image and its queries: pairs of (index of the reference, index of its sentence).
 
-    mirrored: left and right are exchanged, in the image, its masks and its sentences.
+    epoch: of training, which a transform is drawn from.
     """
 
     image_id: int
-    asked: tuple[tuple[int, int], ...]
-    mirrored: bool = False
+    queries: tuple[tuple[int, int], ...]
+    epoch: int = 0
 
 
 Plan = list[list[Row]]
@@ -55,15 +55,15 @@ def training_plan(
     rows: list[Row] = []
     if references_per_image == 1:
         rows = [
-            Row(references[i].image_id, tuple((i, s) for s in sentences[i]))
+            Row(references[i].image_id, tuple((i, s) for s in sentences[i]), epoch)
             for i in rng.permutation(len(references)).tolist()
         ]
     else:
         index = {ref.ref_id: i for i, ref in enumerate(references)}
         for image_id, refs in by_image(references).items():
             chosen = rng.permutation(len(refs))[:references_per_image].tolist()
-            asked = [index[refs[j].ref_id] for j in chosen]
-            rows.append(Row(image_id, tuple((i, s) for i in asked for s in sentences[i])))
+            chosen_refs = [index[refs[j].ref_id] for j in chosen]
+            rows.append(Row(image_id, tuple((i, s) for i in chosen_refs for s in sentences[i]), epoch))
         rows = [rows[i] for i in rng.permutation(len(rows)).tolist()]
     size = max(1, batch_size // (references_per_image * sentences_per_reference))
     whole = len(rows) // (size * world_size)

@@ -1,12 +1,14 @@
-"""What the rest of the house asks of any data module, whatever it holds."""
+"""The base of all data modules."""
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import lightning as L
 
+from rislab.data.batch import Images
 from rislab.data.geometry import Geometry
+from rislab.data.transforms import Transform
 from rislab.errors import ConfigError
 from rislab.files import cache_dir
 from rislab.paths import user_path
@@ -28,13 +30,24 @@ def data_root(root: str, is_generated: bool) -> Path:
     return cache_dir() / path
 
 
+@runtime_checkable
+class Method(Protocol):
+    """What data modules need of `rislab.methods.base.TextSegmenter`."""
+
+    geometry: Geometry
+
+    def train_transform(self) -> Transform | None: ...
+
+
 class EvaluatedData(L.LightningDataModule):
     """Data that a method is scored on, and maybe trained on.
 
+    gives: the batches that training gets, a member of the family in `rislab.data.batch`; None for data that are only scored.
     val_split: what validation during training reads.
     parts: into how many each training batch is split, in order; the Trainer adds up their gradients.
     """
 
+    gives: ClassVar[type[Images] | None] = None
     val_split: str
     parts: int = 1
 
@@ -68,15 +81,19 @@ class EvaluatedData(L.LightningDataModule):
         return {}
 
     @property
-    def place(self) -> tuple[int, int]:
-        """(rank, world size)."""
+    def rank_and_world_size(self) -> tuple[int, int]:
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
     @property
-    def geometry(self) -> Geometry:
-        """How the method wants its images; it is asked, nobody guesses."""
+    def method(self) -> "Method":
+        """What is trained or scored; it has a geometry and a transform."""
         assert self.trainer is not None, "loaders are made for a Trainer and its method"
-        geometry = self.trainer.lightning_module.geometry
-        assert isinstance(geometry, Geometry), "a method has a geometry"
-        return geometry
+        method = self.trainer.lightning_module
+        assert isinstance(method, Method), "a method has a geometry and a training transform"
+        return method
+
+    @property
+    def geometry(self) -> Geometry:
+        """How the method takes its images."""
+        return self.method.geometry

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from rislab.data.batch import LabelBatch
-from rislab.data.pair_batches import SPARE, Augment, Pairs, PairsLoader, epoch_order
+from rislab.data.batch import Captions, LabelledPictures
+from rislab.data.pair_batches import SPARE, Pairs, PairsLoader, epoch_order
 from rislab.data.shards import Shards
 from rislab.datamodules.base import EvaluatedData
 from rislab.datamodules.semantic import SemanticData
@@ -22,12 +22,13 @@ class PairsData(EvaluatedData):
     shards: tar files, with braces for numbers: `cc3m/gcc-train-{000000..000347}.tar`. Those that are missing are reported;
         relative ones lie below the benchmark's root where that is generated.
     benchmark_data: what the method is scored on.
-    batch_size: pairs a training batch and process. augment: `official` as TCL trains: random crop, flip, RandAugment,
-        erasing. num_workers: loader processes. seed: of order and augmentation.
+    batch_size: pairs a training batch and process. num_workers: loader processes. seed: of order and of the transform.
     at_once: shards that an epoch's order mixes, for disks that do not like to be read everywhere; None: all.
     """
 
+    gives: ClassVar[type[Captions]] = Captions
     root_option: ClassVar[str] = "benchmark_data.root"
+    seed_option: ClassVar[str] = "seed"
     required_files: ClassVar[str] = "rislab.data.required_files.pairs"
     below_root: ClassVar[tuple[str, ...]] = ("shards",)
     neutral: ClassVar[tuple[str, ...]] = ("num_workers",)
@@ -37,7 +38,6 @@ class PairsData(EvaluatedData):
         shards: list[str],
         benchmark_data: SemanticData,
         batch_size: int = 64,
-        augment: Augment = "official",
         num_workers: int = 0,
         seed: int = 0,
         at_once: int | None = None,
@@ -47,9 +47,8 @@ class PairsData(EvaluatedData):
             if value < 1:
                 raise ConfigError(f"data.init_args.{name} is {value}, expected 1 or more")
         self.patterns, self.scored = shards, benchmark_data
-        self.batch_size, self.augment, self.num_workers, self.seed, self.at_once = (
+        self.batch_size, self.num_workers, self.seed, self.at_once = (
             batch_size,
-            augment,
             num_workers,
             seed,
             at_once,
@@ -118,14 +117,14 @@ class PairsData(EvaluatedData):
     @property
     def _step(self) -> int:
         """Pairs that one step of all processes takes."""
-        return (self.batch_size + SPARE) * self.place[1]
+        return (self.batch_size + SPARE) * self.rank_and_world_size[1]
 
     def teardown(self, stage: str) -> None:
         if self._loader is not None:
             self._loader.close()
 
     def train_dataloader(self) -> PairsLoader:
-        shards, (rank, world) = self.shards, self.place
+        shards, (rank, world) = self.shards, self.rank_and_world_size
         steps = len(shards) // self._step
 
         def plan(epoch: int) -> list[NDArray[np.int64]]:
@@ -133,13 +132,13 @@ class PairsData(EvaluatedData):
             each = order[: steps * self._step].reshape(steps, world, self.batch_size + SPARE)[:, rank]
             return list(np.column_stack([np.full(steps, epoch), each]))
 
-        dataset = Pairs(shards, self.batch_size, self.geometry, self.augment, self.seed)
+        dataset = Pairs(shards, self.batch_size, self.geometry, self.method.train_transform(), self.seed)
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         self._loader = PairsLoader(dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=on_gpu)
         return self._loader
 
-    def val_dataloader(self) -> "DataLoader[LabelBatch]":
+    def val_dataloader(self) -> "DataLoader[LabelledPictures]":
         return self.scored.val_dataloader()
 
-    def test_dataloader(self) -> "list[DataLoader[LabelBatch]]":
+    def test_dataloader(self) -> "list[DataLoader[LabelledPictures]]":
         return self.scored.test_dataloader()

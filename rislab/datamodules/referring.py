@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from rislab.data import masks, sampling
 from rislab.data.annotations import Reference
-from rislab.data.flips import Flip, is_flipped
+from rislab.data.batch import MaskQueries
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.loader import PlannedLoader, ResumableLoader
 from rislab.data.pack import Pack, place_of
@@ -47,21 +47,20 @@ class ReferringData(EvaluatedData):
     no_target_min_pixels: a mask of fewer pixels says "nothing there", where sentences may have no referent.
     layout: files as released, or the LMDB files that CRIS's tools make, `ROOT/lmdb/<dataset>/<split>.lmdb`.
     packed: use what `rislab data pack` has made, where it is still of these files; the batches are the same.
-    flip: mirror training pictures at random and exchange left and right in their sentences (`swap`), or mirror only those whose
-        sentences name no side (`refuse`); the official codes do not (`none`).
 
     Empty and overlong sentences are queries like any other. A reference whose annotated mask has no pixel is left out
     of training, with a warning, and scored in evaluation.
     """
 
+    gives: ClassVar[type[MaskQueries]] = MaskQueries
     root_option: ClassVar[str] = "root"
+    seed_option: ClassVar[str] = "seed"
     required_files: ClassVar[str] = "rislab.data.required_files.referring"
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers", "cache_mb", "packed", "eval_images")
     absent_means: ClassVar[dict[str, Any]] = {
         "no_target_min_pixels": 1,
         "layout": "refer",
         "packed": True,
-        "flip": "none",
         "sentences_per_reference": 1,
     }
 
@@ -86,7 +85,6 @@ class ReferringData(EvaluatedData):
         no_target_min_pixels: int = 1,
         layout: Literal["refer", "lmdb"] = "refer",
         packed: bool = True,
-        flip: Flip = Flip.none,
         sentences_per_reference: int = 1,
     ) -> None:
         super().__init__()
@@ -113,7 +111,7 @@ class ReferringData(EvaluatedData):
         self.num_workers, self.seed, self.cache_mb = num_workers, seed, cache_mb
         self.shuffle_sentences, self.limit_val_images = shuffle_sentences, limit_val_images
         self.no_target_min_pixels = no_target_min_pixels
-        self.layout, self.packed, self.flip = layout, packed, flip
+        self.layout, self.packed = layout, packed
         self.sentences_per_reference = sentences_per_reference
         self._refer: Refer | LmdbRefer | None = None
         self._loaders: list[PlannedLoader] = []
@@ -211,7 +209,7 @@ class ReferringData(EvaluatedData):
         if len(usable) < len(references):
             empty = len(references) - len(usable)
             warnings.warn(f"{empty} of {len(references)} training references have empty masks: left out", stacklevel=2)
-        rank, world_size = self.place
+        rank, world_size = self.rank_and_world_size
 
         def plan(epoch: int) -> sampling.Plan:
             batches = sampling.training_plan(
@@ -224,32 +222,29 @@ class ReferringData(EvaluatedData):
                 world_size,
                 self.sentences_per_reference,
             )
-            return [
-                [self._mirrored(row, usable, epoch) for row in rows] for rows in sampling.split(batches, self.parts)
-            ]
+            return sampling.split(batches, self.parts)
 
         loader = ResumableLoader(self._queries(usable, training=True, cached=True), plan, **self._options(cached=True))
         self._loaders.append(loader)
         return loader
-
-    def _mirrored(self, row: sampling.Row, references: Sequence[Reference], epoch: int) -> sampling.Row:
-        field = self.convention.text_field
-        texts = [str(getattr(references[at].expressions[sentence], field)) for at, sentence in row.asked]
-        return replace(row, mirrored=is_flipped(self.flip, texts, self.seed, epoch, row.image_id))
 
     def _evaluation_loader(self, split: str, limit: int | None = None, cached: bool = False) -> PlannedLoader:
         references = self._references(split)
         if limit is not None:
             kept = set(list(dict.fromkeys(ref.image_id for ref in references))[:limit])
             references = [ref for ref in references if ref.image_id in kept]
-        plan = sampling.evaluation_plan(references, self.eval_images, *self.place)
+        plan = sampling.evaluation_plan(references, self.eval_images, *self.rank_and_world_size)
         loader = PlannedLoader(self._queries(references, False, cached), plan, **self._options(cached))
         self._loaders.append(loader)
         return loader
 
     def _queries(self, references: Sequence[Reference], training: bool, cached: bool) -> Queries:
         room = self._room if cached else 0
-        queries = Queries(self.refer, references, self.geometry, self.convention, training, room, self._pack())
+        transform = self.method.train_transform() if training else None
+        pack = self._pack() if transform is None or transform.in_frame else None
+        queries = Queries(
+            self.refer, references, self.geometry, self.convention, training, room, pack, transform, self.seed
+        )
         self._room -= queries.size
         return queries
 

@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 
-from rislab.data.batch import LabelBatch, Viewing
+from rislab.data.batch import LabelledPictures, Viewing
 from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names, fitted
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.datamodules.base import EvaluatedData, data_root
@@ -108,24 +108,24 @@ class SemanticData(EvaluatedData):
             if published is not None and found != published and self.generate is None:
                 warnings.warn(f"{self.benchmark}, {split}: {found} pictures, published: {published}", stacklevel=2)
 
-    def _loader(self, split: str, limit: int | None = None) -> "DataLoader[LabelBatch]":
+    def _loader(self, split: str, limit: int | None = None) -> "DataLoader[LabelledPictures]":
         items = self.items(split)[:limit]
         if not items:
             raise DataError(f"{self.benchmark}, {split}: no pictures to evaluate on")
-        rank, world = self.place
+        rank, world = self.rank_and_world_size
         mine = range(rank, len(items), world)  # every picture once: no process gets one twice
         return DataLoader(
             _Labelled(self, items, mine), batch_size=None, num_workers=self.num_workers, generator=torch.Generator()
         )
 
-    def val_dataloader(self) -> "DataLoader[LabelBatch]":
+    def val_dataloader(self) -> "DataLoader[LabelledPictures]":
         return self._loader(self.val_split, self.limit_val_images)
 
-    def test_dataloader(self) -> "list[DataLoader[LabelBatch]]":
+    def test_dataloader(self) -> "list[DataLoader[LabelledPictures]]":
         return [self._loader(split) for split in self.test_splits]
 
 
-class _Labelled(Dataset[LabelBatch]):
+class _Labelled(Dataset[LabelledPictures]):
     def __init__(self, data: SemanticData, items: Sequence[Item], mine: Sequence[int]) -> None:
         self.tree, self.items, self.mine = Tree(data.root, data.of), items, mine
         self.names, self.has_background, self.classes = data.names, data.of.has_background, len(data.classes)
@@ -136,14 +136,14 @@ class _Labelled(Dataset[LabelBatch]):
             1, len(self.mine)
         )  # one batch without a picture for a process without: all take part in every collective
 
-    def __getitem__(self, at: int) -> LabelBatch:
+    def __getitem__(self, at: int) -> LabelledPictures:
         if at >= len(self):
             raise IndexError(at)
         if not self.mine:
-            return LabelBatch([], [], self.names, self.has_background, self.viewing, [])
+            return LabelledPictures([], [], self.names, self.has_background, self.viewing, [])
         number = self.mine[at]
         item = self.items[number]
         picture, label = self.tree.sample(item, self.classes)
         image = fitted(picture, self.viewing.short, self.viewing.long)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        return LabelBatch([pixels], [label], self.names, self.has_background, self.viewing, [number])
+        return LabelledPictures([pixels], [label], self.names, self.has_background, self.viewing, [number])

@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import lightning as L
 import numpy as np
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rislab.data.batch import Batch, LabelBatch
+from rislab.data.batch import Images, LabelledPictures, MaskQueries
 from rislab.data.geometry import Geometry
+from rislab.data.transforms import Transform
 from rislab.encoders.clip.weights import fingerprint
 from rislab.errors import ConfigError, DivergedError
 from rislab.nn.sliding import NO_MARGINS, Margins, label_map
@@ -36,16 +37,19 @@ class TextSegmenter(L.LightningModule):
     geometry: how an image gets into the network; the data layer asks for it.
     frozen: prefixes of state keys that are never trained and come with the trunk. Checkpoints leave them out and hold their
         sha256 instead; whoever loads one builds the same trunk.
+    unused: prefixes of state keys that official weights hold and nothing reads. They are loaded and exported again, and kept
+        out of the optimiser and of DDP: the constructor takes their gradient away.
     any_size: pictures of any height and width are taken as they are, not only those of the geometry's frame.
     splits_batches: stages in which a batch may be computed in parts; see `rislab.ablation.signature.Signature`.
-    supervision: what training needs beside pictures: masks of texts, or texts alone.
+    trains_on: the batches that `losses` takes, a member of the family in `rislab.data.batch`; None for a method without training.
     mask_threshold: a pixel is foreground when its probability is strictly greater; used for masks that people look at.
         Scores follow the benchmark's convention instead.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ()
+    unused: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = False
-    supervision: ClassVar[Literal["masks", "texts"]] = "masks"
+    trains_on: ClassVar[type[Images] | None] = None
     splits_batches: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     geometry: Geometry
     mask_threshold: float = 0.5
@@ -67,18 +71,19 @@ class TextSegmenter(L.LightningModule):
         """Optimiser steps of the whole run, for schedules; 1 outside a Trainer."""
         return max(1, int(self.trainer.estimated_stepping_batches)) if self._trainer is not None else 1
 
-    def _is_frozen(self, key: str) -> bool:
+    def is_frozen(self, key: str) -> bool:
+        """Whether a state key belongs to the frozen trunk."""
         return key.startswith(self.frozen) if self.frozen else False
 
     @cached_property
     def trunk(self) -> str:
         """sha256 of the frozen weights."""
-        return fingerprint({key: value for key, value in self.state_dict().items() if self._is_frozen(key)})
+        return fingerprint({key: value for key, value in self.state_dict().items() if self.is_frozen(key)})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.frozen:
             state = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {key: value for key, value in state.items() if not self._is_frozen(key)}
+            checkpoint["state_dict"] = {key: value for key, value in state.items() if not self.is_frozen(key)}
             checkpoint[TRUNK] = self.trunk
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -89,7 +94,7 @@ class TextSegmenter(L.LightningModule):
                     f"the checkpoint was trained on a trunk with sha256 {checkpoint[TRUNK][:12]}, this one has "
                     f"{self.trunk[:12]}: give the same clip.name and clip.pretrained"
                 )
-            own = {key: value for key, value in self.state_dict().items() if self._is_frozen(key)}
+            own = {key: value for key, value in self.state_dict().items() if self.is_frozen(key)}
             checkpoint["state_dict"] = {**own, **checkpoint["state_dict"]}
 
     def start_from(self, checkpoint: dict[str, Any]) -> None:
@@ -111,9 +116,13 @@ class TextSegmenter(L.LightningModule):
         """uint8 [I, 3, H, W] -> float32 [I, 3, H, W]."""
         return (images.float() / 255.0 - self.mean) / self.std
 
+    def train_transform(self) -> Transform | None:
+        """What training does with a sample, run in loader processes; None: the evaluation's geometry and nothing else."""
+        return None
+
     @abstractmethod
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalar terms by name, already weighted. A term that is switched off is absent and not computed."""
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Scalar terms by name, already weighted, of a batch of `trains_on`. One that is off is absent and not computed."""
 
     @abstractmethod
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
@@ -141,7 +150,7 @@ class TextSegmenter(L.LightningModule):
         level = math.log(self.mask_threshold / (1 - self.mask_threshold))
         return torch.cat([torch.full_like(scores[:, :1], level), scores], dim=1)
 
-    def label(self, batch: LabelBatch) -> list[Tensor]:
+    def label(self, batch: LabelledPictures) -> list[Tensor]:
         """The class of each pixel, int64 [h, w] at the original size, of each picture: the benchmark's windows and names."""
 
         def ask(window: Tensor) -> tuple[Tensor, Margins]:
@@ -160,7 +169,7 @@ class TextSegmenter(L.LightningModule):
     def take_tokens(self, tokenizer: str, ids: Mapping[str, NDArray[np.int32]]) -> None:
         """Token ids that lie ready, by sentence, made by a tokenizer of this kind; a method that has such a one may take them."""
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Images, batch_idx: int) -> Tensor:
         terms = self.losses(batch)
         # One look at the device a step, for the sum; the terms are named only when something is wrong.
         total = torch.stack(list(terms.values())).sum()
@@ -174,21 +183,21 @@ class TextSegmenter(L.LightningModule):
         return total
 
     def validation_step(
-        self, batch: Batch | LabelBatch, batch_idx: int, dataloader_idx: int = 0
+        self, batch: MaskQueries | LabelledPictures, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor | list[Tensor]]:
         # In float32 whatever training used: autocast moves pixels that lie near the threshold.
         with torch.autocast(self.device.type, enabled=False):
-            if isinstance(batch, LabelBatch):
+            if isinstance(batch, LabelledPictures):
                 return {"labels": self.label(batch)}
             return {"logits": self.segment(batch.images, batch.texts, batch.image_index)}
 
     def test_step(
-        self, batch: Batch | LabelBatch, batch_idx: int, dataloader_idx: int = 0
+        self, batch: MaskQueries | LabelledPictures, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor | list[Tensor]]:
         return self.validation_step(batch, batch_idx, dataloader_idx)
 
     def predict_step(
-        self, batch: Batch | LabelBatch, batch_idx: int, dataloader_idx: int = 0
+        self, batch: MaskQueries | LabelledPictures, batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Tensor | list[Tensor]]:
         return self.validation_step(batch, batch_idx, dataloader_idx)
 
@@ -196,7 +205,7 @@ class TextSegmenter(L.LightningModule):
 class TrainingFree(TextSegmenter):
     """A method without training: it is scored as it is."""
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: Any) -> dict[str, Tensor]:
         """Raises ConfigError."""
         raise ConfigError(f"{type(self).__name__} has nothing to train; `rislab test` scores it")
 

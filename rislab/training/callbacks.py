@@ -9,7 +9,7 @@ import lightning as L
 import torch
 
 from rislab.ablation.trial import TrialDir
-from rislab.data.batch import Batch
+from rislab.data.batch import Images
 
 
 class StepSeed(L.Callback):
@@ -40,7 +40,7 @@ class TrialStatus(L.Callback):
         self._began, self._first_step = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, i: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Images, i: int
     ) -> None:
         now = time.monotonic()
         self.fit_seconds, self.fit_steps = now - self._began, trainer.global_step - self._first_step

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from numpy.typing import NDArray
 
-from rislab.data.batch import LabelBatch
+from rislab.data.batch import LabelledPictures
 from rislab.datamodules.base import EvaluatedData
 from rislab.datamodules.semantic import SemanticData
 from rislab.errors import ConfigError
@@ -61,7 +61,7 @@ class ClassScorer(L.Callback):
         self.scores = [ClassScores(classes).to(trainer.strategy.root_device) for _ in range(splits)]
         self.rows = [[] for _ in range(splits)]
 
-    def _update(self, outputs: STEP_OUTPUT, batch: LabelBatch, split: int, keep: bool) -> None:
+    def _update(self, outputs: STEP_OUTPUT, batch: LabelledPictures, split: int, keep: bool) -> None:
         assert isinstance(outputs, dict)
         for number, image, found, label in zip(batch.ids, batch.images, outputs["labels"], batch.labels, strict=True):
             prediction = found.cpu().numpy()
@@ -79,7 +79,7 @@ class ClassScorer(L.Callback):
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: LabelBatch,
+        batch: LabelledPictures,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -97,7 +97,7 @@ class ClassScorer(L.Callback):
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: LabelBatch,
+        batch: LabelledPictures,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rislab import moved_names
+from rislab.ablation.compatibility import check_batches
 from rislab.ablation.trial import TrialDir
 from rislab.datamodules.base import EvaluatedData
 from rislab.errors import ConfigError, DataError, RislabError, about, from_system, nearest, one_line, underlying
@@ -148,7 +149,12 @@ class RislabCLI(LightningCLI):
             super().instantiate_classes()
 
     def before_instantiate_classes(self) -> None:
-        """Nothing is written into a directory that has a result: it is the evidence of its numbers."""
+        """Refuse data that give other batches than the method trains on, and a directory that has a result.
+
+        Nothing is written into such a directory: it is the evidence of its numbers.
+        """
+        if self.subcommand == "fit":
+            check_batches(_plain(self.config["fit"]))
         if self.subcommand in WRITING:
             folder = Path(self._get(self.config, "trainer")["default_root_dir"] or ".")
             if TrialDir(folder).metrics_file.exists():

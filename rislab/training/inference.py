@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
 from rislab.data import decoding, masks
-from rislab.data.batch import LabelBatch, Viewing
+from rislab.data.batch import LabelledPictures, Viewing
 from rislab.data.benchmark_trees import fitted
 from rislab.encoders.clip.trunk import CLIPSpec, is_tag, quick_gelu_of, without_weights
 from rislab.errors import ConfigError, DataError, about, brief, one_line
@@ -233,7 +233,7 @@ def segment_classes(
     viewing = Viewing(side, 2048 * side // 448, side, side // 2, "given")
     pixels = torch.from_numpy(fitted(image, viewing.short, viewing.long).transpose(2, 0, 1).copy())
     nothing = np.zeros(image.shape[:2], np.uint8)
-    (label,) = model.label(LabelBatch([pixels], [nothing], tuple(names), has_background, viewing, [0]))
+    (label,) = model.label(LabelledPictures([pixels], [nothing], tuple(names), has_background, viewing, [0]))
     found = label.cpu().numpy() - has_background
     return [Segment(name, found == number) for number, name in enumerate(names)]
 

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from rislab.ablation.integrity import seal
 from rislab.data import masks
-from rislab.data.batch import Batch
+from rislab.data.batch import MaskQueries
 from rislab.datamodules.base import EvaluatedData
 from rislab.datamodules.referring import ReferringData
 from rislab.files import replacing, write_bytes, write_json
@@ -65,7 +65,7 @@ class Scorer(L.Callback):
         assert isinstance(data, ReferringData), f"cannot score {type(data).__name__}"
         return data
 
-    def _update(self, trainer: L.Trainer, outputs: STEP_OUTPUT, batch: Batch, split: int, keep: bool) -> None:
+    def _update(self, trainer: L.Trainer, outputs: STEP_OUTPUT, batch: MaskQueries, split: int, keep: bool) -> None:
         assert isinstance(outputs, dict)
         assert batch.targets is not None
         index = batch.image_index.tolist()
@@ -83,7 +83,7 @@ class Scorer(L.Callback):
 
     @staticmethod
     def _masks(
-        trainer: L.Trainer, outputs: dict[str, Any], batch: Batch, convention: Convention
+        trainer: L.Trainer, outputs: dict[str, Any], batch: MaskQueries, convention: Convention
     ) -> list[np.ndarray[Any, Any]]:
         """What the method says to each query, at the size at which the convention compares."""
         where = [batch.placements[i] for i in batch.image_index.tolist()]
@@ -91,7 +91,7 @@ class Scorer(L.Callback):
         assert isinstance(threshold, float), "a method has a mask threshold"
         return predictions(outputs["logits"], where, convention, threshold)
 
-    def _keep(self, batch: Batch, n: int, image_id: int, mask: np.ndarray[Any, Any]) -> None:
+    def _keep(self, batch: MaskQueries, n: int, image_id: int, mask: np.ndarray[Any, Any]) -> None:
         rank = zlib.crc32(b"%d" % batch.sent_ids[n])
         if len(self.picks) >= self.predictions and rank > max(self.picks, default=-1):
             return
@@ -109,7 +109,7 @@ class Scorer(L.Callback):
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: Batch,
+        batch: MaskQueries,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -129,7 +129,7 @@ class Scorer(L.Callback):
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: Batch,
+        batch: MaskQueries,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -163,7 +163,7 @@ class Scorer(L.Callback):
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: Batch,
+        batch: MaskQueries,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:

@@ -10,8 +10,9 @@ import lightning as L
 import numpy as np
 import torch
 
-from rislab.data.batch import Batch
+from rislab.data.batch import MaskQueries
 from rislab.data.geometry import Letterbox
+from rislab.data.transforms import Transform
 
 
 def square(x: float, y: float, side: float) -> list[float]:
@@ -86,14 +87,18 @@ class SmallSet:
 class Recorder(L.LightningModule):
     """The least that can be trained; keeps the sentences of every batch that it was given."""
 
-    def __init__(self, size: int = 16) -> None:
+    def __init__(self, size: int = 16, transform: Transform | None = None) -> None:
         super().__init__()
+        self.transform = transform
         self.geometry = Letterbox(size)
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.seen: list[list[int]] = []
         self.evaluated: dict[int, list[int]] = {}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+    def train_transform(self) -> Transform | None:
+        return self.transform
+
+    def training_step(self, batch: MaskQueries, batch_idx: int) -> torch.Tensor:
         self.seen.append(batch.sent_ids)
         return self.weight * batch.images.float().mean()
 
@@ -102,7 +107,7 @@ class Recorder(L.LightningModule):
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: MaskQueries, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.evaluated.setdefault(dataloader_idx, []).extend(batch.sent_ids)
 
     test_step = validation_step

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rislab.data.flips import Flip, can_be_swapped, is_flipped, mirrored, names_a_side
+from rislab.data.transforms import text_safe_flip
 from tests.data.small import SmallSet
 from tests.data.test_referring import ready
 
@@ -58,7 +59,7 @@ def test_batches(tmp_path: Path) -> None:
             sentence["sent"] = f"{sentence['sent']}on the left"
     root = small.write(tmp_path)
     plain = list(ready(root, batch_size=2).train_dataloader())
-    swapped = list(ready(root, batch_size=2, flip=Flip.swap).train_dataloader())
+    swapped = list(ready(root, transform=text_safe_flip(Flip.swap), batch_size=2).train_dataloader())
     kinds = set()
     for one, other in zip(plain, swapped, strict=True):
         assert one.sent_ids == other.sent_ids
@@ -69,8 +70,10 @@ def test_batches(tmp_path: Path) -> None:
             for ours, theirs in ((one.images[line], other.images[line]), (one.masks[n], other.masks[n])):
                 assert torch.equal(theirs, ours.flip(-1) if flipped else ours)
     assert kinds == {True, False}
-    refused = list(ready(root, batch_size=2, flip=Flip.refuse).train_dataloader())
+    refused = list(ready(root, transform=text_safe_flip(Flip.refuse), batch_size=2).train_dataloader())
     assert all(torch.equal(one.images, other.images) for one, other in zip(plain, refused, strict=True))
-    (ours,), (theirs,) = (list(ready(root, flip=flip).val_dataloader()) for flip in (Flip.none, Flip.swap))
+    (ours,), (theirs,) = (
+        list(ready(root, transform=text_safe_flip(flip)).val_dataloader()) for flip in (Flip.none, Flip.swap)
+    )
     assert torch.equal(ours.images, theirs.images)
     assert ours.texts == theirs.texts

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rislab.data import pack
-from rislab.data.batch import Batch
+from rislab.data.batch import MaskQueries
 from rislab.data.geometry import Geometry, Letterbox, Stretch
 from rislab.data.pack import Pack
 from rislab.data.refer import Refer
@@ -30,12 +30,12 @@ def made(root: Path, geometry: Geometry | None = None) -> Path:
     return pack.write(refer, "refcoco", "unc", geometry or Letterbox(16), "letters", encode)
 
 
-def batches(root: Path, **options: object) -> list[Batch]:
+def batches(root: Path, **options: object) -> list[MaskQueries]:
     module = ready(root, batch_size=2, eval_images=2, **options)
     return [*module.train_dataloader(), *module.val_dataloader()]
 
 
-def assert_same(one: list[Batch], other: list[Batch]) -> None:
+def assert_same(one: list[MaskQueries], other: list[MaskQueries]) -> None:
     assert len(one) == len(other)
     for ours, theirs in zip(one, other, strict=True):
         assert torch.equal(ours.images, theirs.images)

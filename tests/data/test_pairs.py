@@ -10,14 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from rislab.data.augment_pairs import official
 from rislab.data.geometry import Stretch
-from rislab.data.pair_batches import SPARE, PairBatch, Pairs, PairsLoader, epoch_order
+from rislab.data.pair_batches import SPARE, Captions, Pairs, PairsLoader, epoch_order
 from rislab.data.shards import Shards, expand, scan
 from rislab.data.toy.vocabulary import add
 from rislab.errors import DataError
@@ -66,10 +64,10 @@ def loader(patterns: list[str], batch_size: int = 3, workers: int = 0, rank: int
         each = order[: steps * step].reshape(steps, world, -1)[:, rank]
         return list(np.column_stack([np.full(steps, epoch), each]))
 
-    return PairsLoader(Pairs(shards, batch_size, Stretch(SIZE), "none", 0), plan, num_workers=workers)
+    return PairsLoader(Pairs(shards, batch_size, Stretch(SIZE), None, 0), plan, num_workers=workers)
 
 
-def texts(batches: list[PairBatch]) -> list[list[str]]:
+def texts(batches: list[Captions]) -> list[list[str]]:
     return [batch.texts for batch in batches]
 
 
@@ -275,11 +273,11 @@ def test_no_shard_and_no_pair_are_errors(tmp_path: Path) -> None:
 def test_more_unreadable_pairs_than_spares_are_filled_up_and_counted(tmp_path: Path) -> None:
     samples = [(f"{n}", {"jpg": picture(n) if n < 3 else b"nothing", "txt": b"x"}) for n in range(7)]
     shards = Shards([str(shard(tmp_path / "a.tar", samples))])
-    batch = Pairs(shards, 5, Stretch(SIZE), "none", 0)[np.array([0, *range(7)])]
+    batch = Pairs(shards, 5, Stretch(SIZE), None, 0)[np.array([0, *range(7)])]
     assert len(batch.texts) == 5
     assert batch.skipped == {"unreadable picture": 4, "repeated": 2}
     with pytest.raises(DataError, match=r"no pair of a whole batch can be read; the first is .*a\.tar, byte"):
-        Pairs(shards, 2, Stretch(SIZE), "none", 0)[np.array([0, 3, 4, 5, 6])]
+        Pairs(shards, 2, Stretch(SIZE), None, 0)[np.array([0, 3, 4, 5, 6])]
 
 
 def test_a_killed_loader_process_is_replaced(tmp_path: Path) -> None:
@@ -297,14 +295,3 @@ def test_a_killed_loader_process_is_replaced(tmp_path: Path) -> None:
                 os.kill(worker.pid, signal.SIGKILL)
     assert texts(seen) == expected
     assert batches.lost == 1
-
-
-def test_augmentation_draws_from_its_key_alone() -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
-    torch.manual_seed(3)
-    before = torch.random.get_rng_state()
-    first, again, other = (np.asarray(official(image, (32, 32), key)) for key in ([1, 2], [1, 2], [1, 3]))
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert first.shape == (32, 32, 3)
-    assert np.array_equal(first, again)
-    assert not np.array_equal(first, other)

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from rislab.data import masks
-from rislab.data.batch import Batch
+from rislab.data.batch import MaskQueries
 from rislab.data.geometry import Letterbox
 from rislab.data.queries import ByteCache
 from rislab.data.toy.world import ToyWorld
+from rislab.data.transforms import Transform
 from rislab.datamodules.referring import ReferringData
 from rislab.errors import ConfigError, DataError
 from tests.data.small import Recorder, SmallSet, square, trainer
@@ -30,11 +31,11 @@ def small() -> SmallSet:
     return SmallSet({"train": 6, "val": 3, "testB": 2, "testA": 2})
 
 
-def ready(root: Path, size: int = 16, **options: Any) -> ReferringData:
+def ready(root: Path, size: int = 16, transform: Transform | None = None, **options: Any) -> ReferringData:
     """The data module as a Trainer has it before its loaders are made."""
     module = ReferringData(str(root), **options)
     module.trainer = trainer()
-    module.trainer.strategy.connect(Recorder(size))
+    module.trainer.strategy.connect(Recorder(size, transform))
     module.prepare_data()
     return module
 
@@ -229,7 +230,7 @@ class _Counting(Recorder):
     def on_validation_epoch_end(self) -> None:
         (self.folder / f"{self.trainer.global_rank}.txt").write_text(" ".join(map(str, self.evaluated.get(0, []))))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: MaskQueries, batch_idx: int) -> torch.Tensor:
         with (self.folder / f"train{self.trainer.global_rank}.txt").open("a") as file:
             file.write(" ".join(map(str, batch.ref_ids)) + "\n")
         return super().training_step(batch, batch_idx)

@@ -5,7 +5,7 @@ import signal
 
 from torch import Tensor
 
-from rislab.data.batch import Batch
+from rislab.data.batch import MaskQueries
 from rislab.methods.cris.task import CRISTask
 
 VARIABLE = "RISLAB_TEST_FAULT"
@@ -17,7 +17,7 @@ class FaultyCRIS(CRISTask):
     what: `stop` is a SIGTERM to this rank; `nan` a loss that is not finite.
     """
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: MaskQueries) -> dict[str, Tensor]:
         terms = super().losses(batch)
         what, rank, step = os.environ.get(VARIABLE, "none:-1:-1").split(":")
         if (self.global_rank, self.global_step) != (int(rank), int(step)):

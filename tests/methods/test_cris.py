@@ -15,8 +15,23 @@ from rislab.errors import ConfigError, DataError
 from rislab.methods.cris.model import CRIS
 from rislab.methods.cris.official import UNUSED, from_official, load_official, to_official
 from rislab.methods.cris.task import CRISTask
-from tests.methods.tiny import METHODS
 from tests.worlds import ROOT
+
+
+def tiny() -> CRISTask:
+    """The method small and with random weights, for the contract suite."""
+    return CRISTask(
+        CLIPSpec("rislab-tiny-RN"),
+        image_size=64,
+        word_len=8,
+        fpn_out=(16, 32, 16),
+        decoder_layers=1,
+        num_head=2,
+        dim_ffn=32,
+        dropout=0.0,
+        base_lr=3e-3,
+        lr_multi=1.0,
+    )
 
 
 def full_size(name: str, text_to_pixel: bool, decoder_layers: int) -> CRIS:
@@ -52,7 +67,7 @@ def test_a_switched_off_part_is_absent() -> None:
     bare = CRISTask(CLIPSpec("rislab-tiny-RN"), text_to_pixel=False, decoder_layers=0, **options)
     names = {name for name, _ in bare.named_parameters()}
     assert not any("decoder" in name or "kernel" in name for name in names)
-    full = METHODS["cris"]()
+    full = tiny()
     assert full.model.decoder is not None
 
 
@@ -120,11 +135,11 @@ def test_impossible_options_are_named(options: dict[str, object], message: str) 
 
 
 def test_release_files_load_strictly(tmp_path: Path) -> None:
-    task = METHODS["cris"]()
+    task = tiny()
     official = to_official(task.state_dict())
     release = {"epoch": 50, "cur_iou": 0.7, "state_dict": {f"module.{k}": v for k, v in official.items()}}
     torch.save(release, tmp_path / "best_model.pth")
-    other = METHODS["cris"]()
+    other = tiny()
     other.load_state_dict(load_official(tmp_path / "best_model.pth"), strict=True)
     for (name, a), b in zip(task.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
@@ -137,7 +152,7 @@ def test_release_files_load_strictly(tmp_path: Path) -> None:
 
 def test_dynamic_kernel_is_a_grouped_convolution() -> None:
     """The fast form against the definition: one convolution kernel a row."""
-    head = METHODS["cris"]().model.projector.head
+    head = tiny().model.projector.head
     v, state = torch.randn(3, 16, 7, 5), torch.randn(3, 64)
     made = head.kernel(state)
     kernels = made[:, :-1].view(3, 16, 3, 3)

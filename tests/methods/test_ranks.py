@@ -9,13 +9,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from rislab.data.batch import Batch
+from rislab.ablation import signature
+from rislab.data.batch import Images, MaskQueries
+from rislab.data.synthetic import batch_of
 from rislab.methods.base import TextSegmenter
 from rislab.training.graceful_stop import share_buffers
 from tests.forks import forking
-from tests.methods.tiny import METHODS
+from tests.methods.every import factories
 
-LEARNING = sorted(name for name in METHODS if name not in ("clip", "maskclip"))
+LEARNING = sorted(name for name in signature.methods() if signature.read(signature.methods()[name]).trains_on)
 
 
 class Step(nn.Module):
@@ -25,21 +27,15 @@ class Step(nn.Module):
         super().__init__()
         self.method = method
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Images) -> Tensor:
         return torch.stack(list(self.method.losses(batch).values())).sum()
 
 
-def batch(method: TextSegmenter, rank: int) -> Batch:
+def batch(method: TextSegmenter, rank: int) -> Images:
     """Of another content on every rank, and of another number of queries where the method's ranks may have that."""
-    draw = torch.Generator().manual_seed(100 + rank)
-    height, width = method.geometry.size
-    count = 3 if method.supervision == "texts" else 3 + rank
-    pictures = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=draw)
-    masks = 255 * torch.randint(0, 2, (count, height, width), dtype=torch.uint8, generator=draw)
-    texts = [f"thing {rank} {number}" for number in range(count)]
-    ids = list(range(count))
-    places = [method.geometry.place(height, width)] * count
-    return Batch(pictures, texts, torch.arange(count), masks, None, places, ids, ids, ids, [False] * count)
+    assert method.trains_on is not None
+    count = 3 + rank if method.trains_on is MaskQueries else 3
+    return batch_of(method.trains_on, method.geometry, images=count, seed=100 + rank)
 
 
 def train(rank: int, port: int, answers: Connection) -> None:
@@ -50,7 +46,7 @@ def train(rank: int, port: int, answers: Connection) -> None:
     found = {}
     for name in LEARNING:
         torch.manual_seed(rank)  # not even the start is the same, but for DDP
-        method = METHODS[name]().train()
+        method = factories()[name]().train()
         wrapped = DistributedDataParallel(Step(method))
         before = {key: value.clone() for key, value in method.named_parameters()}
         configured = method.configure_optimizers()
@@ -72,7 +68,7 @@ def train(rank: int, port: int, answers: Connection) -> None:
 
 
 def test_ranks_have_one_network_after_a_step_on_different_batches(free_port: int) -> None:
-    assert set(LEARNING) == {name for name, make in METHODS.items() if make().is_trained}
+    assert set(LEARNING) == {name for name, make in factories().items() if make().is_trained}
     pipes = [forking().Pipe(duplex=False) for _ in range(2)]
     processes = [forking().Process(target=train, args=(rank, free_port, pipes[rank][1])) for rank in range(2)]
     for process in processes:

@@ -8,11 +8,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rislab.data.batch import Batch
+from rislab.data.batch import MaskQueries
 from rislab.encoders.clip.trunk import CLIPSpec
 from rislab.errors import ConfigError
 from rislab.methods.risclip.model import Adapter, Conditioning, Exchange
 from rislab.methods.risclip.task import RISCLIPTask
+
+
+def tiny() -> RISCLIPTask:
+    """The method small and with random weights, for the contract suite."""
+    return RISCLIPTask(
+        CLIPSpec("rislab-tiny-ViT"),
+        image_size=64,
+        word_len=12,
+        stage="joint",
+        ske_layers=1,
+        ske_mlp=32,
+        heads=4,
+        decoder_levels=(1, 2),
+        decoder_width=(16, 8),
+        base_lr=3e-3,
+    )
+
 
 TEXTS = ["red circle", "the blue square left of it", "a"]
 INDEX = torch.tensor([1, 0, 1])
@@ -38,11 +55,21 @@ def pictures() -> Tensor:
     return torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
 
 
-def batch() -> Batch:
+def batch() -> MaskQueries:
     masks = torch.zeros(3, 64, 64, dtype=torch.uint8)
     masks[0, :20, :30] = masks[1, 30:, 30:] = 255
     places = [task().geometry.place(64, 64)] * 2
-    return Batch(pictures(), TEXTS, INDEX, masks, None, places, [1, 2], [1, 2, 3], [1, 2, 3], [False] * 3)
+    return MaskQueries(
+        images=pictures(),
+        image_ids=[1, 2],
+        placements=places,
+        texts=TEXTS,
+        image_index=INDEX,
+        mask_bytes=masks,
+        ref_ids=[1, 2, 3],
+        sent_ids=[1, 2, 3],
+        no_target=[False] * 3,
+    )
 
 
 def cosine(made: RISCLIPTask) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 
 from rislab.ablation.plan import distinct, plan
 from rislab.ablation.table import load
+from rislab.testing.contract import training_batch
 from rislab.training.inference import build, without_pretraining
-from tests.methods.test_contract import batch
 from tests.worlds import ROOT
 
 TABLES = sorted((ROOT / "ablations").glob("*.yaml"))
@@ -23,7 +23,7 @@ def test_every_row_takes_a_step(path: Path, tmp_path: Path, monkeypatch: pytest.
         method = build(without_pretraining(cell.config["model"])).train()
         if not method.is_trained:
             continue
-        terms = method.losses(batch(method))
+        terms = method.losses(training_batch(method))
         torch.stack(list(terms.values())).sum().backward()
         assert all(torch.isfinite(value) for value in terms.values()), cell.name
         assert any(p.grad is not None and p.grad.any() for p in method.parameters()), cell.name

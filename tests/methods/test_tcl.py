@@ -7,13 +7,27 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rislab.data.batch import LabelBatch, Viewing
+from rislab.data.batch import LabelledPictures, Viewing
 from rislab.encoders.clip.trunk import CLIPSpec
 from rislab.errors import ConfigError
 from rislab.methods.tcl.model import binarise
 from rislab.methods.tcl.task import TCLTask
 from rislab.nn.pamr import pamr
 from rislab.nn.sliding import boxes, mean_of_windows
+
+
+def tiny() -> TCLTask:
+    """The method small and with random weights, for the contract suite."""
+    return TCLTask(
+        CLIPSpec("rislab-tiny-ViT"),
+        image_size=48,
+        binarise="soft",  # deterministic, and with a gradient: what the suite asks for
+        warmup_steps=0,
+        ust_steps=0,
+        base_lr=3e-3,
+        pamr_iter=2,
+    )
+
 
 TERMS = {"tcl_v", "tcl_f", "area_pos", "area_neg", "tv_mask", "tv_img"}
 
@@ -131,7 +145,9 @@ def test_windows_that_are_padded_are_not_cut_at_full_size_for_all_classes() -> N
     where = boxes(38, 75, 48, 24)
     cut = [model.segment_vocabulary(image[None, :, y1:y2, x1:x2], names)[0] for y1, y2, x1, x2 in where]
     expected = mean_of_windows(cut, where, (38, 75)).argmax(0)
-    batch = LabelBatch([image], [np.zeros((38, 75), np.uint8)], tuple(names), False, Viewing(38, 75, 48, 24, "x"), [0])
+    batch = LabelledPictures(
+        [image], [np.zeros((38, 75), np.uint8)], tuple(names), False, Viewing(38, 75, 48, 24, "x"), [0]
+    )
     assert torch.equal(model.label(batch)[0], expected)
 
 

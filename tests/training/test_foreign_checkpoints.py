@@ -25,7 +25,7 @@ from rislab.methods.cris.official import to_official
 from rislab.nn.weight_files import read_file, read_weights
 from rislab.training import inference
 from rislab.training.checkpoints import WholeCheckpointIO
-from tests.methods.tiny import METHODS
+from tests.methods.every import factories
 from tests.worlds import rislab_here
 
 CRIS = {
@@ -52,7 +52,7 @@ class Level(enum.Enum):
 def weights() -> dict[str, Tensor]:
     """A CRIS under the official names, behind DDP's prefix."""
     torch.manual_seed(0)
-    return {f"module.{key}": value for key, value in to_official(METHODS["cris"]().state_dict()).items()}
+    return {f"module.{key}": value for key, value in to_official(factories()["cris"]().state_dict()).items()}
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_what_holds_no_weights_of_ours_is_refused_by_name(tmp_path: Path, kind: 
 def own(path: Path, **changes: Any) -> Path:
     """A checkpoint as a trial writes it, with another recipe or other weights."""
     torch.manual_seed(0)
-    state = METHODS["cris"]().state_dict()
+    state = factories()["cris"]().state_dict()
     WholeCheckpointIO(changes.pop("recipe", CRIS)).save_checkpoint(
         {"state_dict": state, "global_step": 1} | changes, path
     )
@@ -219,7 +219,7 @@ def test_a_checkpoint_decides_nothing_but_its_model(tmp_path: Path, changes: dic
 def test_a_frozen_trunk_is_never_a_file_that_the_checkpoint_names(tmp_path: Path) -> None:
     """The user names it, and its sha256 still has to be the one that was trained on."""
     torch.manual_seed(0)
-    method = METHODS["risclip"]()
+    method = factories()["risclip"]()
     clip = {
         key.removeprefix("model.towers.clip."): v for key, v in method.state_dict().items() if ".towers.clip." in key
     }

@@ -16,7 +16,7 @@ from rislab.training.class_score_callback import scorer
 from rislab.training.graceful_stop import GracefulStop, StopRequest
 from tests.data.small import SmallSet
 from tests.forks import forking
-from tests.methods.tiny import METHODS
+from tests.methods.every import factories
 
 
 def data(folder: Path, limit: int | None) -> tuple[ReferringData, SemanticData]:
@@ -36,7 +36,7 @@ def score(folder: Path, out: Path, **options: Any) -> dict[str, float]:
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         return L.Trainer(accelerator="cpu", callbacks=callbacks, use_distributed_sampler=False, **quiet, **options)
 
-    cris, clip = METHODS["cris"](), METHODS["clip"]()
+    cris, clip = factories()["cris"](), factories()["clip"]()
     trainer(referring).predict(cris, datamodule=referring, return_predictions=False)
     found = trainer(labels).validate(clip, datamodule=labels, verbose=False)[0]
     trainer(labels).test(clip, datamodule=labels, verbose=False)

@@ -10,8 +10,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rislab.data.batch import Batch
+from rislab.data.batch import MaskQueries
+from rislab.data.flips import Flip
 from rislab.data.geometry import Letterbox
+from rislab.data.transforms import Transform, text_safe_flip
 from rislab.encoders.clip.text import CLIPTextEncoder
 from rislab.encoders.clip.tokens import Tokenizer
 from rislab.encoders.clip.trunk import CLIPSpec, ResNetPyramid, load
@@ -41,9 +43,12 @@ class CRISTask(TextSegmenter):
         read the groups' rates only after its first scheduler step).
     freeze_token_embedding: keep CLIP's word table fixed; the official line meant to do so has no effect.
     threshold: probability above which a pixel is drawn as foreground.
+    flip: mirror training pictures at random and exchange left and right in their sentences (`swap`), or mirror only those whose
+        sentences name no side (`refuse`); the official code does not (`none`).
     """
 
-    absent_means: ClassVar[dict[str, Any]] = {"schedule": "steps", "warmup_steps": 0}
+    absent_means: ClassVar[dict[str, Any]] = {"schedule": "steps", "warmup_steps": 0, "flip": "none"}
+    trains_on: ClassVar[type[MaskQueries]] = MaskQueries
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class CRISTask(TextSegmenter):
         threshold: float = 0.35,
         schedule: Literal["steps", "cosine"] = "steps",
         warmup_steps: int = 0,
+        flip: Flip = Flip.none,
     ) -> None:
         super().__init__()
         if image_size % 32:
@@ -97,6 +103,7 @@ class CRISTask(TextSegmenter):
         self.base_lr, self.lr_multi, self.weight_decay = base_lr, lr_multi, weight_decay
         self.milestones, self.lr_decay, self.legacy_first_epoch_lr = milestones, lr_decay, legacy_first_epoch_lr
         self.schedule, self.warmup_steps = schedule, warmup_steps
+        self.flip = flip
 
     def forward(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """uint8 images [I, 3, H, W] and N sentences -> mask logits [N, H/4, W/4]."""
@@ -110,7 +117,10 @@ class CRISTask(TextSegmenter):
     def take_tokens(self, tokenizer: str, ids: Mapping[str, NDArray[np.int32]]) -> None:
         self.tokenizer.take(tokenizer, ids)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def train_transform(self) -> Transform | None:
+        return text_safe_flip(self.flip)
+
+    def losses(self, batch: MaskQueries) -> dict[str, Tensor]:
         """One term, pixel-wise binary cross-entropy: `text_to_pixel` with the dynamic kernel, `mask` with the fixed one."""
         masks = batch.masks
         assert masks is not None

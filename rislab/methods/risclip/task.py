@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from rislab.data.batch import Batch
+from rislab.data.batch import MaskQueries
+from rislab.data.flips import Flip
 from rislab.data.geometry import Stretch
+from rislab.data.transforms import Transform, text_safe_flip
 from rislab.encoders.clip.tokens import Tokenizer
 from rislab.encoders.clip.trunk import CLIPSpec, load
 from rislab.errors import ConfigError
@@ -47,8 +49,11 @@ class RISCLIPTask(TextSegmenter):
     focal_weight, focal_alpha, dice_weight, dice_over: the losses; a weight of 0 switches a term off.
     patch_target: a patch's target: the share of it that is covered, any pixel, or half of it.
     base_lr, weight_decay, map_lr_multi: AdamW's; norms, biases and the map's scale are not decayed.
+    flip: of training pictures, and of left and right in their sentences; see `rislab.data.flips`.
     """
 
+    trains_on: ClassVar[type[MaskQueries]] = MaskQueries
+    absent_means: ClassVar[dict[str, object]] = {"flip": "none"}
     frozen: ClassVar[tuple[str, ...]] = ("model.towers.clip.", "model.towers.image.")
     stages: ClassVar[tuple[str, ...]] = ("patch", "pixel")
     splits_batches: ClassVar[dict[str, dict[str, object]]] = {"patch": {"dice_over": "sample"}}
@@ -92,8 +97,10 @@ class RISCLIPTask(TextSegmenter):
         base_lr: float = 5e-5,
         weight_decay: float = 5e-3,
         map_lr_multi: float = 20.0,
+        flip: Flip = Flip.none,
     ) -> None:
         super().__init__()
+        self.flip = flip
         towers = load(clip)
         for parameter in towers.parameters():
             parameter.requires_grad_(False)
@@ -175,7 +182,10 @@ class RISCLIPTask(TextSegmenter):
         """Mask logits: the decoder's where there is one, else the patch map."""
         return list(self._ask(images, texts, image_index).values())[-1]
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def train_transform(self) -> Transform | None:
+        return text_safe_flip(self.flip)
+
+    def losses(self, batch: MaskQueries) -> dict[str, Tensor]:
         """`patch_focal`, `patch_dice`, `pixel_focal`, `pixel_dice`: those of the stage whose weight is not 0."""
         masks = batch.masks
         assert masks is not None

@@ -10,8 +10,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rislab.data.batch import Batch
+from rislab.data.batch import Captions
 from rislab.data.geometry import Stretch
+from rislab.data.transforms import TimmTraining
 from rislab.encoders.clip.dense import TEMPLATES, DenseViT, LastAttention, Prompts, TemplateName
 from rislab.encoders.clip.tokens import Tokenizer
 from rislab.encoders.clip.trunk import CLIPSpec, load
@@ -59,7 +60,7 @@ class TCLTask(TextSegmenter):
     frozen: ClassVar[tuple[str, ...]] = ("model.tower.", "prompts.")
     any_size: ClassVar[bool] = True
     untrained_when: ClassVar[tuple[dict[str, object], ...]] = ({"trained": False},)
-    supervision: ClassVar[Literal["masks", "texts"]] = "texts"
+    trains_on: ClassVar[type[Captions]] = Captions
 
     def __init__(
         self,
@@ -101,6 +102,7 @@ class TCLTask(TextSegmenter):
         kp_w: float = 0.3,
         pamr: bool = True,
         pamr_iter: int = 10,
+        augment: Literal["none", "official"] = "official",
     ) -> None:
         super().__init__(*((IMAGENET_MEAN, IMAGENET_STD) if normalisation == "imagenet" else (CLIP_MEAN, CLIP_STD)))
         towers = load(clip)
@@ -138,6 +140,7 @@ class TCLTask(TextSegmenter):
         self.templates = TEMPLATES[templates]
         self.bg_thresh, self.kp_w, self.refines, self.pamr_iter = bg_thresh, kp_w, pamr, pamr_iter
         self.mask_threshold = bg_thresh
+        self.augment = augment
 
     def train(self, mode: bool = True) -> "TCLTask":
         """What is frozen stays in evaluation mode."""
@@ -146,10 +149,12 @@ class TCLTask(TextSegmenter):
         self.prompts.eval()
         return self
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def train_transform(self) -> TimmTraining | None:
+        return TimmTraining(self.geometry.size) if self.augment == "official" else None
+
+    def losses(self, batch: Captions) -> dict[str, Tensor]:
         """`tcl_v`, `tcl_f`, `area_pos`, `area_neg`, `tv_mask`, `tv_img`: those whose weight is not 0."""
-        pixels = self.normalise(batch.images)[batch.image_index]
-        return self.losses_of(pixels, self.prompts.raw(batch.texts))
+        return self.losses_of(self.normalise(batch.images), self.prompts.raw(batch.texts))
 
     def losses_of(self, pixels: Tensor, texts: Tensor, uniform: Tensor | None = None) -> dict[str, Tensor]:
         """The same of normalised pixels [B, 3, H, W] and raw text embeddings [B, D].

@@ -1,10 +1,11 @@
-"""How TCL and GroupViT show their training pictures: timm's training preset (configs/default.yml, `img_aug`)."""
+"""timm's training preset, drawn from a key; see `rislab.data.transforms.TimmTraining`."""
 
 import random
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from timm.data.random_erasing import RandomErasing
 from timm.data.transforms_factory import create_transform
@@ -13,12 +14,8 @@ from torchvision.transforms.functional import pil_to_tensor
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
-def official(picture: Image.Image, size: tuple[int, int], key: Sequence[int]) -> Image.Image:
-    """Random resized crop, flip, RandAugment (m9, mstd 0.5, inc 1), and erasing of pixels with probability 0.25.
-
-    key: what the draw depends on; nobody else's random numbers are touched. Erased pixels are noise around the mean colour in
-    ImageNet's units, as the code has it, here rounded to bytes.
-    """
+def training_picture(picture: NDArray[np.uint8], size: tuple[int, int], key: Sequence[int]) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3] -> uint8 [h, w, 3], drawn from the key. Global random states, which timm reads, are as they were."""
     seed = int(np.random.SeedSequence(list(key)).generate_state(1)[0])
     python, numbers = random.getstate(), np.random.get_state()
     try:
@@ -29,10 +26,10 @@ def official(picture: Image.Image, size: tuple[int, int], key: Sequence[int]) ->
             first, second, _ = create_transform(
                 size, is_training=True, auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4, separate=True
             )
-            pixels = pil_to_tensor(second(first(picture))).float() / 255
+            pixels = pil_to_tensor(second(first(Image.fromarray(picture)))).float() / 255
             erased = RandomErasing(0.25, mode="pixel", max_count=1, device="cpu")((pixels - MEAN) / STD)
     finally:
         random.setstate(python)
         np.random.set_state(numbers)
     shown = ((erased * STD + MEAN).clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(shown.permute(1, 2, 0).numpy())
+    return np.asarray(shown.permute(1, 2, 0).numpy())
