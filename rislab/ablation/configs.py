@@ -39,7 +39,7 @@ def put(config: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
 def relocated(data: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """The data part of a config with its files below another folder. Raises ConfigError for a class that does not say how."""
     class_path = data["class_path"]
-    known = signature.read(class_path) if str(class_path).startswith(signature.PACKAGE) else None
+    known = signature.read(class_path) if signature.is_described(class_path) else None
     if known is None or not known.root_option:
         raise ConfigError(
             f"{class_path} declares no root_option: it does not say where its files lie, and --data cannot"

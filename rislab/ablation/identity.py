@@ -38,7 +38,7 @@ def resolve(config: Any, hashed: bool = False) -> Any:
     if not isinstance(config, dict):
         return config
     class_path = config.get("class_path")
-    if not isinstance(class_path, str) or not class_path.startswith(signature.PACKAGE):
+    if not isinstance(class_path, str) or not signature.is_described(class_path):
         return {key: resolve(value, hashed) for key, value in config.items()}
     class_path = current(class_path)
     init_args = _filled(class_path, config.get("init_args") or {}, hashed)
@@ -95,7 +95,7 @@ def identity(config: dict[str, Any], parent: str | None = None) -> dict[str, Any
     full = resolve(config, hashed=True)
     model = full.get("model", {})
     if isinstance(model, dict) and isinstance(model.get("init_args"), dict) and "class_path" in model:
-        known = signature.read(model["class_path"]) if model["class_path"].startswith(signature.PACKAGE) else None
+        known = signature.read(model["class_path"]) if signature.is_described(model["class_path"]) else None
         for name in known.unused_in.get(model["init_args"].get("stage"), ()) if known is not None else ():
             model["init_args"].pop(name, None)
     if parent is not None:

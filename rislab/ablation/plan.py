@@ -359,7 +359,7 @@ def _needs(part: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(part, dict):
         return
     class_path, options = part.get("class_path"), part.get("init_args") or {}
-    is_ours = isinstance(class_path, str) and class_path.startswith(signature.PACKAGE)
+    is_ours = signature.is_described(class_path)
     function = signature.read(class_path).required_files if is_ours else ""
     if function:
         yield function, options

@@ -4,13 +4,13 @@ This is possible because constructors here are flat, typed and have literal defa
 """
 
 import ast
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from rislab.ablation import plugins
 from rislab.errors import ConfigError, nearest
 from rislab.moved_names import current
 
@@ -73,13 +73,10 @@ class Signature:
 
 def source_file(module: str) -> Path:
     """File of one of our modules. Raises ConfigError when there is none."""
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        spec = None
-    if spec is None or spec.origin is None:
+    found = plugins.source_of(module)
+    if found is None:
         raise ConfigError(f"no module {module}")
-    return Path(spec.origin)
+    return found
 
 
 @cache
@@ -118,7 +115,7 @@ def read(class_path: str) -> Signature:
 
 def trains_nothing(class_path: str, given: dict[str, Any]) -> bool:
     """Whether a method with these options is scored as it is, by what it declares; False for classes that are not ours."""
-    if not class_path.startswith(PACKAGE):
+    if not is_described(class_path):
         return False
     known = read(class_path)
     full = {name: option.default for name, option in known.options.items()} | given
@@ -129,7 +126,7 @@ def _classes_of_ours(tree: ast.Module, module: str) -> dict[str, str]:
     """Class path by the name it goes by in a module: defined there, or imported from our package."""
     found = {node.name: f"{module}.{node.name}" for node in tree.body if isinstance(node, ast.ClassDef)}
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(PACKAGE):
+        if isinstance(node, ast.ImportFrom) and node.module and is_described(f"{node.module}."):
             found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
@@ -140,17 +137,19 @@ def _named(annotation: str, ours: dict[str, str]) -> str | None:
 
 
 def methods() -> dict[str, str]:
-    """Every method by its folder's name: the class path of its task, the one class that task.py defines last."""
+    """Class path of every method by name: ours by folder, the last class of task.py; then those of installed packages."""
     found = {}
     for path in sorted((source_file("rislab.methods").parent).glob("*/task.py")):
         classes = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
         found[path.parent.name] = f"rislab.methods.{path.parent.name}.task.{classes[-1]}"
-    return found
+    return found | plugins.sound(plugins.METHODS, found)
 
 
-def is_described(class_path: Any) -> bool:
+def is_described(class_path: Any) -> TypeGuard[str]:
     """Whether a class declares its options in its source for us to read."""
-    return isinstance(class_path, str) and class_path.startswith(PACKAGE)
+    return isinstance(class_path, str) and (
+        class_path.startswith(PACKAGE) or class_path.partition(".")[0] in plugins.packages()
+    )
 
 
 def data_modules() -> dict[str, str]:
@@ -162,7 +161,7 @@ def data_modules() -> dict[str, str]:
                 _declared_class(node, "gives") or _declared(node, "root_option", "")
             ):
                 found[node.name] = f"rislab.datamodules.{path.stem}.{node.name}"
-    return found
+    return found | plugins.sound(plugins.DATASETS, found)
 
 
 @cache
@@ -299,7 +298,7 @@ def check_config(class_path: str, given: dict[str, Any]) -> Iterator[tuple[tuple
     for name, value in given.items():
         option = known.options.get(name)
         inner = value.get("class_path", option.of if option else None) if isinstance(value, dict) else None
-        if option is None or not (isinstance(inner, str) and inner.startswith(PACKAGE)):
+        if option is None or not is_described(inner):
             wrong = check(class_path, name, value)
             if wrong:
                 yield (name,), wrong

@@ -2,11 +2,13 @@
 
 import ast
 import hashlib
-import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from rislab.ablation.plugins import packages as packages_of_plugins
+from rislab.ablation.plugins import source_of
 
 ENTRY = ("rislab.training.trial", "rislab.training.cli")
 """What runs a trial, whatever its method."""
@@ -44,7 +46,7 @@ def _class_paths(value: Any) -> Iterator[str]:
 
 @cache
 def _sources(modules: tuple[str, ...]) -> dict[str, str]:
-    packages = frozenset({"rislab", *(name.partition(".")[0] for name in modules)} - {"torch", "lightning"})
+    packages = frozenset({"rislab", *packages_of_plugins()})
     found: dict[str, Path] = {}
     waiting = list(modules)
     while waiting:
@@ -64,15 +66,7 @@ def _sources(modules: tuple[str, ...]) -> dict[str, str]:
 @cache
 def _file(module: str) -> Path | None:
     """The source file of a module; None for what is none. Parents are not run: the file is found by its path."""
-    top, *rest = module.split(".")
-    spec = importlib.util.find_spec(top)
-    if spec is None or spec.origin is None:
-        return None
-    base = Path(spec.origin)
-    if not rest:
-        return base if base.suffix == ".py" else None
-    path = base.parent.joinpath(*rest)
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+    return source_of(module)
 
 
 @cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rislab.ablation import claims, signature
+from rislab.ablation import claims, plugins, signature
 from rislab.ablation.schema import COUNTED, METRICS, SCHEMA, against
 from rislab.ablation.yaml_lines import Mistake, YamlFile, YamlPath, overlay
 from rislab.errors import ConfigError, nearest
@@ -116,12 +116,18 @@ def find(name: str, folder: Path = Path("ablations")) -> Path:
     path = user_path(name)
     if path.suffix in (".yaml", ".yml"):
         return path
-    known = sorted(p.stem for p in folder.glob("*.yaml"))
+    known = tables(folder)
     if name not in known:
         raise ConfigError(
             f"no table {name!r} in {folder}/{nearest(name, known)}; tables are {', '.join(known) or 'none'}"
         )
-    return folder / f"{name}.yaml"
+    return known[name]
+
+
+def tables(folder: Path = Path("ablations")) -> dict[str, Path]:
+    """Files by name: those in a folder, then those of installed packages."""
+    ours = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return ours | {name: Path(file) for name, file in plugins.sound(plugins.TABLES, ours).items()}
 
 
 def load(path: Path) -> Table:
@@ -193,7 +199,7 @@ def _read_profiles(
             overlay(merged, content.value or {})
         for part in PARTS:
             options = merged.get(part)
-            if not isinstance(options, dict) or not str(options.get("class_path", "")).startswith(signature.PACKAGE):
+            if not isinstance(options, dict) or not signature.is_described(options.get("class_path")):
                 continue
             try:
                 wrong = list(signature.check_config(options["class_path"], options.get("init_args") or {}))
@@ -279,7 +285,7 @@ def _shown(name: Any) -> str:
 
 def _stages(parts: dict[str, dict[str, Any]]) -> tuple[str, ...]:
     class_path = str(parts.get("model", {}).get("class_path", ""))
-    return signature.read(class_path).stages if class_path.startswith(signature.PACKAGE) else ()
+    return signature.read(class_path).stages if signature.is_described(class_path) else ()
 
 
 def _metric(name: str, known: Sequence[str], stages: Sequence[str]) -> str | None:
@@ -301,7 +307,7 @@ def switch_mistake(key: str, value: Any, parts: dict[str, dict[str, Any]]) -> st
     owner, said = None, part
     while isinstance(place, dict):
         owner = place.get("class_path", owner)
-        if not (isinstance(owner, str) and owner.startswith(signature.PACKAGE)):
+        if not (signature.is_described(owner)):
             return None
         if path[0] == "init_args":
             path = path[1:]

@@ -126,21 +126,26 @@ def _model(method: str, checkpoint: Path | None) -> dict[str, Any]:
     """The recipe that a checkpoint was trained by, or the toy one of a method that needs no training."""
     import yaml
 
+    from rislab.ablation import signature
     from rislab.training.inference import recipe_of
 
+    known = signature.methods()
     if checkpoint is not None and checkpoint.suffix in RECIPES:
         return _recipe(method, checkpoint)
     if checkpoint is not None:
         if not checkpoint.exists():
             raise DataError(f"{checkpoint}: no such checkpoint (of {method})")
         recipe = recipe_of(checkpoint)
-        if not recipe["class_path"].startswith(f"rislab.methods.{method}."):
+        if recipe["class_path"] != known.get(method):
             raise ConfigError(f"{checkpoint} is no checkpoint of {method}")
         return recipe
-    known = sorted(path.name for path in EXPERIMENTS.iterdir() if path.is_dir() and path.name != "benchmarks")
     if method not in known:
         raise ConfigError(f"no method {method!r}; there are {', '.join(known)}{nearest(method, known)}")
     toy = EXPERIMENTS / method / "toy.yaml"
+    if not toy.is_file():
+        raise ConfigError(
+            f"{method} has no {toy}: give its recipe or its checkpoint in --checkpoints FILE as `{method}: PATH`"
+        )
     model: dict[str, Any] = yaml.safe_load(toy.read_text())["model"]
     if "rislab.methods.base.TrainingFree" not in _bases(model["class_path"]):
         raise ConfigError(
@@ -152,12 +157,13 @@ def _model(method: str, checkpoint: Path | None) -> dict[str, Any]:
 
 def _recipe(method: str, file: Path) -> dict[str, Any]:
     """The model of a config file, for a method that needs no training. Raises ConfigError."""
+    from rislab.ablation import signature
     from rislab.ablation.yaml_lines import read_yaml
 
     content = read_yaml(file)
     model = content.get("model") if isinstance(content, dict) else None
     class_path = str(model.get("class_path")) if isinstance(model, dict) else ""
-    if not class_path.startswith(f"rislab.methods.{method}."):
+    if class_path != signature.methods().get(method):
         raise ConfigError(f"{file}: its model is no {method}")
     if "rislab.methods.base.TrainingFree" not in _bases(class_path):
         raise ConfigError(f"{file}: {method} is trained: a checkpoint is needed, and a recipe is none")

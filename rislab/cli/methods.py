@@ -3,6 +3,7 @@
 import argparse
 import ast
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(options: argparse.Namespace) -> int:
-    from rislab.ablation import signature
+    from rislab.ablation import plugins, signature
 
     known = signature.methods()
     if options.name is None:
         found: Any = [_summary(name, class_path) for name, class_path in known.items()]
         print(json.dumps(found, indent=1)) if options.json else _show_all(found)
+        for entry in plugins.broken():
+            print(
+                f"rislab: {entry.group} {entry.name} of {entry.distribution} is not used: {entry.fault}",
+                file=sys.stderr,
+            )
         return 0
     if options.name not in known:
         raise ConfigError(f"no method {options.name!r}{nearest(options.name, known)}; methods are {', '.join(known)}")
@@ -38,10 +44,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _summary(name: str, class_path: str) -> dict[str, Any]:
-    from rislab.ablation import signature
+    from rislab.ablation import plugins, signature
 
-    model = signature.source_file(f"rislab.methods.{name}.model").read_text()
-    head = (ast.get_docstring(ast.parse(model)) or "").split("\n\n")[0]
+    module = class_path.rpartition(".")[0]
+    file = plugins.source_of(f"{module.rpartition('.')[0]}.model") or signature.source_file(module)
+    head = (ast.get_docstring(ast.parse(file.read_text())) or "").split("\n\n")[0]
     return {
         "name": name,
         "class_path": class_path,
@@ -57,7 +64,7 @@ def _switched(class_path: str) -> list[tuple[Path, str, str]]:
     from rislab.ablation import plan, table
 
     found = []
-    for path in sorted(Path("ablations").glob("*.yaml")):
+    for path in table.tables().values():
         loaded = table.load(path)
         first = next(iter(loaded.profiles.values()))
         if plan.merged(first)["model"]["class_path"] == class_path:

@@ -14,6 +14,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
+from rislab.ablation import signature
 from rislab.data import decoding, masks
 from rislab.data.batch import LabelledPictures, Viewing
 from rislab.data.benchmark_trees import fitted
@@ -24,8 +25,6 @@ from rislab.nn.weight_files import fits
 from rislab.paths import contents
 from rislab.training.checkpoints import RECIPE, read_checkpoint
 from rislab.training.construction import constructing
-
-METHODS = "rislab.methods."
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ def recipe_of(path: Path) -> dict[str, Any]:
         recipe = own_recipe(checkpoint)
         named_class(recipe["class_path"])
         try:
-            _check_tag(recipe["init_args"]["clip"])
+            if "clip" in recipe["init_args"]:
+                _check_tag(recipe["init_args"]["clip"])
         except ConfigError:
             if TRUNK in checkpoint:
                 raise
@@ -85,7 +85,7 @@ def load_method(path: Path, trunk: Path | None = None) -> TextSegmenter:
             given = recipe["init_args"]["clip"]
             clip = given | {"pretrained": str(trunk), "quick_gelu": quick_gelu_of(given)}
             recipe = recipe | {"init_args": recipe["init_args"] | {"clip": clip}}
-        else:
+        elif "clip" in recipe["init_args"]:
             _check_tag(recipe["init_args"]["clip"])
         model = build(recipe)
         if "state_dict" not in checkpoint:
@@ -104,28 +104,39 @@ def own_recipe(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """
     recipe = checkpoint.get(RECIPE)
     class_path = recipe.get("class_path") if isinstance(recipe, dict) else None
-    if not isinstance(recipe, dict) or not isinstance(class_path, str) or not class_path.startswith(METHODS):
+    if not isinstance(recipe, dict) or not isinstance(class_path, str):
         raise ConfigError(
             "no rislab checkpoint (it names no method). `best.ckpt` of a trial is one; for an official "
             "release give its config, too: --config experiments/cris/refcoco_r50.yaml --official"
         )
+    named_class(class_path)
     options = recipe.get("init_args")
     strange = sorted(str(key) for key in recipe.keys() - {"class_path", "init_args"})
     if strange or not isinstance(options, dict):
         raise ConfigError(
             f"its recipe has {strange[0] if strange else 'no init_args'}, expected class_path and init_args"
         )
+    known = signature.read(class_path).options
     for name, value in options.items():
-        is_spec = name == "clip" and isinstance(value, dict) and value.keys() <= {"name", "pretrained", "quick_gelu"}
-        if not is_spec and (name == "clip" or not _is_plain(value)):
-            raise ConfigError(
-                f"option {name!r} of its recipe is a {type(value).__name__}, expected {_expected(str(name))}"
-            )
+        spec = known[name].of if name in known else None
+        if not (_is_spec(value, spec) if spec is not None else _is_plain(value)):
+            raise ConfigError(f"option {name!r} of its recipe is a {type(value).__name__}, expected {_expected(spec)}")
+    if "clip" not in known:
+        return recipe
     if not isinstance(options.get("clip"), dict) or not isinstance(options["clip"].get("name"), str):
         raise ConfigError("its recipe names no CLIP, expected clip: {name: ..., pretrained: ...}")
     if "quick_gelu" not in options["clip"]:  # written when every CLIP was built with QuickGELU
         recipe = recipe | {"init_args": options | {"clip": options["clip"] | {"quick_gelu": True}}}
     return recipe
+
+
+def _is_spec(value: Any, class_path: str) -> bool:
+    """Whether a value is a mapping of plain options of a class, such as a trunk's name and weights."""
+    return (
+        isinstance(value, dict)
+        and value.keys() <= signature.read(class_path).options.keys()
+        and all(map(_is_plain, value.values()))
+    )
 
 
 def _is_plain(value: Any) -> bool:
@@ -134,8 +145,10 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, (str, int, float, bool, type(None)))
 
 
-def _expected(name: str) -> str:
-    return "a mapping of name and pretrained" if name == "clip" else "a number, a text or a list of these"
+def _expected(spec: str | None) -> str:
+    if spec is None:
+        return "a number, a text or a list of these"
+    return f"a mapping of {' and '.join(list(signature.read(spec).options)[:2])}"
 
 
 def _check_tag(clip: dict[str, Any]) -> None:
@@ -148,11 +161,16 @@ def _check_tag(clip: dict[str, Any]) -> None:
         )
 
 
+def _is_method(class_path: Any) -> bool:
+    """Whether a class may be imported because a file names it: one of our methods, or of an installed package's."""
+    return class_path in signature.methods().values()
+
+
 def named_class(class_path: Any) -> type[TextSegmenter]:
-    """The method's class. Raises ConfigError when there is none of that name below `rislab.methods`."""
+    """The method's class. Raises ConfigError when there is none of that name in `rislab methods`."""
     module, _, name = str(class_path).rpartition(".")
     found = None
-    if module.startswith(METHODS):
+    if _is_method(class_path):
         with suppress(ImportError):
             found = getattr(importlib.import_module(module), name, None)
     if not isinstance(found, type) or not issubclass(found, TextSegmenter):

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from rislab.ablation import plugins
 from rislab.files import read_json, write_bytes, write_json, write_text
 
 PACKAGE = Path(__file__).parents[1]
@@ -50,7 +51,7 @@ def begin(folder: Path, arguments: Sequence[str]) -> None:
     difference = _difference()
     this = {
         "code": code(difference),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in (*PACKAGES, *plugins.distributions())},
         "python": platform.python_version(),
         "hardware": hardware(),
         "threads": torch.get_num_threads(),

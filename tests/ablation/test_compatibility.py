@@ -61,5 +61,5 @@ def test_fit_and_plan_say_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
         profile["config"] = [str(ROOT / path) for path in profile["config"]]
     table["profiles"]["toy"]["config"] = [str(file)]
     (tmp_path / "t.yaml").write_text(yaml.safe_dump(table))
-    assert main(["ablate", "plan", str(tmp_path / "t.yaml"), "--runs", str(tmp_path / "runs")]) == 2
+    assert main(["ablate", "plan", str(tmp_path / "t.yaml"), "--profile", "toy", "--runs", str(tmp_path / "runs")]) == 2
     assert "CRISTask trains on MaskQueries, PairsData gives Captions" in capsys.readouterr().err
