@@ -113,6 +113,14 @@ def read(class_path: str) -> Signature:
     )
 
 
+def has_options(class_path: str) -> bool:
+    """Whether a class has a constructor or fields to read; an enum has neither."""
+    try:
+        return bool(read(class_path).options)
+    except ConfigError:
+        return False
+
+
 def trains_nothing(class_path: str, given: dict[str, Any]) -> bool:
     """Whether a method with these options is scored as it is, by what it declares; False for classes that are not ours."""
     if not is_described(class_path):

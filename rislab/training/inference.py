@@ -1,7 +1,7 @@
 """Masks for pictures that belong to no data set: load a method from a file, ask it, draw what it says."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +118,7 @@ def own_recipe(checkpoint: dict[str, Any]) -> dict[str, Any]:
         )
     known = signature.read(class_path).options
     for name, value in options.items():
-        spec = known[name].of if name in known else None
+        spec = _spec_of(known, name)
         if not (_is_spec(value, spec) if spec is not None else _is_plain(value)):
             raise ConfigError(f"option {name!r} of its recipe is a {type(value).__name__}, expected {_expected(spec)}")
     if "clip" not in known:
@@ -128,6 +128,12 @@ def own_recipe(checkpoint: dict[str, Any]) -> dict[str, Any]:
     if "quick_gelu" not in options["clip"]:  # written when every CLIP was built with QuickGELU
         recipe = recipe | {"init_args": options | {"clip": options["clip"] | {"quick_gelu": True}}}
     return recipe
+
+
+def _spec_of(known: Mapping[str, signature.Option], name: str) -> str | None:
+    """The class of an option that is given by its fields, such as a trunk; None for a plain one, and for an enum's member."""
+    found = known[name].of if name in known else None
+    return found if found is not None and signature.has_options(found) else None
 
 
 def _is_spec(value: Any, class_path: str) -> bool:
