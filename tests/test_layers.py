@@ -13,7 +13,7 @@ FLOORS = (
     {"report", "launch", "bench", "testing"},
     {"training", "scoring"},
     {"ablation", "methods", "datamodules"},
-    {"encoders"},
+    {"evaluation", "encoders"},
     {"data"},
     {"nn", "losses", "metrics"},
     {"paths"},

@@ -8,24 +8,9 @@ from typing import Any, cast
 
 from rislab.ablation.yaml_lines import Mistake, YamlPath
 from rislab.errors import nearest
+from rislab.metrics import definitions
 
-METRICS = (
-    "miou_expr",
-    "oiou",
-    "pr@50",
-    "pr@60",
-    "pr@70",
-    "pr@80",
-    "pr@90",
-    "acc",
-    "giou",
-    "ciou",
-    "n_acc",
-    "t_acc",
-    "miou_class",
-    "macc_class",
-    "aacc",
-)
+METRICS = tuple(definitions.METRICS)
 """Per-expression metrics that a table may show and a claim may compare."""
 
 COUNTED = ("params_m",)

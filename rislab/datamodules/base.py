@@ -10,6 +10,7 @@ from rislab.data.batch import Images
 from rislab.data.geometry import Geometry
 from rislab.data.transforms import Transform
 from rislab.errors import ConfigError
+from rislab.evaluation.base import Evaluation
 from rislab.files import cache_dir
 from rislab.paths import user_path
 
@@ -58,13 +59,8 @@ class EvaluatedData(L.LightningDataModule):
 
     @property
     @abstractmethod
-    def protocol_name(self) -> str:
-        """The convention that scores it."""
-
-    @property
-    @abstractmethod
-    def averages(self) -> tuple[str, ...]:
-        """Scores by name; the first decides which checkpoint is best."""
+    def evaluation(self) -> Evaluation:
+        """How it is scored."""
 
     @property
     @abstractmethod
@@ -78,7 +74,7 @@ class EvaluatedData(L.LightningDataModule):
 
     def facts(self) -> dict[str, Any]:
         """What belongs beside the scores of this data in a result file."""
-        return {}
+        return self.evaluation.facts()
 
     @property
     def rank_and_world_size(self) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from rislab.data.shards import Shards
 from rislab.datamodules.base import EvaluatedData
 from rislab.datamodules.semantic import SemanticData
 from rislab.errors import ConfigError, DataError
+from rislab.evaluation.base import Evaluation
 from rislab.paths import user_path
 
 
@@ -66,12 +67,8 @@ class PairsData(EvaluatedData):
         return self.scored.benchmark
 
     @property
-    def protocol_name(self) -> str:
-        return self.scored.protocol_name
-
-    @property
-    def averages(self) -> tuple[str, ...]:
-        return self.scored.averages
+    def evaluation(self) -> Evaluation:
+        return self.scored.evaluation
 
     @property
     def test_splits(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from filelock import FileLock
@@ -19,6 +18,7 @@ from rislab.data.refer import Refer, required_files
 from rislab.data.toy.world import RECIPE, ToyWorld
 from rislab.datamodules.base import EvaluatedData, data_root
 from rislab.errors import ConfigError, DataError
+from rislab.evaluation.referring import ReferringEvaluation
 from rislab.metrics.protocols import Convention, Protocol
 
 ORDER = ("val", "testA", "testB", "test")  # as papers print them
@@ -129,20 +129,13 @@ class ReferringData(EvaluatedData):
         return f"toy world, {name}-like" if self._is_toy else name
 
     @property
-    def protocol_name(self) -> str:
-        return self.protocol.name
-
-    @property
-    def averages(self) -> tuple[str, ...]:
-        return self.convention.averages
-
-    def facts(self) -> dict[str, Any]:
-        return {"no_target_min_pixels": self.no_target_min_pixels}
+    def evaluation(self) -> ReferringEvaluation:
+        return ReferringEvaluation(self.protocol, self.no_target_min_pixels)
 
     @property
     def convention(self) -> Convention:
-        """The protocol, with this data's own choice where it leaves one."""
-        return replace(self.protocol.convention, no_target_min_pixels=self.no_target_min_pixels)
+        """The protocol's rules, with this data's own choice where they leave one."""
+        return self.evaluation.convention
 
     @property
     def refer(self) -> Refer | LmdbRefer:

@@ -15,7 +15,7 @@ from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names, fitt
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.datamodules.base import EvaluatedData, data_root
 from rislab.errors import ConfigError, DataError
-from rislab.metrics.classes import AVERAGES
+from rislab.evaluation.semantic import SemanticEvaluation
 
 
 class SemanticProtocol(Enum):
@@ -72,12 +72,8 @@ class SemanticData(EvaluatedData):
         return f"toy world, {self.of.title}" if self.generate is not None else self.of.title
 
     @property
-    def protocol_name(self) -> str:
-        return self.protocol.name
-
-    @property
-    def averages(self) -> tuple[str, ...]:
-        return AVERAGES
+    def evaluation(self) -> SemanticEvaluation:
+        return SemanticEvaluation(self.protocol.name, self.protocol.value.names, self.classes)
 
     @property
     def test_splits(self) -> list[str]:
@@ -87,9 +83,6 @@ class SemanticData(EvaluatedData):
     def classes(self) -> tuple[str, ...]:
         """By label."""
         return ("background", *self.names) if self.of.has_background else self.names
-
-    def facts(self) -> dict[str, Any]:
-        return {"names": self.protocol.value.names, "classes": len(self.classes)}
 
     def prepare_data(self) -> None:
         if self.generate is not None:

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rislab.data.batch import Images, LabelledPictures, MaskQueries
+from rislab.data.batch import Images, LabelledPictures
 from rislab.data.geometry import Geometry
 from rislab.data.transforms import Transform
 from rislab.encoders.clip.weights import fingerprint
 from rislab.errors import ConfigError, DivergedError
+from rislab.evaluation.base import Evaluation
 from rislab.nn.sliding import NO_MARGINS, Margins, label_map
 
 TRUNK = "rislab_trunk"
@@ -39,6 +40,7 @@ class TextSegmenter(L.LightningModule):
         sha256 instead; whoever loads one builds the same trunk.
     unused: prefixes of state keys that official weights hold and nothing reads. They are loaded and exported again, and kept
         out of the optimiser and of DDP: the constructor takes their gradient away.
+    vocabulary: the only class names that a method can answer, for one without a text encoder; None for all others.
     any_size: pictures of any height and width are taken as they are, not only those of the geometry's frame.
     splits_batches: stages in which a batch may be computed in parts; see `rislab.ablation.signature.Signature`.
     trains_on: the batches that `losses` takes, a member of the family in `rislab.data.batch`; None for a method without training.
@@ -49,6 +51,7 @@ class TextSegmenter(L.LightningModule):
     frozen: ClassVar[tuple[str, ...]] = ()
     unused: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = False
+    vocabulary: ClassVar[tuple[str, ...] | None] = None
     trains_on: ClassVar[type[Images] | None] = None
     splits_batches: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     geometry: Geometry
@@ -182,24 +185,24 @@ class TextSegmenter(L.LightningModule):
         self.log_dict(logged, batch_size=len(batch))
         return total
 
-    def validation_step(
-        self, batch: MaskQueries | LabelledPictures, batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor | list[Tensor]]:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         # In float32 whatever training used: autocast moves pixels that lie near the threshold.
         with torch.autocast(self.device.type, enabled=False):
-            if isinstance(batch, LabelledPictures):
-                return {"labels": self.label(batch)}
-            return {"logits": self.segment(batch.images, batch.texts, batch.image_index)}
+            return self.evaluation.predict(self, batch)
 
-    def test_step(
-        self, batch: MaskQueries | LabelledPictures, batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor | list[Tensor]]:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         return self.validation_step(batch, batch_idx, dataloader_idx)
 
-    def predict_step(
-        self, batch: MaskQueries | LabelledPictures, batch_idx: int, dataloader_idx: int = 0
-    ) -> dict[str, Tensor | list[Tensor]]:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         return self.validation_step(batch, batch_idx, dataloader_idx)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """That of the data which the Trainer has."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # set by Trainer, unknown to its annotations
+        found = data.evaluated.evaluation
+        assert isinstance(found, Evaluation), "data modules own an evaluation"
+        return found
 
 
 class TrainingFree(TextSegmenter):

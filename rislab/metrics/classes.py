@@ -1,4 +1,4 @@
-"""Semantic segmentation scored over a whole data set: one confusion matrix, exact under DDP.
+"""Semantic segmentation scored over a whole data set: counts of each class, summed over all pictures.
 
 `miou_class`: mean over classes of I / (A_pred + A_label - I), each summed over all pictures; classes that occur neither in a
 label nor in a prediction are left out. `macc_class`: mean of I / A_label over classes that occur in a label. `aacc`: share of
@@ -31,20 +31,23 @@ def confusion(prediction: NDArray[np.integer], label: NDArray[np.integer], class
     return rows[:classes]
 
 
-def iou_per_class(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64 [C] in [0, 1]; NaN for a class that occurs nowhere."""
-    hits = matrix.diagonal().astype(np.float64)
-    union = matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
+def iou_per_class(
+    intersection: NDArray[np.int64], prediction: NDArray[np.int64], target: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """float64 [C] in [0, 1]; NaN for a class that occurs nowhere. Arguments are pixels of each class over all pictures."""
+    hits, union = intersection.astype(np.float64), prediction + target - intersection
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
 
 
-def class_averages(matrix: NDArray[np.int64]) -> dict[str, float]:
-    """The averages by name, in percent; 0 where there is nothing to average over."""
-    hits, labelled = matrix.diagonal().astype(np.float64), matrix.sum(1)
-    recall = np.divide(hits, labelled, out=np.full(len(hits), np.nan), where=labelled > 0)
-    total = matrix.sum()
+def averages(
+    intersection: NDArray[np.int64], prediction: NDArray[np.int64], target: NDArray[np.int64]
+) -> dict[str, float]:
+    """The averages by name, in percent; 0 where there is nothing to average over. Arguments as of `iou_per_class`."""
+    hits = intersection.astype(np.float64)
+    recall = np.divide(hits, target, out=np.full(len(hits), np.nan), where=target > 0)
+    total = target.sum()
     return {
-        "miou_class": _mean(iou_per_class(matrix)),
+        "miou_class": _mean(iou_per_class(intersection, prediction, target)),
         "macc_class": _mean(recall),
         "aacc": 100.0 * float(hits.sum() / total) if total else 0.0,
     }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rislab.ablation import signature
 from rislab.ablation.claims import Comparison
-from rislab.report.results import Cell, PerClass, PerExpression, Results, RowResult
+from rislab.report.results import Cell, Counts, Results, RowResult
 from rislab.report.statistics import (
     RowSpread,
     SeedSpread,
@@ -73,7 +73,7 @@ class Evidence:
     def __init__(self, results: Results) -> None:
         self.results = results
         self.split = results.profile.split
-        self._tables: dict[str, PerExpression | PerClass] = {}
+        self._tables: dict[str, Counts] = {}
         self._sums: dict[tuple[str, str], tuple[float, NDArray[np.float64]]] = {}
         self._pools: dict[tuple[Weights, frozenset[tuple[str, ...]]], SeedSpread | None] = {}
 
@@ -179,7 +179,7 @@ class Evidence:
             stage for cell in group.cells for metric, _ in group.weights if (stage := cell.of(metric)[0]) is not None
         ]
 
-    def _table(self, cell: Cell) -> PerExpression | PerClass:
+    def _table(self, cell: Cell) -> Counts:
         key = cell.planned.hash
         if key not in self._tables:
             table = cell.evidence(self.split)
@@ -213,5 +213,5 @@ def _hashes(group: _Group) -> tuple[str, ...]:
     return tuple(dict.fromkeys(cell.planned.hash for cell in Evidence._read(group)))
 
 
-def _same(table: PerExpression | PerClass, other: PerExpression | PerClass) -> bool:
+def _same(table: Counts, other: Counts) -> bool:
     return np.array_equal(table.units, other.units) and np.array_equal(table.pictures, other.pictures)

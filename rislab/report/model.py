@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rislab.ablation.integrity import SUSPECT
 from rislab.ablation.table import Claim
+from rislab.metrics.definitions import METRICS
 from rislab.report.measurements import Evidence, is_trained
 from rislab.report.provenance import provenance
 from rislab.report.results import Cell, Results, RowResult, relative
@@ -15,40 +16,11 @@ from rislab.report.verdicts import Judged, judge
 NOT_MEASURED = "not measured"
 """What a finished row shows of a metric of a stage that it has not."""
 
-METRIC_TITLES = {
-    "miou_expr": "mIoU (expr)",
-    "oiou": "oIoU",
-    **{f"pr@{x}": f"Pr@{x}" for x in (50, 60, 70, 80, 90)},
-    "acc": "Acc",
-    "giou": "gIoU",
-    "ciou": "cIoU",
-    "n_acc": "N-acc",
-    "t_acc": "T-acc",
-    "miou_class": "mIoU (class)",
-    "macc_class": "mAcc (class)",
-    "aacc": "aAcc",
-}
-
 
 def title(metric: str) -> str:
     """`patch:miou_expr` -> "patch: mIoU (expr)"."""
     stage, colon, bare = metric.rpartition(":")
-    return f"{stage}{colon}{' ' if colon else ''}{METRIC_TITLES[bare]}"
-
-
-METRIC_MEANING = {
-    "miou_expr": "mean over expressions of the IoU of each (what CRIS prints as IoU)",
-    "oiou": "sum of intersections over sum of unions, over the split",
-    "acc": "share of sentences without a referent that were answered with an empty mask",
-    "giou": "mean over all sentences of the IoU of each; 1 for a recognised zero target",
-    "ciou": "sum of intersections over sum of unions; zero targets add what was wrongly predicted to the unions",
-    "n_acc": "share of sentences without a referent that were recognised as such",
-    "t_acc": "share of sentences with a referent that were answered with a mask",
-    "miou_class": "mean over classes, background included, of the IoU of each over all pictures of the split together",
-    "macc_class": "mean over classes of the share of its pixels that were recognised",
-    "aacc": "share of pixels that were recognised",
-    "pr@": "share of expressions whose IoU exceeds X percent",
-}
+    return f"{stage}{colon}{' ' if colon else ''}{METRICS[bare].title}"
 
 
 @dataclass(frozen=True)
@@ -342,9 +314,10 @@ def _conventions(results: Results) -> list[tuple[str, str]]:
         } - {None}
         if counted:
             rows.append((unit, ", ".join(map(str, sorted(counted)))))
-    for key, meaning in METRIC_MEANING.items():
-        if any(metric.rpartition(":")[2].startswith(key) for metric in shown):
-            rows.append((METRIC_TITLES.get(key, "Pr@X"), meaning))
+    bare = {metric.rpartition(":")[2] for metric in shown}
+    rows += [(m.title, m.meaning) for m in METRICS.values() if m.name in bare and not m.name.startswith("pr@")]
+    if any(name.startswith("pr@") for name in bare):
+        rows.append(("Pr@X", "share of expressions whose IoU exceeds X percent"))
     chosen = selected_on(results)
     if chosen:
         rows.append(

@@ -17,54 +17,30 @@ from rislab.ablation.plan import Planned, answered_by
 from rislab.ablation.schema import METRICS
 from rislab.ablation.table import Profile, Row, Table
 from rislab.ablation.trial import State, TrialDir
-from rislab.metrics import classes, referring
-from rislab.metrics.protocols import Convention, Protocol
+from rislab.evaluation.arithmetic import Arithmetic, arithmetic_of
+from rislab.evaluation.arithmetic import Table as CountTable
 
 
 @dataclass(frozen=True)
-class PerExpression:
-    """Per-expression counts of one trial and split, sorted by sent_id, and the convention that scored them."""
+class Counts:
+    """Counts of the units of one trial and split, and what makes scores of them."""
 
-    table: referring.Table
-    convention: Convention
+    table: CountTable
+    arithmetic: Arithmetic
 
     @property
     def units(self) -> NDArray[np.int64]:
         """What was scored: rows can be compared when theirs are the same."""
-        return self.table["sent_id"]
+        return self.arithmetic.units(self.table)
 
     @property
     def pictures(self) -> NDArray[np.int64]:
         """Of each unit, its picture."""
-        return self.table["image_id"]
+        return np.unique(self.table["image_id"]) if "class" in self.table else self.table["image_id"]
 
     def parts(self, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Numerators and denominators, float64 [images, 1], in order of image id."""
-        _, image = np.unique(self.table["image_id"], return_inverse=True)
-        parts = referring.PARTS[metric](self.table, self.convention)
-        top, bottom = (np.bincount(image, weights=part).astype(np.float64)[:, None] for part in parts)
-        return top, bottom
-
-
-@dataclass(frozen=True)
-class PerClass:
-    """Counts of each class in each picture, of one trial and split."""
-
-    counts: classes.Counts
-
-    @property
-    def units(self) -> NDArray[np.int64]:
-        return np.unique(self.counts["image_id"])
-
-    @property
-    def pictures(self) -> NDArray[np.int64]:
-        return self.units
-
-    def parts(self, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Numerators and denominators, float64 [images, classes], in order of image id. Raises KeyError for other metrics."""
-        if metric not in classes.AVERAGES:
-            raise KeyError(metric)
-        return classes.class_parts(self.counts, metric)
+        """Numerators and denominators, float64 [images, K]. Raises KeyError for a metric that the evaluation has not."""
+        return self.arithmetic.parts(self.table, metric)
 
 
 LARGEST_CURVE = 64 << 20
@@ -77,8 +53,6 @@ AGREES = 0.005
 """Points by which a score may differ from what its evidence gives: half of the last digit that is printed."""
 
 ANY_LIST = records.Listed(records.Kind("anything", lambda value: True))
-
-CLASS_COLUMNS = ("image_id", "class", "intersection", "prediction", "target")
 
 
 @dataclass(frozen=True)
@@ -139,36 +113,21 @@ class Cell:
         found = self.metrics.get("splits", {}).get(split, {}).get(metric)
         return None if found is None else float(found)
 
-    def evidence(self, split: str) -> PerExpression | PerClass | None:
-        """Scores of single expressions, or of classes in single pictures; None unless done, and when the file is damaged."""
-        return self._per_class(split) if "classes" in self.metrics else self._per_expression(split)
-
-    def _per_class(self, split: str) -> PerClass | None:
-        try:
-            table = pq.read_table(self.planned.trial.scores_file, columns=[*CLASS_COLUMNS, "split"])
-        except (OSError, pa.ArrowException):
-            return None
-        if not _is_counted(table, CLASS_COLUMNS):
-            return None
-        chosen = table.column("split").to_numpy(zero_copy_only=False) == split
-        return PerClass({name: table.column(name).to_numpy()[chosen] for name in CLASS_COLUMNS})
-
-    def _per_expression(self, split: str) -> PerExpression | None:
-        protocol = str(self.metrics.get("protocol"))
-        if protocol not in Protocol.__members__:
+    def evidence(self, split: str) -> Counts | None:
+        """Counts of single units; None unless done, for an unknown protocol, and when the file is damaged."""
+        arithmetic = arithmetic_of(self.metrics) if self.state == "done" else None
+        if arithmetic is None:
             return None
         try:
-            table = pq.read_table(self.planned.trial.scores_file, columns=[*referring.COLUMNS, "split"])
+            table = pq.read_table(self.planned.trial.scores_file, columns=[*arithmetic.columns, "split"])
         except (OSError, pa.ArrowException):
             return None
-        if self.state != "done" or not _is_counted(table, referring.COLUMNS):
+        if not _is_counted(table, arithmetic.columns):
             return None
         chosen = table.column("split").to_numpy(zero_copy_only=False) == split
-        columns = {name: table.column(name).to_numpy()[chosen] for name in referring.COLUMNS}
-        order = np.argsort(columns["sent_id"], kind="stable")
-        least = int(self.metrics.get("no_target_min_pixels", 1))
-        convention = replace(Protocol[protocol].convention, no_target_min_pixels=least)
-        return PerExpression({name: column[order] for name, column in columns.items()}, convention)
+        columns = {name: table.column(name).to_numpy()[chosen] for name in arithmetic.columns}
+        order = np.lexsort([columns[name] for name in reversed(arithmetic.key)])
+        return Counts({name: column[order] for name, column in columns.items()}, arithmetic)
 
     def curve(self, name: str) -> list[tuple[int, float]]:
         """(step, finite value) of a logged quantity; whole lines only, since a running trial is still writing."""
@@ -188,7 +147,7 @@ class Cell:
         return self._kept("predictions.json", records.EXPRESSION)
 
     def label_maps(self) -> list[dict[str, Any]]:
-        """Of the pictures that a benchmark of class names keeps; see `rislab.training.label_pictures`."""
+        """Of the pictures that a benchmark of class names keeps; see `rislab.evaluation.label_examples`."""
         return self._kept("label_maps.json", records.LABEL_MAP)
 
     def _kept(self, name: str, shape: records.Shape) -> list[dict[str, Any]]:

@@ -28,10 +28,10 @@ from rislab.paths import user_path
 from rislab.training import cluster, provenance, rank_failures
 from rislab.training.callbacks import StepSeed, TrialStatus
 from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
-from rislab.training.class_score_callback import scorer
 from rislab.training.construction import constructing, parse_message, running
 from rislab.training.curve_logger import CurveLogger
 from rislab.training.graceful_stop import EvaluationInStep, GracefulStop, StopRequest, take_over_signals
+from rislab.training.score_callback import ScoreCallback
 
 WRITING = ("fit", "validate", "test")
 """Commands that write results or curves into the trial's directory."""
@@ -172,7 +172,7 @@ class RislabCLI(LightningCLI):
         self.best = ModelCheckpoint(
             dirpath=folder / "checkpoints",
             filename="best",
-            monitor=f"val/{self.datamodule.averages[0]}",
+            monitor=f"val/{self.datamodule.evaluated.evaluation.arithmetic.metrics[0]}",
             mode="max",
             save_weights_only=True,
             enable_version_counter=False,
@@ -184,7 +184,7 @@ class RislabCLI(LightningCLI):
         callbacks: list[L.Callback] = [
             StepSeed(),
             self.status,
-            scorer(self.datamodule, folder, self.options.predictions, self._export),
+            ScoreCallback(self.datamodule, folder, self.options.predictions, self._export),
             LastCheckpoint(self.options.checkpoint_every_n_steps),
             self.best,
             EvaluationInStep(),

@@ -1,207 +1,148 @@
-"""Scores what a method segmented, by the benchmark's convention, and writes the result files of a trial."""
+"""Scores what a method answered, by the data's evaluation, and writes the result files of a trial."""
 
-import zlib
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch.distributed
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from numpy.typing import NDArray
 
 from rislab.ablation.integrity import seal
-from rislab.data import masks
-from rislab.data.batch import MaskQueries
 from rislab.datamodules.base import EvaluatedData
-from rislab.datamodules.referring import ReferringData
-from rislab.files import replacing, write_bytes, write_json
-from rislab.metrics.expression_scores import ReferringScores
-from rislab.metrics.predictions import predictions
-from rislab.metrics.protocols import Convention
-from rislab.metrics.referring import iou_per_expression, pixel_counts
+from rislab.errors import ConfigError
+from rislab.evaluation.base import Evaluation
+from rislab.files import replacing, write_json
+from rislab.metrics.unit_counts import UnitCounts
+
+Part = TypeVar("Part")
 
 
-@dataclass(frozen=True)
-class Pick:
-    """One expression of the qualitative figure. `rank` decides who is in it: a hash of the id, lowest first."""
+class ScoreCallback(L.Callback):
+    """Keeps the counts of each split; logs validation scores, writes test scores.
 
-    rank: int
-    sent_id: int
-    image_id: int
-    text: str
-    target: dict[str, Any]
-    prediction: dict[str, Any]
-
-
-class Scorer(L.Callback):
-    """Keeps one `ReferringScores` a split; logs validation scores, writes test scores.
-
-    folder: where `scores.parquet`, `predictions/` and, last of all, `metrics.json` go after a test.
-    predictions: how many expressions to keep masks of. Which ones depends on their ids only, so that all trials of a
-        table show the same.
-    export: where `predict` writes every mask, as `rislab score` reads it.
+    Args:
+        data: whose evaluation scores.
+        folder: where `scores.parquet`, `predictions/` and, last of all, `metrics.json` go after a test.
+        examples: how many answers to keep for the report, of the first test split.
+        export: where `predict` writes every answer; predictions/masks.json below the folder by default.
     """
 
-    def __init__(self, folder: Path, predictions: int, export: Path | None = None) -> None:
-        self.folder = folder
-        self.export = export or folder / "predictions" / "masks.json"
-        self.predictions = predictions
-        self.scores: list[ReferringScores] = []
-        self.picks: dict[int, Pick] = {}
-        self.answers: list[dict[str, Any]] = []
+    def __init__(self, data: EvaluatedData, folder: Path, examples: int, export: Path | None = None) -> None:
+        self.data, self.folder, self.count = data, folder, examples
+        self.export_file = export or folder / "predictions" / "masks.json"
+        self.counts: list[UnitCounts] = []
+        self.kept = self.evaluation.examples(examples)
+        self.exported: list[dict[str, Any]] = []
         self.splits: dict[str, dict[str, Any]] = {}
 
-    def _start(self, trainer: L.Trainer, splits: int) -> None:
-        convention = self._data(trainer).convention
-        self.scores = [ReferringScores(convention).to(trainer.strategy.root_device) for _ in range(splits)]
-        self.picks = {}
+    @property
+    def evaluation(self) -> Evaluation:
+        return self.data.evaluated.evaluation
 
-    @staticmethod
-    def _data(trainer: L.Trainer) -> ReferringData:
-        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Trainer, unknown to its annotations
-        assert isinstance(data, ReferringData), f"cannot score {type(data).__name__}"
-        return data
+    def _start(self, trainer: L.Trainer, module: L.LightningModule, splits: int) -> None:
+        reason = self.evaluation.refuse(module)  # type: ignore[arg-type]  # a TextSegmenter, which CLI and tests see to
+        if reason is not None:
+            raise ConfigError(f"{type(module).__name__} cannot be scored on {self.data.benchmark}: {reason}")
+        arithmetic = self.evaluation.arithmetic
+        made = (UnitCounts(arithmetic.columns, arithmetic.key) for _ in range(splits))
+        self.counts = [counts.to(trainer.strategy.root_device) for counts in made]
 
-    def _update(self, trainer: L.Trainer, outputs: STEP_OUTPUT, batch: MaskQueries, split: int, keep: bool) -> None:
+    def _update(self, module: L.LightningModule, outputs: STEP_OUTPUT, batch: Any, split: int) -> list[NDArray[Any]]:
         assert isinstance(outputs, dict)
-        assert batch.targets is not None
-        index = batch.image_index.tolist()
-        found = self._masks(trainer, outputs, batch, self._data(trainer).convention)
-        rows = []
-        for n, (mask, target) in enumerate(zip(found, batch.targets, strict=True)):
-            truth = masks.decode(target).astype(bool)
-            counts = pixel_counts(mask, truth)
-            rows.append(
-                (batch.sent_ids[n], batch.ref_ids[n], batch.image_ids[index[n]], *counts, int(batch.no_target[n]))
-            )
-            if keep:
-                self._keep(batch, n, batch.image_ids[index[n]], mask)
-        self.scores[split].update(rows)
-
-    @staticmethod
-    def _masks(
-        trainer: L.Trainer, outputs: dict[str, Any], batch: MaskQueries, convention: Convention
-    ) -> list[np.ndarray[Any, Any]]:
-        """What the method says to each query, at the size at which the convention compares."""
-        where = [batch.placements[i] for i in batch.image_index.tolist()]
-        threshold = trainer.lightning_module.mask_threshold
-        assert isinstance(threshold, float), "a method has a mask threshold"
-        return predictions(outputs["logits"], where, convention, threshold)
-
-    def _keep(self, batch: MaskQueries, n: int, image_id: int, mask: np.ndarray[Any, Any]) -> None:
-        rank = zlib.crc32(b"%d" % batch.sent_ids[n])
-        if len(self.picks) >= self.predictions and rank > max(self.picks, default=-1):
-            return
-        assert batch.targets is not None
-        target, prediction = masks.to_json(batch.targets[n]), masks.to_json(masks.encode(mask))
-        self.picks[rank] = Pick(rank, batch.sent_ids[n], image_id, batch.texts[n], target, prediction)
-        if len(self.picks) > self.predictions:
-            del self.picks[max(self.picks)]
+        answers = self.evaluation.answers(module, batch, dict(outputs))  # type: ignore[arg-type]  # as above
+        self.counts[split].update(self.evaluation.rows(batch, answers))
+        return answers
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start(trainer, 1)
+        self._start(trainer, pl_module, 1)
 
     def on_validation_batch_end(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: MaskQueries,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._update(trainer, outputs, batch, 0, keep=False)
+        self._update(pl_module, outputs, batch, 0)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        scores = self.scores[0].compute()
-        pl_module.log_dict(
-            {f"val/{name}": scores[name] for name in self._data(trainer).convention.averages if name in scores}
-        )
+        scores = self.evaluation.arithmetic.scores(self.counts[0].compute())
+        pl_module.log_dict({f"val/{name}": value for name, value in scores.items()})
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start(trainer, len(self._data(trainer).test_splits))
+        self._start(trainer, pl_module, len(self.data.test_splits))
+        self.kept = self.evaluation.examples(self.count)
 
     def on_test_batch_end(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: MaskQueries,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._update(trainer, outputs, batch, dataloader_idx, keep=dataloader_idx == 0)
+        answers = self._update(pl_module, outputs, batch, dataloader_idx)
+        if dataloader_idx == 0:
+            self.kept.offer(batch, answers)
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data = self._data(trainer)
-        scores = {split: metric.compute() for split, metric in zip(data.test_splits, self.scores, strict=True)}
-        picks = self.picks
-        if trainer.world_size > 1:
-            gathered: list[dict[int, Pick]] = [{} for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(gathered, picks)
-            picks = {rank: pick for part in gathered for rank, pick in part.items()}
-        for split, values in scores.items():
-            shown = {f"test/{split}/{name}": values[name] for name in data.convention.averages if name in values}
+        arithmetic = self.evaluation.arithmetic
+        self.splits, tables = {}, []
+        for split, counts in zip(self.data.test_splits, self.counts, strict=True):
+            table = counts.compute()
+            scores = arithmetic.scores(table)
+            self.splits[split] = scores | arithmetic.summary(table)
+            shown = {f"test/{split}/{name}": value for name, value in scores.items()}
             pl_module.log_dict(shown, add_dataloader_idx=False)
-        if trainer.is_global_zero:
-            write_scores(self.folder / "scores.parquet", scores, data.convention)
-            self._write_predictions(data, [picks[rank] for rank in sorted(picks)[: self.predictions]])
-        self.splits = {s: {k: v for k, v in row.items() if k != "table"} for s, row in scores.items()}
+            rows = len(table[arithmetic.columns[0]])
+            tables.append(pa.table({"split": [split] * rows, **table, **arithmetic.derived(table)}))
+        self.kept.gather(gathered(trainer, dict(self.kept.kept)))
+        if not trainer.is_global_zero:
+            return
+        with replacing(self.folder / "scores.parquet") as temporary:
+            pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
+        self.kept.write(self.folder / "predictions", self.data.evaluated)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:  # after the last line of the curves, whose digest is taken
-            write_metrics(self.folder, self._data(trainer), self.splits, pl_module)
+            write_metrics(self.folder, self.data, self.splits, pl_module)
 
     def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.answers = []
+        self._start(trainer, pl_module, 0)
+        self.exported = []
 
     def on_predict_batch_end(
         self,
         trainer: L.Trainer,
         pl_module: L.LightningModule,
         outputs: STEP_OUTPUT,
-        batch: MaskQueries,
+        batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         assert isinstance(outputs, dict)
-        # At the original size, whatever the protocol compares at: this is what others will score.
-        convention = replace(self._data(trainer).convention, side=None)
-        for sent_id, mask in zip(batch.sent_ids, self._masks(trainer, outputs, batch, convention), strict=True):
-            self.answers.append({"sent_id": sent_id, "segmentation": masks.to_json(masks.encode(mask))})
+        self.exported += self.evaluation.export(pl_module, batch, dict(outputs))  # type: ignore[arg-type]  # as above
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write every mask, at the original size, to `export`."""
-        everything = self.answers
-        if trainer.world_size > 1:
-            parts: list[list[dict[str, Any]]] = [[] for _ in range(trainer.world_size)]
-            torch.distributed.all_gather_object(parts, everything)
-            everything = list({answer["sent_id"]: answer for part in parts for answer in part}.values())
+        """Write every answer to the file of exports, each once."""
+        everything = {answer["sent_id"]: answer for part in gathered(trainer, self.exported) for answer in part}
         if trainer.is_global_zero:
-            everything = sorted(everything, key=lambda answer: int(answer["sent_id"]))
-            write_json(self.export, everything)
+            write_json(self.export_file, [everything[sent_id] for sent_id in sorted(everything)])
 
-    def _write_predictions(self, data: ReferringData, picks: list[Pick]) -> None:
-        folder = self.folder / "predictions"
-        entries = []
-        for pick in picks:
-            suffix, picture = data.picture(pick.image_id)
-            name = f"{pick.image_id}{suffix}"
-            write_bytes(folder / name, picture)
-            entries.append(
-                {
-                    "sent_id": pick.sent_id,
-                    "image_id": pick.image_id,
-                    "text": pick.text,
-                    "image": name,
-                    "target": pick.target,
-                    "prediction": pick.prediction,
-                }
-            )
-        write_json(folder / "predictions.json", entries)
+
+def gathered(trainer: L.Trainer, own: Part) -> list[Part]:
+    """What each process has."""
+    if trainer.world_size == 1:
+        return [own]
+    parts = [own] * trainer.world_size
+    torch.distributed.all_gather_object(parts, own)
+    return parts
 
 
 def write_metrics(
@@ -212,7 +153,7 @@ def write_metrics(
         folder,
         {
             "benchmark": data.benchmark,
-            "protocol": data.protocol_name,
+            "protocol": data.evaluated.evaluation.protocol,
             **data.facts(),
             "splits": splits,
             "parameters": {
@@ -222,14 +163,3 @@ def write_metrics(
             "step": module.global_step,
         },
     )
-
-
-def write_scores(path: Path, scores: dict[str, dict[str, Any]], convention: Convention) -> None:
-    """One row an expression and split; the `iou` column is a fraction, all areas are pixels of the scored size."""
-    parts = []
-    for split, row in scores.items():
-        columns: dict[str, Any] = {"split": [split] * len(row["table"]["sent_id"]), **row["table"]}
-        columns["iou"] = iou_per_expression(row["table"], convention)
-        parts.append(pa.table(columns))
-    with replacing(path) as temporary:
-        pq.write_table(pa.concat_tables(parts), temporary, compression="zstd")

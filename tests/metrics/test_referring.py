@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.queues import SimpleQueue
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rislab.metrics.expression_scores import ReferringScores
+from rislab.evaluation.arithmetic import ExpressionArithmetic
 from rislab.metrics.protocols import NATIVE, PRECISION_AT, Protocol
 from rislab.metrics.referring import COLUMNS, averages, pixel_counts
+from rislab.metrics.unit_counts import UnitCounts
 from tests.forks import forking
 
 Mask = NDArray[np.bool_]
@@ -233,15 +235,21 @@ def rows(count: int) -> list[tuple[int, ...]]:
     return table
 
 
+def scored(arithmetic: ExpressionArithmetic, counts: UnitCounts) -> dict[str, Any]:
+    table = counts.compute()
+    return arithmetic.scores(table) | arithmetic.summary(table)
+
+
 def collect(rank: int, world: int, port: int, results: "SimpleQueue[tuple[int, dict[str, dict[str, float]]]]") -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     found = {}
     for name, protocol in Protocol.__members__.items():
-        metric = ReferringScores(protocol.convention)
+        arithmetic = ExpressionArithmetic(protocol.convention)
+        metric = UnitCounts(arithmetic.columns, arithmetic.key)
         for row in rows(37)[rank::world]:  # 19 and 18
             metric.update([row])
         metric.update(rows(37)[:2])  # seen by both processes: must not count again
-        found[name] = {k: v for k, v in metric.compute().items() if k != "table"}
+        found[name] = scored(arithmetic, metric)
     results.put((rank, found))
     dist.destroy_process_group()
 
@@ -255,9 +263,10 @@ def test_two_processes_give_the_same_digits(free_port: int) -> None:
         process.join(120)
     alone = {}
     for name, protocol in Protocol.__members__.items():
-        metric = ReferringScores(protocol.convention)
+        arithmetic = ExpressionArithmetic(protocol.convention)
+        metric = UnitCounts(arithmetic.columns, arithmetic.key)
         metric.update(rows(37))
-        alone[name] = {k: v for k, v in metric.compute().items() if k != "table"}
+        alone[name] = scored(arithmetic, metric)
     assert all(scores["expressions"] == 37 and scores["zero_target"] == 8 for scores in alone.values())
     assert dict([results.get(), results.get()]) == {0: alone, 1: alone}
 

@@ -15,9 +15,10 @@ import yaml
 from numpy.typing import NDArray
 
 from rislab.ablation import plan, table
+from rislab.evaluation.arithmetic import ExpressionArithmetic
 from rislab.metrics import referring
 from rislab.metrics.protocols import Protocol
-from rislab.report.results import Cell, PerExpression, Results, RowResult, collect
+from rislab.report.results import Cell, Counts, Results, RowResult, collect
 from rislab.report.verdicts import Judged, judge
 from tests.report.trials import record
 from tests.worlds import tiny_chain
@@ -157,7 +158,7 @@ class Simulation:
         rows: dict[str, list[Cell]] = {}
         before: dict[str, Cell] = {}
         for cell in self.planned:
-            held = PerExpression(drawn[cell.hash], convention)
+            held = Counts(drawn[cell.hash], ExpressionArithmetic(convention))
             made = _Held(cell, "done", "", "", (), dict(before), held=held)
             made.__dict__["metrics"] = {"splits": {self.profile.split: scores[cell.hash]}}
             if cell.is_last:
@@ -174,9 +175,9 @@ METRICS = ("miou_expr", "oiou")
 
 @dataclass(frozen=True)
 class _Held(Cell):
-    held: PerExpression | None = None
+    held: Counts | None = None
 
-    def evidence(self, split: str) -> PerExpression | None:
+    def evidence(self, split: str) -> Counts | None:
         return self.held
 
 

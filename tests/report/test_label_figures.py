@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from rislab.data.batch import LabelledPictures, Viewing
+from rislab.evaluation.label_examples import LabelExamples
 from rislab.report.figures import colour_of
 from rislab.report.label_figures import BACKGROUND
 from rislab.report.write import build
-from rislab.training.label_pictures import LabelPictures
 from tests.report.trials import finish, planned_table
 from tests.worlds import tiny_table
 
@@ -20,14 +22,17 @@ CLASSES = ("background", "dog", "<b>cat</b>", "sky")
 ROWS = "base: {decoder_layers: 0}\nbetter: {decoder_layers: 1}\nsame: {decoder_layers: 2}"
 
 
-def offered(numbers: range, count: int = 3, size: tuple[int, int] = (30, 40)) -> LabelPictures:
-    found = LabelPictures(count)
+def offered(numbers: range, count: int = 3, size: tuple[int, int] = (30, 40)) -> LabelExamples:
+    found = LabelExamples(count, CLASSES)
     for number in numbers:
         rng = np.random.default_rng(number)
         label = rng.integers(0, 3, size).astype(np.uint8)
         label[:5] = 255
         image: NDArray[np.uint8] = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
-        found.offer(number, image, np.where(label == 2, 3, label), label)
+        picture = torch.from_numpy(image.transpose(2, 0, 1))
+        view = Viewing(60, 80, 60, 60, "mmseg")
+        batch = LabelledPictures([picture], [label], CLASSES[1:], True, view, [number])
+        found.offer(batch, [np.where(label == 2, 3, label)])
     return found
 
 
@@ -35,7 +40,7 @@ def test_which_pictures_are_kept_depends_on_their_numbers_only(tmp_path: Path) -
     whole, backwards, halves = offered(range(20)), offered(range(19, -1, -1)), offered(range(0))
     halves.gather([offered(range(0, 20, 2)).kept, offered(range(1, 20, 2)).kept])
     for name, each in (("a", whole), ("b", backwards), ("c", halves)):
-        each.write(tmp_path / name, CLASSES)
+        each.write(tmp_path / name, None)
     files = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     assert len(files) == 3 * 3 + 1
     for other in ("b", "c"):
@@ -45,7 +50,7 @@ def test_which_pictures_are_kept_depends_on_their_numbers_only(tmp_path: Path) -
 
 def test_maps_hold_labels_and_are_small(tmp_path: Path) -> None:
     found = offered(range(1), size=(300, 1000))
-    found.write(tmp_path, CLASSES)
+    found.write(tmp_path, None)
     (entry,) = json.loads((tmp_path / "label_maps.json").read_text())
     assert entry["classes"] == {"0": "background", "1": "dog", "2": "<b>cat</b>", "3": "sky"}
     target, said = (np.asarray(Image.open(tmp_path / entry[what])) for what in ("target", "prediction"))
@@ -61,7 +66,7 @@ def test_a_report_shows_them_beside_the_truth(tmp_path: Path) -> None:
     for cell in planned:
         finish(cell, 0.0, pictures=False)
         if cell.row.name != "same":
-            offered(range(20)).write(cell.trial.path / "predictions", CLASSES)
+            offered(range(20)).write(cell.trial.path / "predictions", None)
     page = build(table, table.profile("toy"), [0], planned, tmp_path / "reports")[-1]
     text = page.read_text()
     assert "What the rows see" in text

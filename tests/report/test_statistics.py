@@ -10,8 +10,9 @@ from scipy import stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multitest import multipletests
 
+from rislab.evaluation.arithmetic import ClassArithmetic, ExpressionArithmetic
 from rislab.metrics.protocols import Protocol
-from rislab.report.results import PerClass, PerExpression
+from rislab.report.results import Counts
 from rislab.report.statistics import (
     NOTHING,
     RowSpread,
@@ -29,21 +30,22 @@ from rislab.report.statistics import (
 )
 
 
-def table_of(rng: np.random.Generator, images: int, per_image: int = 3) -> PerExpression:
+def table_of(rng: np.random.Generator, images: int, per_image: int = 3) -> Counts:
     image = np.arange(images).repeat(rng.integers(1, 2 * per_image, images) if per_image > 1 else 1)
     union = rng.integers(50, 500, len(image))
     easy = rng.random(images)[image]
     intersection = (union * (0.7 * easy + 0.3 * rng.random(len(image)))).astype(np.int64)
     ids = np.arange(len(image))
     counts = {"intersection": intersection, "union": union, "target": union, "prediction": union, "no_target": 0 * ids}
-    return PerExpression({"sent_id": ids, "ref_id": ids, "image_id": image, **counts}, Protocol.cris.convention)
+    table = {"sent_id": ids, "ref_id": ids, "image_id": image, **counts}
+    return Counts(table, ExpressionArithmetic(Protocol.cris.convention))
 
 
-def column(scores: PerExpression, name: str) -> np.ndarray:
+def column(scores: Counts, name: str) -> np.ndarray:
     return scores.table["intersection"] / scores.table["union"] if name == "iou" else scores.table[name]
 
 
-def value_of(table: PerExpression, metric: str, at: np.ndarray) -> float:
+def value_of(table: Counts, metric: str, at: np.ndarray) -> float:
     """A metric of some expressions, by its definition."""
     return (
         100
@@ -108,7 +110,7 @@ def test_classes_are_averaged_without_each_picture() -> None:
     rows += [(19, 4, 3, 1, 1)]
     image, c, hits, more, missed = np.array(rows).T
     counts = {"image_id": image, "class": c, "intersection": hits, "prediction": hits + more, "target": hits + missed}
-    sums = Sums(*PerClass(counts).parts("miou_class"))
+    sums = Sums(*Counts(counts, ClassArithmetic()).parts("miou_class"))
 
     def mean(at: np.ndarray) -> float:
         each = [at & (c == k) for k in range(5)]

@@ -12,8 +12,8 @@ import pytest
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.datamodules.referring import ReferringData
 from rislab.datamodules.semantic import SemanticData, SemanticProtocol
-from rislab.training.class_score_callback import scorer
 from rislab.training.graceful_stop import GracefulStop, StopRequest
+from rislab.training.score_callback import ScoreCallback
 from tests.data.small import SmallSet
 from tests.forks import forking
 from tests.methods.every import factories
@@ -32,7 +32,7 @@ def score(folder: Path, out: Path, **options: Any) -> dict[str, float]:
     referring, labels = data(folder, 1)
 
     def trainer(what: Any) -> L.Trainer:
-        callbacks = [scorer(what, out, 2, None), GracefulStop(StopRequest())]
+        callbacks = [ScoreCallback(what, out, 2), GracefulStop(StopRequest())]
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         return L.Trainer(accelerator="cpu", callbacks=callbacks, use_distributed_sampler=False, **quiet, **options)
 

@@ -1,0 +1,1 @@
+"""How benchmarks are scored: one object a protocol, and the arithmetic of its results, which needs no torch."""
