@@ -18,7 +18,7 @@ LONGEST_PATH = 1024
 def user_path(given: str | os.PathLike[str]) -> Path:
     """A path as a person wrote it: `~` and `~name` are expanded, links are kept.
 
-    Raises ConfigError: empty, a NUL in it, or a `~name` that nobody has.
+    Raises ConfigError: empty, a NUL in it, or a `~name` that is no user's.
     """
     text = os.fspath(given)
     if not text or "\0" in text:
@@ -52,7 +52,7 @@ def _working_directory() -> Path:
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a file or folder is nobody's data: `._x.png` and `.DS_Store` of a Mac, `__MACOSX` of its archives."""
+    """Whether a file or folder holds no data: `._x.png` and `.DS_Store` of a Mac, `__MACOSX` of its archives."""
     return path.name.startswith(".") or path.name == "__MACOSX"
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SUFFIXES = (".py", ".md", ".yaml", ".toml", ".html", "Makefile")
 HISTORY = {"CHANGELOG.md", "docs/glossary.md"}
+NAMES = "rislab/data/names/"
+"""Class names of benchmarks: a house is a class."""
 
 
 def not_used() -> list[str]:
@@ -19,14 +21,14 @@ def not_used() -> list[str]:
 def test_no_word_of_the_list_is_used() -> None:
     words = not_used()
     assert "house" in words
-    pattern = re.compile(rf"(?<![A-Za-z])({'|'.join(words)})s?(?![A-Za-z])", re.IGNORECASE)
+    pattern = re.compile(rf"(?<![A-Za-z.])({'|'.join(words)})s?(?![A-Za-z])", re.IGNORECASE)
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
         "\n"
     )
     used = [
         f"{name}:{number}: {match[0]}"
         for name in tracked
-        if name.endswith(SUFFIXES) and name not in HISTORY and (ROOT / name).exists()
+        if name.endswith(SUFFIXES) and name not in HISTORY and not name.startswith(NAMES) and (ROOT / name).exists()
         for number, line in enumerate((ROOT / name).read_text().splitlines(), 1)
         for match in pattern.finditer(line)
         if name != "tests/test_glossary.py"

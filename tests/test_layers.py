@@ -1,4 +1,4 @@
-"""The floors of docs/architecture.md: a room imports only what is below it, and the light commands stay light."""
+"""The layers of docs/architecture.md: a package imports only what is below it, and the light commands stay light."""
 
 import ast
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = (
+LAYERS = (
     {"cli"},
     {"report", "launch", "bench", "testing"},
     {"training", "scoring"},
@@ -19,7 +19,7 @@ FLOORS = (
     {"paths"},
     {"files", "errors", "ranks", "printable", "moved_names"},
 )
-LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 FORBIDDEN = {("report", "methods"), ("launch", "methods"), ("report", "data"), ("launch", "data")}
 HEAVY = ("torch", "lightning", "cv2", "albumentations", "textblob", "wandb", "open_clip", "transformers")
 LINES = 500
@@ -41,17 +41,17 @@ def sources() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_room_imports_only_what_is_below(path: Path) -> None:
+def test_a_package_imports_only_what_is_below(path: Path) -> None:
     parts = path.relative_to(ROOT / "rislab").with_suffix("").parts
-    room = parts[0]
-    if room == "__init__":
+    package = parts[0]
+    if package == "__init__":
         return
     for name in imports(path):
         other = name.split(".")[1]
-        if other == room or other not in LEVEL:
+        if other == package or other not in LEVEL:
             continue
-        assert LEVEL[other] > LEVEL[room], f"{path}: {room} must not import {other} ({name})"
-        assert (room, other) not in FORBIDDEN, f"{path}: {room} must not import {other} ({name})"
+        assert LEVEL[other] > LEVEL[package], f"{path}: {package} must not import {other} ({name})"
+        assert (package, other) not in FORBIDDEN, f"{path}: {package} must not import {other} ({name})"
 
 
 def test_no_method_imports_another() -> None:
@@ -74,9 +74,9 @@ def test_wandb_stays_with_the_launcher() -> None:
     assert found == {"launch/wandb_mirror.py"}
 
 
-def test_every_room_has_a_floor() -> None:
-    rooms = {p.stem for p in (ROOT / "rislab").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
-    assert rooms - {"__init__"} == set(LEVEL)
+def test_every_package_has_a_layer() -> None:
+    packages = {p.stem for p in (ROOT / "rislab").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()}
+    assert packages - {"__init__"} == set(LEVEL)
 
 
 def test_files_stay_readable() -> None:

@@ -58,7 +58,7 @@ def test_make_hands_the_path_on_as_it_is_written() -> None:
     assert text.count("--data '$(DATA)'") == text.count("--data ") == 2
 
 
-@pytest.mark.parametrize("given", ["", "a\0b", "~nobody-has-this-name/x"])
+@pytest.mark.parametrize("given", ["", "a\0b", "~no-such-user-here/x"])
 def test_what_is_no_path_is_said(given: str) -> None:
     with pytest.raises(ConfigError):
         user_path(given)

@@ -1,7 +1,7 @@
 """Every start of a trial and how it ended, and what follows from that: go on, go on in smaller parts, or leave it.
 
 `attempts.jsonl` lies in the trial's directory and only ever grows, a line a start and a line an end, so that it survives what
-`status.json` does not. An end that nobody could write down (a kill, a power cut) is a line that is missing.
+`status.json` does not. An end that no process could write down (a kill, a power cut) is a line that is missing.
 """
 
 import json
@@ -30,7 +30,7 @@ DISK_EXIT_CODE = 74
 is all that its launcher hears of it."""
 
 MOST_PARTS = 16
-"""Nobody splits a batch further: what then still does not fit is not the batch."""
+"""A batch is split no further: what then still does not fit is not the batch."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Attempts:
         self._add({"end": time.time(), "kind": kind, "reached": reached})
 
     def reset_counts(self) -> None:
-        """Somebody has mended something: what was before does not count any more."""
+        """The cause has been mended: what was before does not count any more."""
         self._add({"forgiven": time.time()})
 
     def start_small(self, parts: int) -> None:
@@ -101,7 +101,7 @@ class Attempts:
         return list(_attempts(self._lines()))
 
     def counted(self) -> list[Attempt]:
-        """Those since somebody last forgave."""
+        """Those since the counts were last reset."""
         lines = self._lines()
         forgiven = [number for number, line in enumerate(lines) if "forgiven" in line]
         return list(_attempts(lines[forgiven[-1] + 1 :] if forgiven else lines))

@@ -1,4 +1,4 @@
-"""What below `runs` nobody needs any more, and how it is taken away without ever leaving half a trial.
+"""What below `runs` no table needs any more, and how it is removed without ever leaving half a trial.
 
 Looked at are the folders of tables that are known, and nothing else. What is removed is first renamed into `runs/.trash`,
 under the trial's lock: whoever looks sees the whole trial or none, and what a kill leaves in there the next call removes.
@@ -22,7 +22,7 @@ from rislab.files import read_json
 
 TRASH = ".trash"
 OLD_SECONDS = 3600.0
-"""Younger temporary files may belong to somebody who is writing them."""
+"""Younger temporary files may belong to a process that is writing them."""
 
 CHANGED = "it has been started, or changed, since it was found"
 RESUMES = ("last.ckpt", "previous.ckpt")
@@ -58,7 +58,7 @@ class Needed:
 
 
 def needed(tables: Sequence[Table], runs: Path) -> Needed:
-    """What the tables need. Raises ConfigError when one of them cannot be planned: then nobody knows."""
+    """What the tables need. Raises ConfigError when one of them cannot be planned: then it is not known."""
     folders = tuple(sorted({table.name for table in tables}))
     seeds = {
         int(found["seed"])
@@ -72,7 +72,7 @@ def needed(tables: Sequence[Table], runs: Path) -> Needed:
         for profile in table.profiles.values()
         for cell in plan(table, profile, sorted(seeds | set(table.seeds)), runs)
     }
-    # What another folder's trials start from stays as well, though nobody here knows whose they are.
+    # What another folder's trials start from stays as well, though it is not known here whose they are.
     for folder in sharing.listed(runs):
         if folder not in folders and not folder.startswith("."):
             for name in sharing.listed(runs / folder):
@@ -168,7 +168,7 @@ def remove(one: Garbage, runs: Path) -> str:
             return "it is gone already"
         return _remove_trial(one, runs) if one.what == "trial" else _remove_file(one)
     except TrialBusyError:
-        return "somebody has the trial"
+        return "a process holds the trial"
     except FileNotFoundError:
         return "it is gone already"
 
@@ -186,7 +186,7 @@ def _remove_trial(one: Garbage, runs: Path) -> str:
 
 def _take_away(one: Garbage, runs: Path, away: Path) -> str:
     with TrialDir(one.path).locked():
-        # Nobody changes it from here on. Taking the lock made a file, so the time of the folder itself says nothing now.
+        # No process changes it from here on. Taking the lock made a file, so the time of the folder itself says nothing now.
         if (_hash(one.path) or "") != one.hash or _modified(one.path, with_folder=False) > one.modified:
             return CHANGED
         if away.parent.is_symlink():

@@ -116,7 +116,7 @@ def _look(folder: Path, wanted: str | None, thorough: bool) -> Finding:
     recorded = records.load(folder / IDENTITY, records.IDENTITY if thorough else records.IDENTIFIED)
     if wanted is not None:
         if recorded is None and (data is not None or (folder / "checkpoints" / "last.ckpt").exists()):
-            raise ForeignError(f"{IDENTITY} is gone, so nobody knows which trial this is")
+            raise ForeignError(f"{IDENTITY} is gone, so it is not known which trial this is")
         if recorded is not None and recorded["hash"] != wanted:
             # Sixteen digits, since a directory's name has the first eight.
             whose, planned = recorded["hash"][:16], wanted[:16]
@@ -134,7 +134,7 @@ def _look(folder: Path, wanted: str | None, thorough: bool) -> Finding:
     mine = recorded["hash"] if recorded else None
     if manifest["hash"] != mine:
         whose = manifest["hash"][:8] if manifest["hash"] else "a run by hand"
-        raise ForeignError(f"{FILE} is that of {whose}, and {IDENTITY} that of {mine[:8] if mine else 'nobody'}")
+        raise ForeignError(f"{FILE} is that of {whose}, and {IDENTITY} that of {mine[:8] if mine else 'none'}")
     files: dict[str, dict[str, Any]] = manifest["files"]
     if hashlib.sha256(data).hexdigest() != files.get(METRICS, {}).get("sha256"):
         raise DamagedError(f"{METRICS} is not what the trial wrote")

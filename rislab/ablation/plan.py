@@ -263,10 +263,10 @@ def expected(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[
 
     among: further cells of the table, from which it may be known.
     """
-    asked = {(cell.row.name, cell.stage): cell for cell in planned}
+    requested = {(cell.row.name, cell.stage): cell for cell in planned}
     by_group: dict[tuple[str, str], dict[str, Planned]] = {}
     for cell in (*planned, *among):
-        if (cell.row.name, cell.stage) in asked:
+        if (cell.row.name, cell.stage) in requested:
             by_group.setdefault((cell.row.name, cell.stage), {})[cell.hash] = cell
     names: dict[Path, dict[str, list[str]]] = {}
     by_hash: dict[str, Cost] = {}
@@ -276,11 +276,11 @@ def expected(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[
         by_hash |= found
         costs = list(found.values())
         if not costs:
-            folder = asked[key].place.parent
+            folder = requested[key].place.parent
             if folder not in names:
                 names[folder] = _by_row(folder)
             candidates = [folder / name for name in names[folder].get("--".join(filter(None, key)), ())]
-            costs = _of_other_seeds(asked[key], candidates)
+            costs = _of_other_seeds(requested[key], candidates)
         if costs:
             means[key] = Cost(sum(cost.seconds for cost in costs) / len(costs), max(cost.gpu_mb for cost in costs))
     return {cell.name: means.get((cell.row.name, cell.stage), by_hash.get(cell.hash)) for cell in planned}

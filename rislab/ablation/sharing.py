@@ -22,7 +22,7 @@ WRITTEN_WITHIN_SECONDS = 5.0
 
 
 class SharedDirectories:
-    """Where trials lie below `runs`. Folders are listed once, when they are first asked for."""
+    """Where trials lie below `runs`. Folders are listed once, on first use."""
 
     def __init__(self, runs: Path) -> None:
         self.runs = runs
@@ -31,7 +31,7 @@ class SharedDirectories:
         self._by_short_hash: dict[str, list[Path]] | None = None
 
     def find(self, digest: str, own: Path) -> Path:
-        """The directory of the trial with this hash; `own`, where its table would put it, when nobody has begun it.
+        """The directory of the trial with this hash; `own`, where its table would put it, when it has not been begun.
 
         One that is there under its own name comes first, then the one that was claimed, then any other with the same
         hash, a finished one before others: earlier releases made no claims.
@@ -102,7 +102,7 @@ def _mend(runs: Path, digest: str, text: str) -> None:
     with (
         suppress(TrialBusyError),
         mending.locked(),
-    ):  # somebody else is at it: then it is whole in a moment, or next time
+    ):  # another process is at it: then it is whole in a moment, or next time
         if not _is_whole(runs, digest):
             write_text(runs / CLAIMS / digest, text)
     with suppress(OSError):
@@ -154,7 +154,7 @@ def _hash(path: Path) -> str | None:
     try:
         recorded = read_json(path / "identity.json")
     except OSError:
-        return None  # somebody else's, and closed to us: its state says so
+        return None  # another user's, and closed to us: its state says so
     found = recorded.get("hash") if isinstance(recorded, dict) else None
     return found if isinstance(found, str) else None
 

@@ -34,13 +34,13 @@ State = Literal[
 ]
 
 CLOSED: tuple[State, ...] = ("done", "cancelled", *SUSPECT)
-"""States of trials that nobody starts."""
+"""States of trials that are not started."""
 
 LOST_AFTER_SECONDS = 60.0
-"""A heartbeat older than this, from a host that cannot be asked, means that the process is gone."""
+"""A heartbeat older than this, from another host, means that the process is gone."""
 
 CLOCK_SECONDS = 60.0
-"""For so long a file system's clock is reckoned from our monotonic one; then it is asked again."""
+"""For so long a file system's clock is reckoned from our monotonic one; then it is read again."""
 
 _CLOCKS: dict[int, tuple[float, float]] = {}
 """What a file system said the time was, and when by our monotonic clock, by device."""
@@ -61,7 +61,7 @@ class TrialBusyError(RislabError):
 class TrialDir:
     """Paths and state of one trial. Nothing is cached: every question is answered from the files.
 
-    wanted: hash of the trial that the directory should hold; None where nobody knows, and the directory is taken as it is.
+    wanted: hash of the trial that the directory should hold; None where that is not known, and the directory is taken as it is.
     """
 
     def __init__(self, path: Path, wanted: str | None = None) -> None:
@@ -106,7 +106,7 @@ class TrialDir:
         foreign (another trial's), damaged or unreadable, with the reason in `look`.
 
         Done is what has a sound metrics.json, written last: a trial killed between its result and its status is done. What a
-        scheduler thinks is not asked: a job counts as queued from when it was handed in until the trial is started.
+        scheduler thinks is not looked up: a job counts as queued from when it was handed in until the trial is started.
         """
         return self.look()[0]
 
@@ -153,7 +153,7 @@ class TrialDir:
         )
 
     def cancel(self) -> None:
-        """Whoever runs it writes a checkpoint and ends; nobody starts it until `excuse`."""
+        """Whoever runs it writes a checkpoint and ends; it is not started until `clear_cancel`."""
         write_json(self.cancel_file, {"at": time.time(), "host": platform.node()})
 
     def is_cancelled(self) -> bool:
@@ -170,8 +170,8 @@ class TrialDir:
         """The live process that has, or this moment takes, the lock file `place`; None when there is none.
 
         Where there are no hard links a lock may be cut short. Then the file beside it says who was writing it: a process that
-        lives will finish it, one that is dead has left it behind. A lock that nobody is writing and that says nothing was
-        damaged, and holds nobody back. Raises FileNotFoundError when there is no such file.
+        lives will finish it, one that is dead has left it behind. A lock that no process is writing and that says nothing was
+        damaged, and blocks no start. Raises FileNotFoundError when there is no such file.
         """
         place.stat()
         content = read_json(place)
@@ -186,7 +186,7 @@ class TrialDir:
         return None
 
     def held_by(self) -> str:
-        """Who holds the trial, for a person: `process 12 on node3 since 14:03:05`; "" when nobody does."""
+        """Who holds the trial, for a person: `process 12 on node3 since 14:03:05`; "" when no process does."""
         holder = self.holder()
         return self._named(holder) if holder is not None else ""
 
@@ -246,7 +246,7 @@ class TrialDir:
         try:
             yield
         finally:
-            # Not if somebody on another machine took us for dead and has the trial now.
+            # Not if a process on another machine took us for dead and has the trial now.
             if read_json(self.lock_file) == me:
                 self.lock_file.unlink(missing_ok=True)
 
@@ -288,7 +288,7 @@ class TrialDir:
                     path.unlink(missing_ok=True)
 
     def _lives(self, holder: dict[str, Any], place: Path) -> bool:
-        """Whether a lock's process is alive: asked of the system here, judged by its latest sign of life elsewhere."""
+        """Whether a lock's process is alive: by the system here, judged by its latest sign of life elsewhere."""
         if holder.get("host") == platform.node() and holder.get("boot_id") == _boot_id():
             started = _started(holder["pid"])
             return started is not None and started == holder.get("process_started")
@@ -310,15 +310,15 @@ class TrialDir:
     def _now(self) -> float:
         """The time by the clock of the file system that the trial lies on; by our own where we cannot write.
 
-        Asked now and then only, since whoever looks at thousands of trials should not write into each.
+        Read now and then only, since whoever looks at thousands of trials should not write into each.
         """
         device = self.path.stat().st_dev
-        asked = _CLOCKS.get(device)
-        if asked is None or time.monotonic() - asked[1] > CLOCK_SECONDS:
-            asked = _CLOCKS[device] = self._asked_time(), time.monotonic()
-        return asked[0] + time.monotonic() - asked[1]
+        reading = _CLOCKS.get(device)
+        if reading is None or time.monotonic() - reading[1] > CLOCK_SECONDS:
+            reading = _CLOCKS[device] = self._read_time(), time.monotonic()
+        return reading[0] + time.monotonic() - reading[1]
 
-    def _asked_time(self) -> float:
+    def _read_time(self) -> float:
         probe = self.path / f".now-{uuid.uuid4().hex}"
         try:
             probe.touch(exist_ok=False)

@@ -90,8 +90,8 @@ def measure(size: int, images: int, epochs: int, workers: Sequence[int]) -> list
         assert packed is not None
         references = refer.split("train")
         ways = {
-            "decoded": Queries(refer, references, geometry, NATIVE, training=True, room=0),
-            "packed": Queries(refer, references, geometry, NATIVE, training=True, room=0, pack=packed),
+            "decoded": Queries(refer, references, geometry, NATIVE, training=True, capacity=0),
+            "packed": Queries(refer, references, geometry, NATIVE, training=True, capacity=0, pack=packed),
         }
         plan = sampling.training_plan(references, BATCH, 1, 0, 0)
         found = []

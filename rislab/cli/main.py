@@ -1,4 +1,4 @@
-"""The one door: `rislab COMMAND ...`. Imports only what the command needs."""
+"""The command line: `rislab COMMAND ...`. Imports only what the command needs."""
 
 import argparse
 import os
@@ -81,7 +81,7 @@ def _command(given: list[str]) -> int:
 
 
 def _told(message: str, code: int) -> int:
-    with suppress(OSError, ValueError):  # nobody listens
+    with suppress(OSError, ValueError):  # the output is closed
         print(printable(f"rislab: {message}"), file=sys.stderr)
     return code
 
@@ -99,7 +99,7 @@ def _flushed(code: int) -> int:
 
 
 def _output_closed() -> int:
-    """`rislab ... | head` closed our output; there is nobody left to tell."""
+    """`rislab ... | head` closed our output; nothing more can be printed."""
     _discard_output()
     return 141
 

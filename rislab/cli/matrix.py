@@ -20,8 +20,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "matrix",
         help="score methods on benchmarks, each on each, into one report",
-        description="Score each method on each benchmark. Methods for sentences are asked class names, methods for class "
-        "names are asked sentences. A cell that is done is not run again.",
+        description="Score each method on each benchmark. Methods for sentences get class names, methods for class "
+        "names get sentences. A cell that is done is not run again.",
         epilog="example: rislab matrix --methods cris tcl maskclip --benchmarks toy-refcoco toy-voc --checkpoints ckpts.yaml",
     )
     parser.add_argument("--methods", nargs="+", required=True, metavar="NAME", help="folders of experiments/")

@@ -1,4 +1,4 @@
-"""`rislab score PREDICTIONS`: masks that anybody made, under every convention."""
+"""`rislab score PREDICTIONS`: given masks, under every convention."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "score",
-        help="score masks made by anybody, under every convention",
+        help="score given masks, under every convention",
         description="Score given masks of a split: the chosen protocol, all others beside it, what is missing, and where the "
         'points are lost. PREDICTIONS is a JSON list of {"sent_id": 1, "segmentation": {"size": [h, w], "counts": "..."}} with '
         "COCO run lengths at the original image size, or a folder of <sent_id>.png. A sentence without a mask counts as an "

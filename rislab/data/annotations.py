@@ -111,7 +111,7 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Instances:
-    """`instances.json`: images and annotations by id; every object of the images, also those that nobody refers to."""
+    """`instances.json`: images and annotations by id; every object of the images, also those that no sentence refers to."""
 
     images: dict[int, ImageRecord]
     annotations: dict[int, Annotation]

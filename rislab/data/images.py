@@ -42,7 +42,7 @@ class ImageStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        # The folder that the last picture was found in is asked first: a data set keeps all of them in one or two.
+        # The folder that the last picture was found in is tried first: a data set keeps all of them in one or two.
         self._folders = [root / folder for folder in IMAGE_FOLDERS]
 
     def find(self, record: ImageRecord) -> Path | None:

@@ -80,7 +80,7 @@ def _close_all() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_close_all)  # an environment must not cross a fork; both sides open it anew when asked
+    os.register_at_fork(before=_close_all)  # an environment must not cross a fork; both sides open it anew on use
 
 
 class LmdbStore:

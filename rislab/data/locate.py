@@ -10,7 +10,7 @@ from rislab.errors import DataError, nearest
 from rislab.paths import absolute, is_file, visible
 
 FIRST = "refcoco"
-"""Taken when a root holds several data sets and nobody says which."""
+"""Taken when a root holds several data sets and none is named."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def known() -> dict[str, DataSet]:
 
 
 def data_set(folder: str) -> DataSet:
-    """What is known of a folder; for one that nobody described, only its name, and every usual file name."""
+    """What is known of a folder; for one without a description, only its name, and every usual file name."""
     return known().get(folder) or DataSet(folder, folder, files=REFERENCE_FILES)
 
 

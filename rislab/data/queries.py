@@ -1,4 +1,4 @@
-"""From planned rows to a batch: decoded once, kept while there is room, copied into place."""
+"""From planned rows to a batch: decoded once, kept while there is capacity, copied into place."""
 
 import math
 import mmap
@@ -26,15 +26,15 @@ from rislab.metrics.protocols import Convention
 class ByteCache:
     """Arrays of one size, by number; those that have a place are kept for good.
 
-    Samples come in random order, so throwing out the oldest would gain nothing: the first `room // size` numbers get a
+    Samples come in random order, so throwing out the oldest would gain nothing: the first `capacity // size` numbers get a
     place, the others are made afresh each time. Forked workers share the memory; it is used up only as it fills.
 
-    count: arrays there could be; shape: of each, uint8; room: bytes.
+    count: arrays there could be; shape: of each, uint8; capacity: bytes.
     """
 
-    def __init__(self, count: int, shape: tuple[int, ...], room: int) -> None:
+    def __init__(self, count: int, shape: tuple[int, ...], capacity: int) -> None:
         self.shape = shape
-        self.places = min(count, max(0, room) // (math.prod(shape) + 1))
+        self.places = min(count, max(0, capacity) // (math.prod(shape) + 1))
         self._open()
 
     def _open(self) -> None:
@@ -59,7 +59,7 @@ class ByteCache:
             self._there[number] = 1  # last: another process must not find half an array
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"shape": self.shape, "places": self.places}  # a spawned worker starts with an empty shelf of its own
+        return {"shape": self.shape, "places": self.places}  # a spawned worker starts with an empty cache of its own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -72,8 +72,8 @@ class Queries(Dataset[MaskQueries]):
     references: what the indices of the rows point into.
     convention: which text of an expression is the query, and what an evaluation's target is.
     training: with targets placed as the images are (`masks`), else with those that the convention scores (`targets`).
-    room: bytes for decoded images and then masks.
-    pack: where placed images and masks lie ready; images need no room then.
+    capacity: bytes for decoded images and then masks.
+    pack: where placed images and masks lie ready; images need no memory then.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Queries(Dataset[MaskQueries]):
         geometry: Geometry,
         convention: Convention,
         training: bool,
-        room: int,
+        capacity: int,
         pack: Pack | None = None,
         transform: Transform | None = None,
         seed: int = 0,
@@ -103,14 +103,14 @@ class Queries(Dataset[MaskQueries]):
             self.targets = [refer.target(reference, None if training else convention) for reference in references]
         self.records = [refer.images[image_id] for image_id in dict.fromkeys(r.image_id for r in references)]
         self.number = {record.image_id: number for number, record in enumerate(self.records)}
-        self.images = ByteCache(len(self.records) if pack is None else 0, (3, *geometry.size), room)
+        self.images = ByteCache(len(self.records) if pack is None else 0, (3, *geometry.size), capacity)
         kept = len(self.references) if training and pack is None else 0
-        self.masks = ByteCache(kept, geometry.size, room - self.images.size)
+        self.masks = ByteCache(kept, geometry.size, capacity - self.images.size)
         self._placements: dict[tuple[int, int], InverseGeometry] = {}
 
     @property
     def size(self) -> int:
-        """Bytes that the shelves may take."""
+        """Bytes that the caches may take."""
         return self.images.size + self.masks.size
 
     def _placement(self, height: int, width: int) -> InverseGeometry:

@@ -55,7 +55,7 @@ class Refer:
                 (a.image_id, a.category_id) for a in instances.annotations.values() if not a.is_crowd
             )
             """How many objects of a category an image has, by (image_id, category_id)."""
-            # The file describes every object of its images; keeping only those asked for saves most of the memory.
+            # The file describes every object of its images; keeping only those that are used saves most of the memory.
             used = {ann_id for reference in self.references for ann_id in reference.ann_ids}
             self.annotations = {ann_id: instances.annotations[ann_id] for ann_id in sorted(used)}
         self.store = ImageStore(root)

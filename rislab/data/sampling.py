@@ -118,6 +118,6 @@ def shuffled_sentences(references: Sequence[Reference], seed: int) -> list[Refer
     Sentence ids move with the sentences, so that every id still occurs once.
     """
     order = np.random.default_rng([seed, 1]).permutation(len(references)).tolist()
-    # Handing on along one ring: nobody keeps their own, as one in a few would in a free permutation of few references.
+    # Handing on along one ring: none keeps its own, as one in a few would in a free permutation of few references.
     giver = dict(zip(order, [*order[1:], *order[:1]], strict=True))
     return [replace(ref, expressions=references[giver[i]].expressions) for i, ref in enumerate(references)]

@@ -71,7 +71,7 @@ class Index:
 
     places: int64 [N, 4], offset and size of the picture, offset and size of the text.
     skipped: why members are no pair, and how many. "empty text" counts a picture and its text as one.
-    ignored: members that nobody misses, by kind: metadata, hidden files, further members of a pair.
+    ignored: members that are no pairs, by kind: metadata, hidden files, further members of a pair.
     members: files in the shard. Every one is in exactly one place, so that the numbers add up.
     example: the name of a member with an unknown suffix, or "".
     """

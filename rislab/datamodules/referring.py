@@ -115,7 +115,7 @@ class ReferringData(EvaluatedData):
         self.sentences_per_reference = sentences_per_reference
         self._refer: Refer | LmdbRefer | None = None
         self._loaders: list[PlannedLoader] = []
-        self._room = cache_mb << 20
+        self._capacity = cache_mb << 20
         self._gave_tokens = False
 
     @property
@@ -189,7 +189,7 @@ class ReferringData(EvaluatedData):
         for loader in self._loaders:
             loader.close()
         self._loaders = []
-        self._room = self.cache_mb << 20
+        self._capacity = self.cache_mb << 20
 
     def _references(self, split: str) -> list[Reference]:
         references = self.refer.split(split)
@@ -232,13 +232,13 @@ class ReferringData(EvaluatedData):
         return loader
 
     def _queries(self, references: Sequence[Reference], training: bool, cached: bool) -> Queries:
-        room = self._room if cached else 0
+        capacity = self._capacity if cached else 0
         transform = self.method.train_transform() if training else None
         pack = self._pack() if transform is None or transform.in_frame else None
         queries = Queries(
-            self.refer, references, self.geometry, self.convention, training, room, pack, transform, self.seed
+            self.refer, references, self.geometry, self.convention, training, capacity, pack, transform, self.seed
         )
-        self._room -= queries.size
+        self._capacity -= queries.size
         return queries
 
     def _pack(self) -> Pack | None:

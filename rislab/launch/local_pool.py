@@ -33,7 +33,7 @@ DISK = "disk"
 """Name in `LocalPool.notes` of what is said about the disk."""
 
 DISK_PAUSES = (1.0, 4.0, 10.0, 30.0)
-"""Seconds for which no trial is started after the first, second ... end in a row for want of room; then the table stops."""
+"""Seconds for which no trial is started after the first, second ... end in a row for want of disk space; then the table stops."""
 
 LITTLE = 16 << 20
 """Bytes free on a disk that counts as full: less than a small trial's checkpoint."""
@@ -47,9 +47,9 @@ class Job:
     """One call in a process of its own.
 
     target: `module:function`, called as function(argument, threads).
-    argv: the command line that does the same by hand. What starts sisters of a process, one for each further GPU, repeats
+    argv: the command line that does the same by hand. What starts secondary ranks, one for each further GPU, repeats
         `sys.argv`; with the launcher's own it would launch the table again.
-    sister: what further ranks of a trial that spans nodes call instead of `target`.
+    secondary: what further ranks of a trial that spans nodes call instead of `target`.
     after: a trial that must be done first. need: what it takes of the machine's GPUs.
     can_split: whether a batch may be computed in parts when memory does not suffice for it.
     """
@@ -84,7 +84,7 @@ class _Running:
     told: int = 0
 
     def tell(self, times: int) -> None:
-        """Pass on what the user asked for: once, end with a checkpoint; twice, end now."""
+        """Pass on what the user requested: once, end with a checkpoint; twice, end now."""
         if times > self.told:
             self.told = times
             if times == 1:
@@ -103,7 +103,7 @@ class _Running:
 def _child(job: tuple[str, str, tuple[str, ...]], threads: int, given: dict[str, str]) -> None:
     """First code in a forked process: die with the parent, then run. given: the environment, since the server's is its own."""
     target, argument, argv = job
-    # A group of its own: loader processes and sisters can be ended with it, and Ctrl-C reaches the pool alone.
+    # A group of its own: loader processes and secondary ranks can be ended with it, and Ctrl-C reaches the pool alone.
     os.setpgid(0, 0)
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)  # the server ignores them
@@ -143,13 +143,16 @@ def _print(text: str) -> None:
 
 
 def _start_server() -> None:
-    """Start the fork server deaf to what is sent to whole jobs: a scheduler signals every process of one, and were the server to
-    die of it, its children would be taken for dead in the middle of their checkpoints."""
-    deaf = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    """Start the fork server so that it ignores the signals which go to whole jobs.
+
+    A scheduler signals every process of a job. Were the server to die of it, its children would be taken for dead in the
+    middle of their checkpoints.
+    """
+    ignored = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGUSR2)}
     try:
         forkserver.ensure_running()
     finally:
-        for number, handler in deaf.items():
+        for number, handler in ignored.items():
             if handler is not None:
                 signal.signal(number, handler)
 
@@ -185,8 +188,8 @@ class LocalPool:
         self._disk_ends, self._disk_until = 0, 0.0
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(preload))
-        self.stops_asked = 0
-        """How often the user has asked to stop."""
+        self.stop_requests = 0
+        """How often the user has requested a stop."""
 
     def run(self, jobs: Sequence[Job], watch: Callable[[], None]) -> Outcome:
         """Run all jobs and say what became of each; one job's fault is its own.
@@ -204,12 +207,12 @@ class LocalPool:
         errors: list[str] = []
         with self._signals():
             try:
-                while running or (waiting and not self.stops_asked and not outcome.stopped_by):
-                    if not self.stops_asked and not outcome.stopped_by and time.monotonic() >= self._disk_until:
+                while running or (waiting and not self.stop_requests and not outcome.stopped_by):
+                    if not self.stop_requests and not outcome.stopped_by and time.monotonic() >= self._disk_until:
                         self._fill(waiting, running, outcome)
                     wait([each.process.sentinel for each in running], timeout=POLL_SECONDS)
                     for each in list(running):
-                        each.tell(self.stops_asked)
+                        each.tell(self.stop_requests)
                         if each.process.exitcode is not None:
                             running.remove(each)
                             self.places.give_back(each.place)
@@ -272,14 +275,14 @@ class LocalPool:
 
     @staticmethod
     def _may_still_come(trial: TrialDir, waiting: list[Job], running: list[_Running]) -> bool:
-        """Whether somebody, here or elsewhere, is going to finish it; what waits for it is not started otherwise."""
+        """Whether a launcher, here or elsewhere, is going to finish it; what waits for it is not started otherwise."""
         ours = [*waiting, *(each.job for each in running)]
         return any(job.trial is not None and job.trial.path == trial.path for job in ours) or trial.holder() is not None
 
     def _settle(self, ended: _Running) -> str | None:
         """State after a job's process has ended, or None when another launcher has the trial.
 
-        A death that nobody wrote down is written down here.
+        A death that was not written down is written down here.
         """
         code, trial = ended.process.exitcode, ended.job.trial
         assert code is not None
@@ -295,7 +298,7 @@ class LocalPool:
         if state not in CLOSED and _ends(trial) == ended.ends:
             self._write_down(ended, code, trial)
             state = trial.state()
-        if self.stops_asked or state in CLOSED:
+        if self.stop_requests or state in CLOSED:
             return state
         memory = self.memory.setdefault(ended.job.name, Memory())
         memory.add(trial, _kind(ended, code) if _ends(trial) == ended.ends else None)
@@ -309,12 +312,12 @@ class LocalPool:
     def _watch_disk(self, ended: _Running) -> str:
         """Hold all starts back for a while when a trial ended because the disk is full; why to stop when that goes on.
 
-        It is one disk for all: the next trial would find it as full. Where there is room after all (it was a file of the data
-        that could not be read, or the room came back), `settle` alone decides.
+        It is one disk for all: the next trial would find it as full. Where there is space after all (it was a file of the data
+        that could not be read, or the space came back), `settle` alone decides.
         """
         assert ended.process.exitcode is not None
         where = ended.job.trial.path if ended.job.trial is not None else Path(ended.job.argument).parent
-        is_full = ended.process.exitcode == DISK_EXIT_CODE and not has_room(where)
+        is_full = ended.process.exitcode == DISK_EXIT_CODE and not has_space(where)
         if not is_full:
             if ended.process.exitcode in (0, DISK_EXIT_CODE):
                 self._disk_ends = 0
@@ -322,14 +325,14 @@ class LocalPool:
             return ""
         self._disk_ends += 1
         try:
-            room = f"{free_space(where) >> 20} MiB free"
+            free = f"{free_space(where) >> 20} MiB free"
         except OSError as error:
-            room = str(error.strerror)
+            free = str(error.strerror)
         if self._disk_ends > len(DISK_PAUSES):
             times = f"{self._disk_ends} times in a row"
-            return f"{where.parent} cannot be written ({room}), {times}; make room, and the same command goes on"
+            return f"{where.parent} cannot be written ({free}), {times}; free some space, and the same command goes on"
         pause = DISK_PAUSES[self._disk_ends - 1]
-        self.notes[DISK] = f"{where.parent} cannot be written ({room}); trials wait for room"
+        self.notes[DISK] = f"{where.parent} cannot be written ({free}); trials wait for space"
         self._disk_until = time.monotonic() + pause
         return ""
 
@@ -341,7 +344,7 @@ class LocalPool:
                 trial.attempts.begin(0, trial.attempts.parts)  # it did not come as far as writing that itself
             trial.attempts.end(kind, trial.step)
             trial.update_status(
-                state="interrupted" if self.stops_asked else "failed",
+                state="interrupted" if self.stop_requests else "failed",
                 kind=kind,
                 error=f"the process ended without a result: {_cause(code)}",
                 ended=time.time(),
@@ -350,7 +353,7 @@ class LocalPool:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         def stop(_number: int, _frame: Any) -> None:
-            self.stops_asked += 1
+            self.stop_requests += 1
 
         numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
         # Whoever ignores a signal has a reason: nohup does so to outlive its terminal.
@@ -422,13 +425,13 @@ def cores() -> int:
 def longest_first(jobs: Sequence[tuple[Job, float | None]]) -> list[Job]:
     """Measured jobs, longest first, so that the end of a table is not one long trial alone.
 
-    Those that nobody has measured yet go before, the last row first: tables add parts from top to bottom.
+    Those that have not been measured yet go before, the last row first: tables add parts from top to bottom.
     """
     measured = sorted(((j, s) for j, s in jobs if s is not None), key=lambda pair: -pair[1])
     return [job for job, seconds in reversed(jobs) if seconds is None] + [job for job, _ in measured]
 
 
-def has_room(folder: Path) -> bool:
+def has_space(folder: Path) -> bool:
     """Whether a trial can go on there: something can be written, and more than next to nothing is free."""
     probe = folder / f".now-{uuid.uuid4().hex}"
     try:

@@ -22,7 +22,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Requirement:
-    """What a trial takes. gpus: 0 on the CPU. memory_mb: of each GPU, as measured; None when nobody has measured it."""
+    """What a trial takes. gpus: 0 on the CPU. memory_mb: of each GPU, as measured; None when it was never measured."""
 
     gpus: int = 0
     memory_mb: float | None = None
@@ -47,7 +47,7 @@ class ResourcePool:
     def take(self, need: Requirement) -> Allocation | None:
         """A place for a trial, or None while there is none.
 
-        A trial that was measured shares a GPU with others that were, as long as all of them fit; of those that have room the
+        A trial that was measured shares a GPU with others that were, as long as all of them fit; of those with free memory the
         fullest is taken, so that empty ones stay empty for large trials. One that was never measured, or needs several, gets its
         GPUs alone; so does whoever gets a GPU of unknown memory.
         """
@@ -68,15 +68,15 @@ class ResourcePool:
         }
         if need.gpus == 1 and need.memory_mb is not None:
             used = {name: sum(place.memory_mb or 0.0 for place in places) for name, places in taken.items()}
-            room = [
+            fitting = [
                 device.name
                 for device in self.devices
                 if device.memory_mb is not None
                 and all(place.memory_mb is not None for place in taken[device.name])
                 and used[device.name] + need.memory_mb <= FILL * device.memory_mb
             ]
-            if room:
-                return Allocation((max(room, key=lambda name: used[name]),), need.memory_mb)
+            if fitting:
+                return Allocation((max(fitting, key=lambda name: used[name]),), need.memory_mb)
         # Whole GPUs also for a trial that was measured and is larger than the share that is given out.
         empty = [device.name for device in self.devices if not taken[device.name]]
         return Allocation(tuple(empty[: need.gpus])) if len(empty) >= need.gpus else None

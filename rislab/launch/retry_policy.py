@@ -21,7 +21,7 @@ STATES_OF_AN_END = ("failed", "diverged")
 
 
 def is_over(trial: TrialDir, can_split: bool) -> bool:
-    """Whether nobody is going to start the trial again by himself."""
+    """Whether no launcher is going to start the trial again."""
     state = trial.state()
     if state in CLOSED:
         return True
@@ -41,7 +41,7 @@ class Memory:
 
     def add(self, trial: TrialDir, unwritten: Kind | None) -> None:
         """Take a note of an end. unwritten: its kind, where the trial's history does not have it."""
-        if trial.attempts.forgiven != self.forgiven:  # somebody has mended something: what was before does not count
+        if trial.attempts.forgiven != self.forgiven:  # the counts were reset: what was before does not count
             self.attempts, self.forgiven = [], trial.attempts.forgiven
         written = trial.attempts.counted()
         if unwritten is None and written:
@@ -53,9 +53,9 @@ class Memory:
 
 
 def settle(trial: TrialDir, can_split: bool, memory: Memory | None = None) -> tuple[Next, float]:
-    """("end", 0) or ("again", seconds to wait first) for a trial that nobody holds; its files are brought in line with that.
+    """("end", 0) or ("again", seconds to wait first) for a trial that no process holds; its files are brought in line with that.
 
-    An end that nobody wrote down is written down by the next start, or here when there is none.
+    An end that was not written down is written down by the next start, or here when there is none.
 
     Args:
         trial: It has no process.

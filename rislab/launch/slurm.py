@@ -32,7 +32,7 @@ ASK_SECONDS = 60
 
 @dataclass(frozen=True)
 class Cluster:
-    """What is asked of the cluster; the `cluster:` block of a profile, and options of the command line.
+    """What is requested of the cluster; the `cluster:` block of a profile, and options of the command line.
 
     partition, account, qos, constraint, mem: as sbatch takes them. time: limit of a job, as D-HH:MM:SS, HH:MM:SS or minutes; a
     trial that needs longer goes on in the same job, requeued.
@@ -138,22 +138,22 @@ class Shape:
     gpus: int
 
 
-def shape(trainer: Mapping[str, Any], asked: Cluster) -> Shape:
+def shape(trainer: Mapping[str, Any], request: Cluster) -> Shape:
     """From a trial's `trainer:` block. Raises ConfigError where block and cluster contradict each other."""
     nodes, devices = int(trainer.get("num_nodes", 1)), trainer.get("devices", 1)
     on_gpu = trainer.get("accelerator") in ("gpu", "cuda")
-    gpus = asked.gpus_per_trial if asked.gpus_per_trial is not None else int(devices) if on_gpu else 0
+    gpus = request.gpus_per_trial if request.gpus_per_trial is not None else int(devices) if on_gpu else 0
     if on_gpu and isinstance(devices, int) and devices > 0 and gpus != devices:
         raise ConfigError(
             f"--gpus-per-trial {gpus}, but trainer.devices is {devices}: the number of devices multiplies the batch, so it is a "
             "part of the recipe; change it in the profile's config"
         )
-    if nodes > 1 and (asked.trials_per_job > 1 or asked.at_once > 1):
+    if nodes > 1 and (request.trials_per_job > 1 or request.at_once > 1):
         raise ConfigError(f"trials on {nodes} nodes cannot be packed: trials_per_job and at_once must be 1")
     return Shape(nodes, gpus)
 
 
-def executor(folder: Path, name: str, asked: Cluster, of: Shape, after: Sequence[str] = ()) -> "SlurmExecutor":
+def executor(folder: Path, name: str, request: Cluster, of: Shape, after: Sequence[str] = ()) -> "SlurmExecutor":
     """submitit's executor for these jobs. after: ids of jobs that must have ended, well or not. Raises ConfigError."""
     try:
         from submitit import SlurmExecutor
@@ -169,23 +169,25 @@ def executor(folder: Path, name: str, asked: Cluster, of: Shape, after: Sequence
 
     made = Anywhere(folder=folder, max_num_timeout=0)
     ranks = max(1, of.gpus) if of.nodes > 1 else 1
-    side_by_side = min(asked.at_once, asked.trials_per_job)
+    side_by_side = min(request.at_once, request.trials_per_job)
     parameters: dict[str, Any] = {
         "job_name": f"rislab-{name}",
-        "time": asked.minutes,
+        "time": request.minutes,
         "nodes": of.nodes,
         "ntasks_per_node": ranks,
-        "cpus_per_task": max(1, asked.cpus_per_trial // ranks) if of.nodes > 1 else asked.cpus_per_trial * side_by_side,
+        "cpus_per_task": max(1, request.cpus_per_trial // ranks)
+        if of.nodes > 1
+        else request.cpus_per_trial * side_by_side,
         "gpus_per_node": of.gpus * side_by_side or None,
-        "array_parallelism": asked.array_parallelism,
-        "signal_delay_s": asked.signal_seconds,
-        "setup": list(asked.setup) or None,
+        "array_parallelism": request.array_parallelism,
+        "signal_delay_s": request.signal_seconds,
+        "setup": list(request.setup) or None,
         "stderr_to_stdout": True,
-        "additional_parameters": {"requeue": True, **(asked.sbatch or {})},
+        "additional_parameters": {"requeue": True, **(request.sbatch or {})},
         "dependency": f"afterany:{':'.join(after)}" if after else None,
     }
     for option in ("partition", "account", "qos", "constraint", "mem"):
-        parameters[option] = getattr(asked, option)
+        parameters[option] = getattr(request, option)
     given = {key: value for key, value in parameters.items() if value is not None}
     for key, value in (("the folder of trials", str(folder)), *given.items()):
         if key != "setup":  # the one place that grants a shell
@@ -194,17 +196,17 @@ def executor(folder: Path, name: str, asked: Cluster, of: Shape, after: Sequence
     return made
 
 
-def script(folder: Path, name: str, asked: Cluster, of: Shape, jobs: int) -> str:
+def script(folder: Path, name: str, request: Cluster, of: Shape, jobs: int) -> str:
     """The batch script of an array of so many jobs."""
-    made = executor(folder, name, asked, of)
+    made = executor(folder, name, request, of)
     if jobs > 1:
         made.parameters["map_count"] = min(jobs, LARGEST_ARRAY)
     return made._make_submission_file_text(made._submitit_command_str, "")
 
 
-def packed(jobs: Sequence[Job], asked: Cluster) -> list[list[Job]]:
+def packed(jobs: Sequence[Job], request: Cluster) -> list[list[Job]]:
     """Trials dealt out to jobs, at most `trials_per_job` each: the first, which are the longest, to different ones."""
-    count = -(-len(jobs) // asked.trials_per_job)
+    count = -(-len(jobs) // request.trials_per_job)
     return [list(jobs[number::count]) for number in range(count)]
 
 
@@ -249,7 +251,7 @@ def alone(folder: Path, seconds: float = 120.0) -> Iterator[None]:
 def submit(
     folder: Path,
     name: str,
-    asked: Cluster,
+    request: Cluster,
     of: Shape,
     jobs: Sequence[Job],
     threads: int,
@@ -262,18 +264,18 @@ def submit(
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    groups = packed(jobs, asked)
+    groups = packed(jobs, request)
     ids: dict[str, str] = {}
     for first in range(0, len(groups), LARGEST_ARRAY):
         part = groups[first : first + LARGEST_ARRAY]
-        made = executor(folder, name, asked, of, after)
+        made = executor(folder, name, request, of, after)
         try:
             with outside_of_job(), made.batch():
                 handed_in = [
                     made.submit(
                         Work(
                             tuple(group),
-                            slots=min(asked.at_once, len(group)),
+                            slots=min(request.at_once, len(group)),
                             threads=threads,
                             preload=tuple(preload),
                             nodes=of.nodes,

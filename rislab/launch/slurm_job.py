@@ -25,7 +25,7 @@ LAST_WAIT_SECONDS = 180.0
 """After a stop, the job stays until SLURM ends it: one that ends by itself while it is being preempted is not requeued."""
 
 PATIENCE_SECONDS = LOST_AFTER_SECONDS + 30
-"""A trial that somebody else holds is waited for as long as it takes to see whether he is dead; then the node is given back."""
+"""A trial that another process holds is waited for until it is known whether that is dead; then the node is given back."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Work:
 
         def warn(number: int, frame: FrameType | None) -> None:
             warned.append(number)
-            pool.stops_asked += 1
+            pool.stop_requests += 1
 
         signal.signal(signal.SIGUSR2, warn)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, warn)
         outcome = pool.run(jobs, lambda: None)
-        if pool.stops_asked:
+        if pool.stop_requests:
             left = [job for job in self.jobs if job.trial is not None and not is_over(job.trial, job.can_split)]
             _end(requeue=bool(left) and signal.SIGUSR2 in warned)
         return [outcome.states[job.name] for job in self.jobs]

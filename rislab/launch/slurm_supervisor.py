@@ -16,7 +16,7 @@ from rislab.launch.local_pool import Job
 from rislab.launch.retry_policy import Memory, is_over, settle
 from rislab.launch.slurm import Cluster, Queue, Shape
 
-ASK_EVERY_SECONDS = 10.0
+QUERY_EVERY_SECONDS = 10.0
 """Between two questions to SLURM, which is everybody's."""
 
 NEVER_STARTED = 3
@@ -42,7 +42,7 @@ class Wanted:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody will start it again: it has ended, or what it starts from has ended without a result."""
+        """Whether it will not be started again: it has ended, or what it starts from has ended without a result."""
         if is_over(self.trial, self.job.can_split):
             return True
         before = self.job.after
@@ -56,13 +56,13 @@ class Supervisor:
         self,
         folder: Path,
         name: str,
-        asked: Cluster,
+        request: Cluster,
         wanted: Sequence[Wanted],
         threads: int,
         preload: Sequence[str],
         queue: Queue,
     ) -> None:
-        self.folder, self.name, self.asked, self.wanted = folder, name, asked, list(wanted)
+        self.folder, self.name, self.request, self.wanted = folder, name, request, list(wanted)
         self.threads, self.preload, self.queue = threads, list(preload), queue
         self.handed_in = 0
         """Jobs that this launcher has handed in."""
@@ -70,10 +70,10 @@ class Supervisor:
         """Jobs by trial, as this launcher handed them in: a full disk does not keep them."""
         self._memory: dict[str, Memory] = {}
         self._given_up: dict[str, int] = {}
-        """Trials that this launcher has given up, whether or not that could be written down, until somebody forgives them."""
+        """Trials that this launcher has given up, whether or not that could be written down, until their counts are reset."""
         self._gone: set[str] = set()
         self._not_started: dict[str, int] = {}
-        self._asked_at = -ASK_EVERY_SECONDS
+        self._queried_at = -QUERY_EVERY_SECONDS
 
     @property
     def is_over(self) -> bool:
@@ -86,7 +86,7 @@ class Supervisor:
     def hand_in(self) -> list[str]:
         """Jobs for all trials that have neither an end, nor a process, nor a job that SLURM knows; returns their ids.
 
-        Raises DiskError when nothing can be written where trials lie: jobs that nobody can note would be handed in again.
+        Raises DiskError when nothing can be written where trials lie: jobs that cannot be noted would be handed in again.
         """
         try:
             return self._hand_in()
@@ -105,7 +105,7 @@ class Supervisor:
                     jobs = [each.job for each in missing if each.depth == depth and each.shape == shape]
                     before = sorted(self._ids_before(jobs, alive | set(made)))
                     ids = slurm.submit(
-                        self.folder, self.name, self.asked, shape, jobs, self.threads, self.preload, before
+                        self.folder, self.name, self.request, shape, jobs, self.threads, self.preload, before
                     )
                     self._ids |= ids
                     made += dict.fromkeys(ids.values())
@@ -123,10 +123,10 @@ class Supervisor:
         return {job["id"] for job in before if job is not None and job["id"] in alive}
 
     def look(self) -> None:
-        """Call it every second or so: what vanished is handed in again, as `settle` says. SLURM is asked now and then only."""
-        if time.monotonic() - self._asked_at < ASK_EVERY_SECONDS:
+        """Call it every second or so: what vanished is handed in again, as `settle` says. SLURM is queried now and then only."""
+        if time.monotonic() - self._queried_at < QUERY_EVERY_SECONDS:
             return
-        self._asked_at = time.monotonic()
+        self._queried_at = time.monotonic()
         alive = self.queue.alive()
         if alive is None:
             return  # it does not answer; that says nothing about jobs

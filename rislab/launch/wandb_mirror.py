@@ -36,7 +36,7 @@ OVER = ("done", "failed", "diverged")
 
 
 def mode(given: str | None) -> str:
-    """online, offline or disabled: what was asked for, else $WANDB_MODE, else online in a sweep and disabled elsewhere."""
+    """online, offline or disabled: what was requested, else $WANDB_MODE, else online in a sweep and disabled elsewhere."""
     if given is not None:
         return given
     said = os.environ.get("WANDB_MODE")
@@ -268,7 +268,7 @@ class Mirror:
                 return
             metrics = read_json(part.cell.trial.metrics_file)
             if metrics is None:
-                return  # somebody has this moment decided to repeat it
+                return  # it is being repeated at this moment
             if not part.scored:
                 part.scored = True
                 self._score(part, metrics, before + int(metrics["step"]))
@@ -402,7 +402,7 @@ class Mirrors:
         return mirror.run is not None or mirror.state != "done"
 
     def _log_in(self) -> None:
-        """Raises RuntimeError where wandb would ask for a key, or wait for somebody to type one."""
+        """Raises RuntimeError where wandb would ask for a key, or wait for one to be typed."""
         import wandb
 
         wandb.setup(wandb.Settings(mode=self.mode, silent=True))  # type: ignore[arg-type]  # one of MODES

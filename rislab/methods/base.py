@@ -1,4 +1,4 @@
-"""What every method shares: one way to train a step, one way to be asked for masks."""
+"""What every method shares: one way to train a step, one way to answer with masks."""
 
 import math
 from abc import abstractmethod
@@ -135,7 +135,7 @@ class TextSegmenter(L.LightningModule):
         """
 
     def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:
-        """Mask logits [I, C, h, w] of C class names: each is asked, as a sentence, of each of the I images."""
+        """Mask logits [I, C, h, w] of C class names: each as a sentence about each of the I images."""
         rows = images.shape[0]
         index = torch.arange(rows, device=images.device).repeat_interleave(len(names))
         logits = self.segment(images, list(names) * rows, index)

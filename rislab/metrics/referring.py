@@ -39,7 +39,7 @@ Parts = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def iou_per_expression(table: Table, convention: Convention) -> NDArray[np.float64]:
-    """I / (U + eps), float64 [N] in [0, 1]; 0 where nothing was predicted and nothing was asked for.
+    """I / (U + eps), float64 [N] in [0, 1]; 0 where nothing was predicted and nothing was meant.
 
     Where the convention is generalised RES: 1 for a zero target that was recognised, 0 where "nothing there" was said of a
     target.

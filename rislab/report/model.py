@@ -111,7 +111,7 @@ class View:
 
     @property
     def unjudged(self) -> tuple[Claim, ...]:
-        """Claims that nobody could read in a source."""
+        """Claims that could not be read in a source."""
         return tuple(claim for claim in self.results.table.claims if not claim.judged)
 
     @property
@@ -149,17 +149,17 @@ class View:
         """What makes this table again."""
         table, seeds = self.results.table, self.results.seeds
         listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
-        asked = str(len(seeds)) if seeds == tuple(range(len(seeds))) else listed
+        given = str(len(seeds)) if seeds == tuple(range(len(seeds))) else listed
         name = table.path.stem if table.path.parent.name == "ablations" else table.path.name
         chosen = [result.row.name for result in self.results.rows]
         rows = f" --rows {','.join(chosen)}" if len(chosen) < len(table.rows) else ""
-        return f"rislab ablate run {name} --profile {self.results.profile.name} --seeds {asked}{rows}"
+        return f"rislab ablate run {name} --profile {self.results.profile.name} --seeds {given}{rows}"
 
     @property
     def meaning_of_delta(self) -> str:
-        """It is empty where only other rows were asked for."""
+        """It is empty where only other rows were chosen."""
         table = self.results.table
-        missing = "" if self.results.row(table.baseline) else ", which was not asked for"
+        missing = "" if self.results.row(table.baseline) else ", which was not chosen"
         return f"Δ: change against the row “{table.row(table.baseline).label}”{missing}."
 
 

@@ -40,7 +40,7 @@ def _of(made: Sequence[Cell]) -> list[tuple[str, str]]:
     ]
     if mixed:
         lines.append(("begun with other code", f"{_names(mixed)}: see starts in provenance.json"))
-    # The same gradient up to rounding, and other random numbers: no longer the very trial that was asked for.
+    # The same gradient up to rounding, and other random numbers: no longer the very trial that was planned.
     by_parts: dict[int, list[Cell]] = {}
     for cell in made:
         with suppress(OSError):

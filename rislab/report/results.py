@@ -182,7 +182,7 @@ def read_metrics(trial: TrialDir) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] | None = records.load(trial.metrics_file, records.RESULT)
     except (records.DamagedError, OSError):
-        return None  # since its state was asked
+        return None  # since its state was read
     return found
 
 

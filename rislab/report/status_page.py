@@ -260,7 +260,7 @@ class Live:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Trials by state, in the order in which states are looked at; those that nobody knows come last."""
+        """Trials by state, in the order in which states are looked at; unknown ones come last."""
         found = Counter(each.state for each in self.lines)
         return {state: found[state] for state in sorted(found, key=_rank)}
 

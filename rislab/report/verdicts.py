@@ -17,7 +17,7 @@ Decision = Literal["for", "against", "negligible", "open", "single"]
 
 LEVEL = 0.05
 MOST_SEEDS = 200
-"""Nobody runs more; a difference that needs them is not decided by seeds."""
+"""More are not run; a difference that needs them is not decided by seeds."""
 MOST_PICTURES = 64
 """So many times the pictures are the most that is proposed."""
 

@@ -1,1 +1,1 @@
-"""Scores of masks that anybody made, under every convention."""
+"""Scores of given masks, under every convention."""

@@ -1,4 +1,4 @@
-"""Masks that somebody else made, from a file or a folder.
+"""Masks that other code made, from a file or a folder.
 
 Forms: a JSON list of ``{"sent_id": int, "segmentation": {"size": [h, w], "counts": RLE}}``, masks at the original image size,
 run lengths as COCO writes them; or a folder of ``<sent_id>.png``, where anything but 0 is foreground (`decoding.mask`).
@@ -20,7 +20,7 @@ Reader = Callable[[int, int], RLE]
 
 
 class Predictions(Mapping[int, Reader]):
-    """sent_id -> how to read its mask; nothing is decoded before it is asked for.
+    """sent_id -> how to read its mask; nothing is decoded before it is used.
 
     others: names of files and folders in a folder of masks that are no PNG and were left alone, hidden ones not among them.
     Raises DataError: no such file, another format, an entry without an id, an id given twice.

@@ -97,9 +97,9 @@ def score(
                 rows[name].append((*ids, *counts, int(not reference.ann_ids)))
         if progress is not None:
             progress(number + 1, len(references))
-    asked = {e.sent_id for reference in references for e in reference.expressions}
+    queries = {e.sent_id for reference in references for e in reference.expressions}
     everywhere = {e.sent_id for reference in refer.references for e in reference.expressions}
-    other = answers.keys() - asked
+    other = answers.keys() - queries
     return Scores(
         tables={name: _table(found) for name, found in rows.items()},
         conventions=conventions,
@@ -134,7 +134,7 @@ def _table(rows: list[tuple[int, ...]]) -> Table:
 
 
 def _features(refer: Refer, references: Sequence[Reference]) -> Features:
-    asked: list[tuple[Expression, Reference]] = sorted(
+    queries: list[tuple[Expression, Reference]] = sorted(
         ((e, r) for r in references for e in r.expressions), key=lambda pair: pair[0].sent_id
     )
     shares: dict[int, float] = {}
@@ -142,12 +142,12 @@ def _features(refer: Refer, references: Sequence[Reference]) -> Features:
         image = refer.images[reference.image_id]
         shares[reference.ref_id] = masks.area(refer.target(reference)) / (image.height * image.width)
     return Features(
-        sentence=tuple(e.sent for e, _ in asked),
-        words=np.array([len(e.sent.split()) for e, _ in asked], np.int64),
-        share=np.array([shares[r.ref_id] for _, r in asked]),
-        distractors=np.array([refer.distractors(r) for _, r in asked], np.int64),
-        position=np.array([POSITION.search(e.sent) is not None for e, _ in asked], np.bool_),
-        objects=np.array([len(r.ann_ids) for _, r in asked], np.int64),
+        sentence=tuple(e.sent for e, _ in queries),
+        words=np.array([len(e.sent.split()) for e, _ in queries], np.int64),
+        share=np.array([shares[r.ref_id] for _, r in queries]),
+        distractors=np.array([refer.distractors(r) for _, r in queries], np.int64),
+        position=np.array([POSITION.search(e.sent) is not None for e, _ in queries], np.bool_),
+        objects=np.array([len(r.ann_ids) for _, r in queries], np.int64),
     )
 
 

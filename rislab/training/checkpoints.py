@@ -46,7 +46,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
                 if free > FULL and getattr(error, "errno", None) != errno.ENOSPC:
                     raise
                 raise DiskError(
-                    f"{path}: the disk is full ({free >> 20} MiB free); the checkpoint before is whole, make room and start again"
+                    f"{path}: the disk is full ({free >> 20} MiB free); the checkpoint before is whole, "
+                    "free some space and start again"
                 ) from error
             if path.name == LAST and path.exists():
                 keep_as(path, path.with_name(PREVIOUS))  # before it is replaced
@@ -139,7 +140,7 @@ def _stranger(content: Any) -> str | None:
 
 
 class LastCheckpoint(L.Callback):
-    """Writes `last.ckpt` every so many steps, after the first step of an epoch, and when asked to stop.
+    """Writes `last.ckpt` every so many steps, after the first step of an epoch, and when a stop was requested.
 
     Never between epochs: Lightning calls the end-of-epoch hooks before it steps the schedulers, so that a run resumed from
     there keeps the old rate; and after the last batch of an epoch its validation has not run yet, and would be skipped.

@@ -47,7 +47,7 @@ class TrialOptions:
     predictions: expressions whose masks are kept for the qualitative figure.
     test: score all test splits with the best checkpoint after `fit`.
     train: off, what `start_from` holds is scored as it is.
-    grace_seconds: what a run that was asked to stop has until its next step boundary, and from there until its end.
+    grace_seconds: what a run has after a stop request until its next step boundary, and from there until its end.
     """
 
     checkpoint_every_n_steps: int = 500
@@ -89,8 +89,8 @@ class RislabCLI(LightningCLI):
     the best checkpoint; whatever is in that directory afterwards is a trial as docs/architecture.md describes it.
     """
 
-    def __init__(self, arguments: list[str], run: bool = True, asked: StopRequest | None = None) -> None:
-        self.asked = asked or StopRequest()
+    def __init__(self, arguments: list[str], run: bool = True, request: StopRequest | None = None) -> None:
+        self.request = request or StopRequest()
         self.arguments = arguments
         self.seconds: dict[str, float] = {}
         self.status: TrialStatus
@@ -188,7 +188,7 @@ class RislabCLI(LightningCLI):
             LastCheckpoint(self.options.checkpoint_every_n_steps),
             self.best,
             EvaluationInStep(),
-            GracefulStop(self.asked),
+            GracefulStop(self.request),
         ]
         plugins = [WholeCheckpointIO(_plain(self._get(self.config, "model"))), *cluster.environment()]
         with constructing("trainer"):
@@ -200,14 +200,14 @@ class RislabCLI(LightningCLI):
     def _join(self, trainer: L.Trainer) -> None:
         """Make the run one of its ranks: how it ends is decided together, and written down by the first."""
         take_over_signals(trainer)
-        self.asked.grace = self.options.grace_seconds
-        if not self.asked.grace >= 0:
-            raise ConfigError(f"trial.grace_seconds is {self.asked.grace}, expected 0 or more")
+        self.request.grace = self.options.grace_seconds
+        if not self.request.grace >= 0:
+            raise ConfigError(f"trial.grace_seconds is {self.request.grace}, expected 0 or more")
         if self.subcommand == "fit" and trainer.is_global_zero:
-            self.asked.trial = self.trial
+            self.request.trial = self.trial
         cluster.check(trainer)
         if trainer.world_size > 1:
-            self.asked.join(rank_failures.joined(self.trial.path, trainer.global_rank))
+            self.request.join(rank_failures.joined(self.trial.path, trainer.global_rank))
 
     def fit(self, model: TextSegmenter, datamodule: EvaluatedData, ckpt_path: str | None = None, **_: Any) -> None:
         """Train from the given checkpoint, or from where this directory stands; then score the test splits."""

@@ -11,7 +11,7 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from rislab.errors import ConfigError
 
 SPECIAL_STEPS = 0xFFFFFFF0
-"""SLURM numbers the steps that nobody has started with srun (a job's batch script, its shell) from here on."""
+"""SLURM numbers the steps that were not started with srun (a job's batch script, its shell) from here on."""
 
 
 class SlurmStep(SLURMEnvironment):
@@ -66,7 +66,7 @@ def check(trainer: L.Trainer) -> None:
     """Compare how many processes there are with what the recipe says: the batch is so many times as large.
 
     Raises:
-        ConfigError: Somebody else starts the processes, and starts another number of them.
+        ConfigError: Another launcher starts the processes, and starts another number of them.
     """
     found = trainer._accelerator_connector.cluster_environment
     if isinstance(found, LightningEnvironment):

@@ -1,7 +1,7 @@
 """How a run ends early: a signal sets a flag, the flag is read between steps, a checkpoint is written, the process ends.
 
 Lightning's own handler broadcasts from inside the signal handler and needs every process to be signalled at the same batch, so it
-is put aside. Here one rank that was asked is enough: all of them compare their flags every few steps and stop after the same one.
+is put aside. Here a request to one rank is enough: all of them compare their flags every few steps and stop after the same one.
 
 A run that hangs reads no flag. So a thread sees every signal, too, even while the main thread is blocked in a collective or in
 C++, and ends the process when no step boundary is reached in time, at a second signal, or after another rank has failed.
@@ -58,25 +58,25 @@ WRITE_SECONDS = 10.0
 
 
 class StoppedError(SystemExit):
-    """The run was asked to end and has written what it needs to go on.
+    """The run was requested to end and has written what it needs to go on.
 
     Args:
         kind: preempted, timeout or cancelled.
-        number: The signal that asked; None in a process of which another rank was asked.
+        number: The signal; None in a process of which another rank got it.
         reason: For `status.json`.
         is_agreed: All ranks stop, after the same step.
     """
 
-    def __init__(self, kind: Kind, number: int | None, reason: str = "asked to stop", is_agreed: bool = False) -> None:
+    def __init__(self, kind: Kind, number: int | None, reason: str = "stop requested", is_agreed: bool = False) -> None:
         super().__init__(128 + signal.SIGTERM)
         self.kind, self.number, self.reason, self.is_agreed = kind, number, reason, is_agreed
 
 
 class StopRequest:
-    """Whether this process was asked to end, and the end of one that cannot follow.
+    """Whether this process was requested to end, and the end of one that cannot follow.
 
     Attributes:
-        number: The first signal that asked.
+        number: The first signal.
         at_boundary: All ranks have agreed to stop, after a whole step.
         cancelled: Set by whoever sees that the user wants no more of the trial.
         patient: In a run that looks at the flag; outside of one, a signal ends the process where it is, since there is nothing
@@ -189,18 +189,20 @@ class StopRequest:
             if heard is not None and time.monotonic() - heard[0] > UNWIND_SECONDS:
                 self._end(heard[1], write)
 
-    def _notice(self, is_asked: bool) -> bool:
+    def _notice(self, is_requested: bool) -> bool:
         """Start the clock at the first signal. Whether this is a second one."""
         now = time.monotonic()
-        if is_asked and self._first is None:
+        if is_requested and self._first is None:
             self._first = now
             self._since = now if self._since is None else self._since
             return False
-        return is_asked and self._first is not None and now - self._first > REPEATED_SECONDS
+        return is_requested and self._first is not None and now - self._first > REPEATED_SECONDS
 
     def _reason(self, again: bool) -> str:
         missing = "the end was not reached" if self.at_boundary else "no step boundary was reached"
-        return f"asked to stop twice; {missing}" if again else f"asked to stop; {missing} within {self.grace:g} seconds"
+        return (
+            f"stop requested twice; {missing}" if again else f"stop requested; {missing} within {self.grace:g} seconds"
+        )
 
     def _end(self, error: BaseException, write: Callable[[BaseException], object]) -> None:
         """End this process with what it has started, from the thread that watches."""
@@ -228,23 +230,23 @@ def exit_code(error: BaseException) -> int:
 
 
 class GracefulStop(L.Callback):
-    """Ends a run between two steps once its process, or another rank, was asked to.
+    """Ends a run between two steps once its process, or another rank, was requested to.
 
     Looking is a collective. In training it hangs on the step alone; in evaluation only batches that every rank has are counted,
     since ranks may have unequal numbers of them.
     """
 
-    def __init__(self, asked: StopRequest) -> None:
-        self.asked = asked
+    def __init__(self, request: StopRequest) -> None:
+        self.request = request
         self._every, self._next, self._looked = 1, 0, 0.0
         self._common: list[float] = []
         self._seen = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.asked.patient = True
+        self.request.patient = True
 
     def teardown(self, *args: Any, **kwargs: Any) -> None:
-        self.asked.patient = False
+        self.request.patient = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start_looking(trainer.global_step + 1)
@@ -260,12 +262,12 @@ class GracefulStop(L.Callback):
         # Between two steps only: within one, gradients have been added up that no checkpoint holds.
         if trainer.fit_loop._should_accumulate() or trainer.is_last_batch or trainer.global_step < self._next:
             return
-        asked = self._is_asked(trainer)
+        request = self._is_requested(trainer)
         self._next = trainer.global_step + self._every
-        if asked:
+        if request:
             # Lightning then raises SIGTERMException, a SystemExit, once the step has been logged; here that would be too early.
             trainer._signal_connector.received_sigterm = True
-            self.asked.reached_boundary()
+            self.request.reached_boundary()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start_evaluation(
@@ -309,24 +311,24 @@ class GracefulStop(L.Callback):
         self._seen += 1
         if self._seen < self._next:
             return
-        asked = self._is_asked(trainer)
+        request = self._is_requested(trainer)
         self._next = self._seen + self._every
-        if asked:
-            self.asked.reached_boundary()
+        if request:
+            self.request.reached_boundary()
             raise SIGTERMException
 
-    def _is_asked(self, trainer: L.Trainer) -> bool:
+    def _is_requested(self, trainer: L.Trainer) -> bool:
         """Whether any rank was; the same answer everywhere, and with it the same number of steps until the next look."""
-        asked = self.asked.number is not None
+        request = self.request.number is not None
         if trainer.world_size == 1:
-            return asked
+            return request
         now = time.monotonic()
-        own = [float(asked), (now - self._looked) / self._every]
+        own = [float(request), (now - self._looked) / self._every]
         found = torch.tensor(own, dtype=torch.float32, device=trainer.strategy.root_device)
-        any_asked, slowest = trainer.strategy.reduce(found, reduce_op="max").tolist()
+        any_requested, slowest = trainer.strategy.reduce(found, reduce_op="max").tolist()
         self._every = max(1, min(EVERY, 2 * self._every, int(LOOK_SECONDS / max(slowest, 1e-6))))
         self._looked = now
-        return bool(any_asked)
+        return bool(any_requested)
 
 
 class EvaluationInStep(L.Callback):

@@ -203,9 +203,9 @@ def _driver() -> str | None:
         return next((word for word in line.split() if word[:1].isdigit() and "." in word), None)
     except (OSError, IndexError):
         pass
-    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        said = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=10).stdout.split()
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.split()
     except (OSError, subprocess.SubprocessError):
         return None
     return said[0] if said else None

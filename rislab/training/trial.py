@@ -36,7 +36,7 @@ def run_trial(directory: str, threads: int) -> None:
     """
     # Absolute, because jsonargparse changes the working directory while it reads a config, and the heartbeat looks on.
     trial = TrialDir(Path(directory).absolute())
-    asked = StopRequest()
+    request = StopRequest()
     with trial.locked():
         if trial.state() in CLOSED:
             return
@@ -44,7 +44,7 @@ def run_trial(directory: str, threads: int) -> None:
         _redirect_output(trial.path / "log" / "stdout.txt")
         # Ctrl-C reaches the whole group; the launcher passes on what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with asked.listening(lambda error: _write_and_release(asked, trial, error, in_attempts=True)):
+        with request.listening(lambda error: _write_and_release(request, trial, error, in_attempts=True)):
             torch.set_num_threads(threads)
             quiet()
             parts = trial.attempts.parts
@@ -53,24 +53,24 @@ def run_trial(directory: str, threads: int) -> None:
                 state="running", stage="prepare", started=time.time(), error=None, kind=None, traceback=None
             )
             stop = threading.Event()
-            threading.Thread(target=_beat, args=(trial, asked, stop), daemon=True).start()
+            threading.Thread(target=_beat, args=(trial, request, stop), daemon=True).start()
             split = [f"--trial.parts={parts}"] if parts > 1 else []
             sys.argv += split  # Lightning starts the processes of further GPUs with the arguments of this one
             try:
-                RislabCLI([*FIT, str(trial.config), *split], asked=asked)
+                RislabCLI([*FIT, str(trial.config), *split], request=request)
             except BaseException as error:
                 stop.set()
-                cause = _cause(asked, error)
-                asked.claim()
+                cause = _cause(request, error)
+                request.claim()
                 _print(cause)
-                _write(asked, trial, cause, in_attempts=True)
-                _leave(asked, cause)
+                _write(request, trial, cause, in_attempts=True)
+                _leave(request, cause)
                 if isinstance(cause, StoppedError):
                     raise cause from None
                 # Of a full disk the exit code tells: nothing of the above may have been written.
                 sys.exit(DISK_EXIT_CODE if _classify(cause)[1] == "disk" else exit_code(cause))
             stop.set()
-            asked.claim()
+            request.claim()
             rank_failures.left()
             shrink(trial.checkpoints)
             trial.attempts.end("", trial.step)
@@ -93,16 +93,16 @@ def run_command(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> None:
     """Run a command; what ends it is told to the other ranks, and by the first one of `fit` written into its directory."""
     quiet()
-    asked = StopRequest()
-    is_child = asked.peers is not None
-    with asked.listening(lambda error: _write_and_release(asked, asked.trial, error, in_attempts=False)):
+    request = StopRequest()
+    is_child = request.peers is not None
+    with request.listening(lambda error: _write_and_release(request, request.trial, error, in_attempts=False)):
         try:
-            RislabCLI(arguments, asked=asked)
+            RislabCLI(arguments, request=request)
         except BaseException as error:
-            cause = _cause(asked, error)
-            asked.claim()
-            told = _write(asked, asked.trial, cause)
-            _leave(asked, cause)
+            cause = _cause(request, error)
+            request.claim()
+            told = _write(request, request.trial, cause)
+            _leave(request, cause)
             if is_child:
                 # Rank 0 has been told. At another code than 0 Lightning would kill it before it could write that down.
                 if not isinstance(cause, (RislabError, StoppedError)):
@@ -111,19 +111,19 @@ def _run(arguments: list[str]) -> None:
             if cause is error:
                 raise
             raise cause from None
-        asked.claim()
+        request.claim()
         rank_failures.left()
 
 
-def _cause(asked: StopRequest, error: BaseException) -> BaseException:
-    """What really ended this process: what it was asked, or the failure of another rank."""
+def _cause(request: StopRequest, error: BaseException) -> BaseException:
+    """What really ended this process: a stop request, or the failure of another rank."""
     if isinstance(error, SIGTERMException):
-        return StoppedError(asked.kind, asked.number, is_agreed=True)
+        return StoppedError(request.kind, request.number, is_agreed=True)
     if isinstance(error, SystemExit) and isinstance(error.__context__, KeyboardInterrupt):
         return error.__context__  # Lightning's way of ending
-    if asked.peers is None or isinstance(error, (RislabError, StoppedError)):
+    if request.peers is None or isinstance(error, (RislabError, StoppedError)):
         return error
-    failed = asked.peers.heard_within(rank_failures.HEARING_SECONDS if rank_failures.is_fallout(error) else 0.0)
+    failed = request.peers.heard_within(rank_failures.HEARING_SECONDS if rank_failures.is_fallout(error) else 0.0)
     if failed is not None:
         return PeerFailedError(failed)
     if rank_failures.is_fallout(error):
@@ -132,7 +132,7 @@ def _cause(asked: StopRequest, error: BaseException) -> BaseException:
     return error
 
 
-def _write(asked: StopRequest, trial: TrialDir | None, error: BaseException, in_attempts: bool = False) -> bool:
+def _write(request: StopRequest, trial: TrialDir | None, error: BaseException, in_attempts: bool = False) -> bool:
     """Tell the other ranks what ends this one, and write it down where that is this rank's to do.
 
     Returns:
@@ -143,10 +143,10 @@ def _write(asked: StopRequest, trial: TrialDir | None, error: BaseException, in_
     tail = None if isinstance(error, (RislabError, StoppedError)) else "".join(told)[-TRACEBACK_CHARACTERS:]
     is_agreed = isinstance(error, StoppedError) and error.is_agreed
     known = is_agreed or isinstance(error, PeerFailedError)
-    if asked.peers is not None and not known:
-        failure = Failure(asked.peers.rank, state, kind, _one_line(error), tail, exit_code(error), time.time())
-        known = asked.peers.tell(failure)
-    is_first = asked.peers is None or asked.peers.rank == 0
+    if request.peers is not None and not known:
+        failure = Failure(request.peers.rank, state, kind, _one_line(error), tail, exit_code(error), time.time())
+        known = request.peers.tell(failure)
+    is_first = request.peers is None or request.peers.rank == 0
     if trial is None or not is_first or not (trial.is_ours() or trial.holder() is None):
         return known
     if isinstance(error, PeerFailedError):
@@ -159,17 +159,17 @@ def _write(asked: StopRequest, trial: TrialDir | None, error: BaseException, in_
     return known
 
 
-def _write_and_release(asked: StopRequest, trial: TrialDir | None, error: BaseException, in_attempts: bool) -> None:
+def _write_and_release(request: StopRequest, trial: TrialDir | None, error: BaseException, in_attempts: bool) -> None:
     """The same from another thread, while the main thread, which holds the trial, hangs."""
-    _write(asked, trial, error, in_attempts)
+    _write(request, trial, error, in_attempts)
     print(f"rislab: {_one_line(error)}", file=sys.stderr, flush=True)
     if trial is not None and trial.is_ours():
         trial.lock_file.unlink(missing_ok=True)
 
 
-def _leave(asked: StopRequest, error: BaseException) -> None:
+def _leave(request: StopRequest, error: BaseException) -> None:
     """End the ranks that this process has started: those that wait for it in a collective would do so for minutes."""
-    if asked.peers is None or asked.peers.rank > 0:
+    if request.peers is None or request.peers.rank > 0:
         return
     if not (isinstance(error, StoppedError) and error.is_agreed):
         kill_descendants()
@@ -207,18 +207,18 @@ def _redirect_output(path: Path) -> None:
     os.close(handle)
 
 
-def _beat(trial: TrialDir, asked: StopRequest, stop: threading.Event) -> None:
+def _beat(trial: TrialDir, request: StopRequest, stop: threading.Event) -> None:
     """Says every two seconds that the trial lives, and looks whether it still should."""
     while not stop.wait(HEARTBEAT_SECONDS):
         if not trial.is_ours():
-            # Somebody took us for dead, because our file system was gone for a minute, and has the trial now.
+            # Another process took us for dead, because our file system was gone for a minute, and has the trial now.
             print("the trial's lock names another process: ending", file=sys.stderr, flush=True)
             kill_descendants()
             os._exit(1)
         with suppress(OSError):
             trial.update_status()
-        if not asked.cancelled and trial.is_cancelled():
-            asked.cancelled = True
+        if not request.cancelled and trial.is_cancelled():
+            request.cancelled = True
             os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -60,7 +60,7 @@ def test_a_start_without_an_end_was_lost(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.sampled_from(["begin", "end", "cut", "junk"]), max_size=30), st.integers(0, 40))
-def test_no_damage_makes_it_unreadable_or_forgets_whole_lines(actions: list[str], cut: int) -> None:
+def test_no_damage_makes_it_unreadable_or_resets_whole_lines(actions: list[str], cut: int) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

@@ -56,7 +56,7 @@ def test_pairs_and_their_benchmark_move_together_and_the_trials_stay(tmp_path: P
     profile = table.load(ROOT / "ablations/tcl.yaml").profile("voc21")
     with pytest.raises(DataError, match=r"host\.robots\.ox\.ac\.uk/pascal/VOC\.") as caught:
         plan.require_data(there, profile)
-    assert "refer" not in str(caught.value), "what is asked for is what is missing"
+    assert "refer" not in str(caught.value), "what is given is what is missing"
     for name in ("VOCdevkit/VOC2012/JPEGImages/x", "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -98,7 +98,7 @@ def test_a_class_that_does_not_say_so_is_named() -> None:
         relocated({"class_path": "else.Data", "init_args": {}}, Path("/disk"))
 
 
-def test_lmdb_files_are_asked_for_by_name(tmp_path: Path) -> None:
+def test_missing_lmdb_files_are_named(tmp_path: Path) -> None:
     options = {
         "root": str(tmp_path),
         "dataset": "refcoco",

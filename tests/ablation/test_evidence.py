@@ -141,7 +141,7 @@ def test_every_command_says_it_and_none_touches_it(case: str, made: dict[str, Pl
     for form in (".md", ".tex", ".html"):
         assert "99.00" not in forms[form]
     run = rislab_here("ablate", "run", str(tmp_path / "table.yaml"), "--runs", str(tmp_path / "runs"))
-    assert run.returncode == 1, "what is asked for is not there"
+    assert run.returncode == 1, "what is named is not there"
     assert "not touched; move it away, and run again to train it anew" in run.stdout
     assert files == {path: path.read_bytes() for path in made["better"].place.rglob("*") if path.is_file()}
 
@@ -163,7 +163,7 @@ def test_a_dead_trial_in_anothers_directory_is_not_gone_on_with(made: dict[str, 
     cell = made["base"]
     for name in ("metrics.json", "identity.json"):
         (cell.place / name).unlink()
-    assert cell.state == "lost", "nothing there that could be anybody's"
+    assert cell.state == "lost", "nothing there that says whose it is"
     cell.trial.checkpoints.mkdir()
     (cell.trial.checkpoints / "last.ckpt").touch()
     assert cell.state == "foreign"
@@ -235,7 +235,7 @@ def test_a_manifest_names_nothing_outside_and_runs_by_hand_have_one_too(tmp_path
     assert TrialDir(tmp_path).look(thorough=True)[1].changed == ("../secret",)
 
 
-def as_nobody(act: Callable[[], str]) -> str:
+def as_other_user(act: Callable[[], str]) -> str:
     """What `act` says in a process of a user who may not read everything; every module that it needs has been loaded."""
     read, write = os.pipe()
     child = os.fork()
@@ -280,7 +280,7 @@ def test_a_colleagues_closed_trial_is_one_line_and_the_others_are_shown(closed: 
         shutil.rmtree(folder / "reports")
         path.chmod(0)
         try:
-            said = as_nobody(look)
+            said = as_other_user(look)
         finally:
             path.chmod(0o755)
         assert said.count("better s0: unreadable: ") == 3, said

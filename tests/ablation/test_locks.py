@@ -69,20 +69,20 @@ def test_a_cut_lock_is_its_live_writers_and_no_dead_ones(cut: bytes, tmp_path: P
     write_json(beside, me | {"pid": DEAD})
     assert one.holder() is None
     take(one.path)
-    one.lock_file.write_bytes(cut)  # damaged later, with nobody writing it
+    one.lock_file.write_bytes(cut)  # damaged later, with no process writing it
     beside.unlink()
     take(one.path)
     write_json(beside, me | {"host": "elsewhere", "boot_id": "x"})
     one.lock_file.write_bytes(cut)
     with pytest.raises(TrialBusyError, match="on elsewhere"):
-        take(one.path)  # cannot be asked: believed for a minute
+        take(one.path)  # is elsewhere: believed for a minute
     for path in (beside, one.lock_file):
         os.utime(path, (time.time() - 100,) * 2)
     take(one.path)
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"pid": "x", "host": 3}', '{"pid": 1}', "\x00\xff", "[" * 100000])
-def test_a_lock_of_another_form_holds_nobody_back(content: str, tmp_path: Path) -> None:
+def test_a_lock_of_another_form_blocks_no_start(content: str, tmp_path: Path) -> None:
     one = TrialDir(tmp_path / "a")
     one.path.mkdir()
     one.lock_file.write_text(content)

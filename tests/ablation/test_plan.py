@@ -89,7 +89,7 @@ def test_rows_that_are_gone_are_shown_and_kept(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("profile", ["refcoco", "refcoco+", "gref"])
-def test_real_data_that_is_missing_is_asked_for_by_path(
+def test_real_data_that_is_missing_is_listed_by_path(
     profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
@@ -121,7 +121,7 @@ def test_a_finished_table_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
     assert "2 done" in capsys.readouterr().out
 
 
-def test_what_failed_waits_to_be_asked_for_unless_it_was_the_machine(tmp_path: Path) -> None:
+def test_what_failed_waits_for_a_retry_unless_it_was_the_machine(tmp_path: Path) -> None:
     from rislab.cli.ablate.run import make_ready, to_run
 
     cell = planned(tmp_path)[0]
@@ -137,7 +137,7 @@ def test_what_failed_waits_to_be_asked_for_unless_it_was_the_machine(tmp_path: P
     assert (cell.trial.checkpoints / "last.ckpt").exists()  # it goes on from there
 
 
-def test_a_trial_that_somebody_runs_is_not_touched(tmp_path: Path) -> None:
+def test_a_running_trial_is_not_touched(tmp_path: Path) -> None:
     from rislab.cli.ablate.run import make_ready
 
     cell = planned(tmp_path)[0]

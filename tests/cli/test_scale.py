@@ -74,7 +74,7 @@ def test_five_thousand_directories_are_looked_at_in_five_seconds(campaign: tuple
         if state == "done":
             files["metrics.json"] = {"splits": {"val": {"miou_expr": 50.0}}}
             files["provenance.json"] = {"seconds": {"fit": 60.0, "test": 3.0}}
-        if state == "running":  # on another machine, which cannot be asked
+        if state == "running":  # on another machine
             files["lock"] = {"host": "elsewhere", "pid": 1, "boot_id": "x", "process_started": 1}
         for name, content in sorted(files.items(), key=lambda item: item[0] == "manifest.json"):
             (cell.trial.path / name).write_text(json.dumps(content))

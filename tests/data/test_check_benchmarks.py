@@ -119,7 +119,7 @@ def test_a_list_that_is_missing_and_a_folder_of_its_own(tmp_path: Path) -> None:
     found = checked(folder)
     assert [one["splits"].keys() for one in found["benchmarks"]] == [{"train", "val"}]
     assert found["benchmarks"][0]["pictures"]["expected"] == 2
-    assert found["absent"] == [], "nobody asked for the others"
+    assert found["absent"] == [], "the others were not named"
     (folder / "ImageSets" / "Segmentation" / "val.txt").unlink()
     done = rislab("data", "check", str(tmp_path))
     assert "splits of the release that are missing: val" in done.stdout

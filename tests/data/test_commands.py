@@ -63,7 +63,7 @@ def test_leaks(world: Path) -> None:
     assert "expected DATASET:PARTITION:SPLIT" in wrong.stderr
 
 
-def test_show_draws_what_is_asked_for(world: Path, tmp_path: Path) -> None:
+def test_show_draws_what_is_chosen(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
     done = rislab("data", "show", str(world), "--dataset", "grefcoco", "--split", "val", "--n", "5", "--out", str(out))
     assert done.returncode == 0, done.stderr

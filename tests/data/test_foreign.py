@@ -107,7 +107,7 @@ def test_lists_of_other_systems(tmp_path: Path) -> None:
     assert [fault.kind for fault in one.faults] == ["unreadable list"]
 
 
-def test_hidden_files_are_nobody_s_data(tmp_path: Path) -> None:
+def test_hidden_files_are_no_data(tmp_path: Path) -> None:
     root = SmallSet({"val": 2}).write(tmp_path / "set")
     (root / "._refcoco").write_bytes(b"\0\5\26\7")
     (root / "refcoco" / "._refs(unc).p").write_bytes(b"\0\5\26\7")

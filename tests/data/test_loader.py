@@ -87,7 +87,7 @@ def test_position_counts_what_was_handed_out_not_what_workers_prepared(root: Pat
     rest = [batch.sent_ids for batch in batches]
     again = loader(root)
     again.load_state_dict({"epoch": 0, "given": 1, "of": 4})
-    iter(again)  # asked for, never used: a Trainer does that to see whether it can
+    iter(again)  # queries for, never used: a Trainer does that to see whether it can
     assert again.state_dict()["given"] == 1
     assert [batch.sent_ids for batch in again] == rest
     assert len(list(again)) == len(again) == 4

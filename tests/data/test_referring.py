@@ -81,21 +81,21 @@ def test_the_cache_changes_nothing_but_reading(small: SmallSet, tmp_path: Path, 
     module.teardown("fit")
 
 
-def test_a_shelf_keeps_what_has_a_place_and_survives_travel() -> None:
+def test_a_cache_keeps_what_fits_and_survives_pickling() -> None:
     made: list[int] = []
 
     def make(number: int) -> np.ndarray:
         made.append(number)
         return np.full((2, 3), number, np.uint8)
 
-    shelf = ByteCache(5, (2, 3), room=3 * 7 + 6)  # six pixels and a mark each: three fit
+    cache = ByteCache(5, (2, 3), capacity=3 * 7 + 6)  # six pixels and a mark each: three fit
     out = np.empty((2, 3), np.uint8)
     for number in (0, 4, 2, 0, 4, 2):
-        shelf.copy_into(out, number, make)
+        cache.copy_into(out, number, make)
         assert (out == number).all()
     assert made == [0, 4, 2, 4]
-    assert shelf.size == 21
-    other = pickle.loads(pickle.dumps(shelf))
+    assert cache.size == 21
+    other = pickle.loads(pickle.dumps(cache))
     other.copy_into(out, 0, make)
     assert made[-1] == 0
 
@@ -219,7 +219,7 @@ def test_collating_from_memory_is_fast(tmp_path: Path) -> None:
     began = time.process_time()
     batches = list(loader)
     assert len(batches) == 3
-    assert (time.process_time() - began) / len(batches) < 0.005 * 4  # 0.0005 on an idle core; room for a busy one
+    assert (time.process_time() - began) / len(batches) < 0.005 * 4  # 0.0005 on an idle core; capacity for a busy one
 
 
 class _Counting(Recorder):

@@ -18,8 +18,8 @@ def references(per_image: list[int], sentences: int = 3) -> list[Reference]:
     ]
 
 
-def asked(plan: Plan) -> list[tuple[int, int]]:
-    return [pair for batch in plan for row in batch for pair in row.asked]
+def queries(plan: Plan) -> list[tuple[int, int]]:
+    return [pair for batch in plan for row in batch for pair in row.queries]
 
 
 PER_IMAGE = st.lists(st.integers(1, 4), min_size=4, max_size=14)
@@ -32,7 +32,7 @@ def test_evaluation_asks_every_sentence_once_whatever_the_shards(
 ) -> None:
     refs = references(per_image)
     shards = [evaluation_plan(refs, images, rank, world_size) for rank in range(world_size)]
-    everything = Counter(pair for shard in shards for pair in asked(shard))
+    everything = Counter(pair for shard in shards for pair in queries(shard))
     assert everything == Counter((r, s) for r in range(len(refs)) for s in range(3))
     of_image = [row.image_id for shard in shards for batch in shard for row in batch]
     assert sorted(of_image) == list(range(len(per_image)))
@@ -45,26 +45,26 @@ def test_training_shares_out_equal_disjoint_batches(per_image: list[int], k: int
     refs = references(per_image)
     shards = [training_plan(refs, k, k, 7, epoch, rank, world_size) for rank in range(world_size)]
     assert len({len(shard) for shard in shards}) == 1
-    together = asked([batch for shard in shards for batch in shard])
+    together = queries([batch for shard in shards for batch in shard])
     assert len({r for r, _ in together}) == len(together)
     for shard in shards:
         assert shard == training_plan(refs, k, k, 7, epoch, shards.index(shard), world_size)
         for batch in shard:
             assert len(batch) == 1
-            assert {refs[r].image_id for r, _ in batch[0].asked} == {batch[0].image_id}
-            assert len(batch[0].asked) <= k
+            assert {refs[r].image_id for r, _ in batch[0].queries} == {batch[0].image_id}
+            assert len(batch[0].queries) <= k
     if k == 1:
         rows = sum(len(shard) for shard in shards)
         assert rows == len(refs) // world_size * world_size
     elif world_size == 1:
-        assert [len(row.asked) for row in sorted((b[0] for b in shards[0]), key=lambda row: row.image_id)] == [
+        assert [len(row.queries) for row in sorted((b[0] for b in shards[0]), key=lambda row: row.image_id)] == [
             min(k, count) for count in per_image
         ]
 
 
 def test_sentences_are_drawn_uniformly_and_anew_each_epoch() -> None:
     refs = references([2] * 100)
-    drawn = Counter(s for epoch in range(10) for _, s in asked(training_plan(refs, 4, 1, 0, epoch)))
+    drawn = Counter(s for epoch in range(10) for _, s in queries(training_plan(refs, 4, 1, 0, epoch)))
     assert sum(drawn.values()) == 2000
     assert all(abs(count - 2000 / 3) < 5 * (2000 * 2 / 9) ** 0.5 for count in drawn.values())
     assert training_plan(refs, 4, 1, 0, 0) != training_plan(refs, 4, 1, 0, 1)
@@ -76,14 +76,14 @@ def test_several_sentences_of_a_reference_share_its_image_and_none_comes_twice()
     plan = training_plan(refs, 8, 2, 0, 5, sentences_per_reference=2)
     assert [len(batch) for batch in plan] == [2, 2, 2], "8 queries are 2 images with 2 references of 2 sentences"
     for row in (row for batch in plan for row in batch):
-        of = Counter(at for at, _ in row.asked)
+        of = Counter(at for at, _ in row.queries)
         assert {refs[at].image_id for at in of} == {row.image_id}
-        assert len(set(row.asked)) == len(row.asked)
+        assert len(set(row.queries)) == len(row.queries)
         assert set(of.values()) == {2}
         assert len(of) <= 2
-    everything = asked(training_plan(refs, 3, 1, 0, 0, sentences_per_reference=3))
+    everything = queries(training_plan(refs, 3, 1, 0, 0, sentences_per_reference=3))
     assert Counter(everything) == Counter((r, s) for r in range(len(refs)) for s in range(3))
-    few = asked(training_plan(references([1] * 4, sentences=2), 3, 1, 0, 0, sentences_per_reference=3))
+    few = queries(training_plan(references([1] * 4, sentences=2), 3, 1, 0, 0, sentences_per_reference=3))
     assert len(few) == 8, "who has fewer sentences gives all of them"
 
 
@@ -107,7 +107,7 @@ def test_a_process_without_an_image_gets_the_first_one_again() -> None:
 
 
 @given(st.integers(2, 30), st.integers(0, 5))
-def test_shuffled_sentences_leave_nobody_their_own(count: int, seed: int) -> None:
+def test_shuffled_sentences_leave_none_its_own(count: int, seed: int) -> None:
     refs = references([1] * count)
     dealt = shuffled_sentences(refs, seed)
     assert [(r.ref_id, r.image_id, r.ann_ids) for r in dealt] == [(r.ref_id, r.image_id, r.ann_ids) for r in refs]

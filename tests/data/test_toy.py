@@ -63,7 +63,7 @@ def test_a_world_of_an_earlier_version_is_made_anew(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(toy_world, "VERSION", toy_world.VERSION + 1)
     (root / "notes.txt").write_text("mine")
     with pytest.raises(DataError, match="holds the toy world"):
-        recipe.write(root)  # somebody keeps something there
+        recipe.write(root)  # a user keeps something there
     (root / "notes.txt").unlink()
     with pytest.raises(DataError, match="holds the toy world"):
         ToyWorld(21, 48, 3).write(root)
@@ -215,14 +215,14 @@ def understood(text: str, things: tuple[Thing, ...]) -> list[int]:
 @pytest.mark.parametrize("dataset", sorted(KINDS))
 def test_every_sentence_is_true_of_its_target_alone(dataset: str) -> None:
     rng = np.random.default_rng(1)
-    asked = 0
+    queries = 0
     for _ in range(60):
         drawn = scene(rng, SIZE)
         for target in range(len(drawn.things)):
             for text in sentences(rng, drawn.things, target, dataset, SIZE):
                 assert understood(text, drawn.things) == [target], text
-                asked += 1
-    assert asked > 200
+                queries += 1
+    assert queries > 200
 
 
 def test_plus_has_no_positions(world: Path) -> None:
@@ -268,7 +268,7 @@ def test_captions_of_kinds_are_true_and_repeatable() -> None:
     assert not np.array_equal(images, captions.kinds_pairs(60, 64, 6, whole)[0])
 
 
-def test_kinds_have_names_and_room() -> None:
+def test_kinds_have_names_and_space() -> None:
     names = class_names("toy", "mmseg")
     scenes = [kinds.kinds_scene(np.random.default_rng([1, n]), SIZE) for n in range(60)]
     things = [thing for drawn in scenes for thing in drawn.things]

@@ -118,7 +118,7 @@ def test_ranks_end_together_and_a_resume_in_mid_epoch_changes_no_byte(runs: Runs
     trial = TrialDir(runs.folder / "disturbed")
     assert runs.fit(trial.path, "stop:1:2") == 128 + signal.SIGTERM
     status = trial.status()
-    assert (trial.state(), status["kind"], status["error"]) == ("interrupted", "preempted", "asked to stop")
+    assert (trial.state(), status["kind"], status["error"]) == ("interrupted", "preempted", "stop requested")
     step = torch.load(trial.checkpoints / "last.ckpt", weights_only=True)["global_step"]
     assert step % 4, "in the middle of an epoch of four steps"
     assert runs.fit(trial.path, "nan:1:6") == 3

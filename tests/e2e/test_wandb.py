@@ -87,7 +87,7 @@ def test_finished_trials_are_logged_without_training(campaign: Path, tmp_path: P
 def test_a_finished_table_is_told_afterwards_and_once(
     campaign: Path, undisturbed: tuple[Path, dict[str, bytes]], tmp_path: Path
 ) -> None:
-    """As after jobs that nobody watched."""
+    """As after jobs that were not watched."""
     run = ["ablate", "run", str(undisturbed[0]), "--runs", str(campaign / "runs"), "--wandb", "offline"]
     for _ in range(2):
         done = rislab(*run, cwd=tmp_path)
@@ -95,7 +95,7 @@ def test_a_finished_table_is_told_afterwards_and_once(
         assert [each.name for each in logged(tmp_path)] == ["base s0", "full s0"]
     alone = rislab(*run, "--launcher", "slurm", "--detach", cwd=tmp_path)
     assert alone.returncode == 2
-    assert "--detach leaves nobody to mirror the trials" in alone.stderr
+    assert "--detach leaves no process to mirror the trials" in alone.stderr
 
 
 def test_one_trial_by_hand(campaign: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, bytes]]) -> None:
@@ -108,10 +108,10 @@ def test_one_trial_by_hand(campaign: Path, tmp_path: Path, undisturbed: tuple[Pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_trial_that_somebody_runs_is_waited_for_and_logged(
+def test_a_running_trial_is_waited_for_and_logged(
     campaign: Path, undisturbed: tuple[Path, dict[str, bytes]], tmp_path: Path
 ) -> None:
-    """The somebody is this test: it holds the trial, and then has its result."""
+    """Another process, this test, holds the trial, and then has its result."""
     (finished,) = (campaign / "runs" / "tiny").glob("base--*")
     trial = TrialDir(tmp_path / "runs" / "tiny" / finished.name)
     arguments = ["row=base", "--runs", str(tmp_path / "runs"), "--wandb", "offline"]
@@ -217,7 +217,7 @@ def test_a_killed_agent_is_taken_over(
 
 
 @pytest.mark.slow
-def test_a_trial_that_is_asked_to_stop_can_go_on(undisturbed: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
+def test_a_trial_that_is_stopped_can_go_on(undisturbed: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
     """SIGTERM is what an agent sends for a run that is stopped in the browser."""
     runs = tmp_path / "runs"
     arguments = ["ablate", "trial", str(undisturbed[0]), "row=full", "seed=0", "--runs", str(runs), "--threads", "1"]

@@ -18,7 +18,7 @@ FURTHER = 3
 """Steps that a trial makes in a start before it is disturbed, so that nothing counts as stalled."""
 
 ELSEWHERE = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "-")
-"""Prefix of a command: the same machine under another name, whose processes ours are not asked about."""
+"""Prefix of a command: the same machine under another name, whose processes ours do not see."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ import importlib.abc, importlib.util, os, sys, time
 from rislab.ablation import trial
 from rislab.launch import local, supervising
 trial.LOST_AFTER_SECONDS = 12.0
-supervising.ASK_EVERY_SECONDS = 2.0
+supervising.QUERY_EVERY_SECONDS = 2.0
 local.DISK_PAUSES = (0.5, 1.0, 2.0, 4.0)
 if os.environ.get("NO_HARD_LINKS"):
     def link(*_, **__):

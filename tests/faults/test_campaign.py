@@ -90,7 +90,7 @@ def power_cut(c: Campaign) -> None:
         launcher.kill()
 
 
-def pool_asked_to_stop(c: Campaign) -> None:
+def pool_stopped(c: Campaign) -> None:
     """SIGTERM to the pool, mid-epoch"""
     with c.locally() as (launcher, trial):
         launcher.process.terminate()
@@ -98,7 +98,7 @@ def pool_asked_to_stop(c: Campaign) -> None:
         assert trial.attempts.all()[-1].kind == "preempted"
 
 
-def pool_asked_twice(c: Campaign) -> None:
+def pool_stopped_twice(c: Campaign) -> None:
     """Ctrl-C twice at once: the trials are killed"""
     with c.locally() as (launcher, _):
         launcher.process.send_signal(signal.SIGINT)
@@ -204,7 +204,7 @@ def disk_full(c: Campaign) -> None:
 
 def disk_stays_full(c: Campaign) -> None:
     """the file system stays full until the pool has given up: it says so once, after a few starts"""
-    last = "times in a row; make room, and the same command goes on"
+    last = "times in a row; free some space, and the same command goes on"
     with c.locally() as (launcher, trial):
         said = c.log.read_text().count(last)
         with full(c.runs):
@@ -308,7 +308,7 @@ def node_dies(c: Campaign) -> None:
 
 
 def controller_hangs(c: Campaign) -> None:
-    """SLURM: the controller does not answer for eight seconds, in which it is asked again and again"""
+    """SLURM: the controller does not answer for eight seconds, in which it is queried again and again"""
     with c.on_slurm() as (launcher, trial):
         before, child = starts(trial), pid(trial)
         os.kill(c.slurm.controller, signal.SIGSTOP)
@@ -415,9 +415,9 @@ ON_THIS_MACHINE: list[Fault] = [
     two_launchers,
     clock_set_apart,
     pool_killed,
-    pool_asked_to_stop,
+    pool_stopped,
     power_cut,
-    pool_asked_twice,
+    pool_stopped_twice,
     checkpoint_truncated,
     every_checkpoint_truncated,
     books_damaged,

@@ -67,13 +67,13 @@ def family(directory: str, threads: int) -> None:
 
 
 def polite(directory: str, threads: int) -> None:
-    """Ends when asked to, after writing down where it was."""
+    """Ends on a stop request, after writing down where it was."""
     trial = TrialDir(Path(directory))
-    asked = []
-    signal.signal(signal.SIGTERM, lambda *_: asked.append(1))
+    requests = []
+    signal.signal(signal.SIGTERM, lambda *_: requests.append(1))
     with trial.locked():
         trial.update_status(state="running")
-        while not asked:
+        while not requests:
             time.sleep(0.02)
         trial.update_status(state="interrupted")
         raise SystemExit(1)
@@ -97,7 +97,7 @@ prepare = nothing
 
 
 def unlucky(directory: str, threads: int) -> None:
-    """Diverges the first time, runs out of memory the second, is asked to stop the third, and is done when its batch is split.
+    """Diverges the first time, runs out of memory the second, gets a stop request the third, and is done when its batch is split.
 
     What `run_trial` writes down, without a model.
     """
@@ -122,7 +122,7 @@ def environment(argument: str, threads: int) -> None:
     write_json(Path(argument), dict(os.environ))
 
 
-def out_of_room(directory: str, threads: int) -> None:
+def out_of_space(directory: str, threads: int) -> None:
     """Meets a full disk in the middle, and can still write down that it ended."""
     trial = TrialDir(Path(directory))
     with trial.locked():
@@ -138,7 +138,7 @@ def forbidden(directory: str, threads: int) -> None:
 
 
 def writer(directory: str, threads: int) -> None:
-    """Writes a line for every start where a link leads, beside the disk; then needs room on it, as `run_trial` does."""
+    """Writes a line for every start where a link leads, beside the disk; then needs space on it, as `run_trial` does."""
     trial = TrialDir(Path(directory))
     log = trial.path.parents[1] / "starts.log"
     if log.is_symlink():

@@ -99,7 +99,7 @@ def test_run_leaves_anothers_trial_out_and_says_why(
     monkeypatch.setattr(pooling, "job", stand_in)
     monkeypatch.setattr(pooling, "_prepare", lambda *_: False)
     monkeypatch.setattr(pooling, "preload", lambda _: [JOBS])
-    monkeypatch.setattr(run, "ROOM_BYTES", 0)
+    monkeypatch.setattr(run, "FREE_BYTES", 0)
     campaign["full"].trial.metrics_file.unlink()
     write_json(campaign["full"].trial.identity, {"hash": "0" * 64})
     done = ablate("run", tmp_path, "--jobs", "1")

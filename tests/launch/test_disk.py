@@ -46,11 +46,11 @@ def test_a_full_disk_costs_a_few_starts_and_is_said_once(tmp_path: Path) -> None
         with full(folder):
             outcome = pool.run(jobs, nothing)
         assert outcome.stopped_by.startswith(
-            f"{folder / 'runs'} cannot be written (0 MiB free), 5 times in a row; make room"
+            f"{folder / 'runs'} cannot be written (0 MiB free), 5 times in a row; free some space"
         )
         assert set(outcome.states.values()) <= {"failed", "not started", "lost", "pending"}
         assert "done" not in outcome.states.values()
-        # Room has been made: the same command brings everything to its end.
+        # There is space again: the same command brings everything to its end.
         assert set(LocalPool(2, 1, [JOBS]).run(jobs, nothing).states.values()) == {"done"}
 
 
@@ -73,7 +73,7 @@ def test_each_trial_is_started_four_times_at_most_however_full_the_disk(
 
 
 def test_a_disk_error_that_can_be_written_down_is_of_kind_disk(tmp_path: Path) -> None:
-    one = job(tmp_path, "a", "out_of_room")
+    one = job(tmp_path, "a", "out_of_space")
     outcome = LocalPool(1, 1, [JOBS]).run([one], nothing)
     assert one.trial is not None
     assert outcome.states == {"a": "failed"}
@@ -84,7 +84,7 @@ def test_a_disk_error_that_can_be_written_down_is_of_kind_disk(tmp_path: Path) -
 
 
 def test_a_file_that_may_not_be_read_holds_no_other_trial_up(tmp_path: Path) -> None:
-    """It comes with the same numbers as a directory that may not be written, and there is room."""
+    """It comes with the same numbers as a directory that may not be written, and there is space."""
     jobs = [job(tmp_path, "a", "forbidden"), job(tmp_path, "b", "quick")]
     pool = LocalPool(1, 1, [JOBS])
     outcome = pool.run(jobs, nothing)
@@ -94,7 +94,7 @@ def test_a_file_that_may_not_be_read_holds_no_other_trial_up(tmp_path: Path) -> 
 FULL = """
 import errno, os, sys
 from rislab.training import trial
-def train(_arguments, asked):
+def train(_arguments, request):
     os.dup2(os.open("/dev/full", os.O_WRONLY), 2)  # the log lies on the full disk, too
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.ckpt")
 trial.RislabCLI = train
@@ -110,7 +110,7 @@ def test_a_trial_on_a_full_disk_says_so_by_its_exit_code(tmp_path: Path) -> None
     assert trial.holder() is None
 
 
-def test_memory_counts_until_somebody_forgives(tmp_path: Path) -> None:
+def test_memory_counts_until_a_reset(tmp_path: Path) -> None:
     trial, memory = TrialDir(tmp_path / "a"), Memory()
     trial.path.mkdir()
     moves = []

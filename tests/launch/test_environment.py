@@ -173,7 +173,7 @@ def test_an_order_of_cudas_own_says_memory_only_where_all_are_alike(
 def test_a_driver_that_fails_lists_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver(tmp_path, monkeypatch, "NVIDIA-SMI has failed")
     assert gpus() == []
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # said by somebody who knows
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # set by the user
     assert gpus() == [Device("1", None)]
     with pytest.raises(ConfigError, match="no GPU '0'"):
         chosen("0,", gpus())

@@ -67,7 +67,7 @@ def test_a_dead_lock_is_taken_over_and_a_live_one_is_not(tmp_path: Path) -> None
         pass
     write_json(trial.lock_file, holder | {"boot_id": "before the restart"})
     trial.update_status(state="running")
-    assert trial.state() == "running"  # on a machine that cannot be asked, a sign of life is believed for a minute
+    assert trial.state() == "running"  # on another machine, a sign of life is believed for a minute
     with pytest.raises(TrialBusyError), trial.locked():
         pass
     for file in (trial.status_file, trial.lock_file):
@@ -177,7 +177,7 @@ def test_a_launcher_takes_over_from_one_that_dies(tmp_path: Path) -> None:
     assert steps(tmp_path) == [20, 20]  # went on, did not begin again
 
 
-def test_asked_once_trials_end_properly(tmp_path: Path) -> None:
+def test_after_one_request_trials_end_properly(tmp_path: Path) -> None:
     process = launcher(tmp_path, "polite", 3)
     wait_until(lambda: [TrialDir(tmp_path / n).state() for n in "01"] == ["running"] * 2)
     process.send_signal(signal.SIGINT)
@@ -185,7 +185,7 @@ def test_asked_once_trials_end_properly(tmp_path: Path) -> None:
     assert [TrialDir(tmp_path / n).state() for n in "012"] == ["interrupted", "interrupted", "pending"]
 
 
-def test_asked_twice_trials_are_killed(tmp_path: Path) -> None:
+def test_after_two_requests_trials_are_killed(tmp_path: Path) -> None:
     process = launcher(tmp_path, "stubborn", 1)
     wait_until(lambda: TrialDir(tmp_path / "0").state() == "running")
     process.send_signal(signal.SIGTERM)
@@ -235,7 +235,7 @@ def test_a_dead_lock_has_one_successor(tmp_path: Path) -> None:
     command = [sys.executable, "-c", STAMPEDE, str(tmp_path), str(time.time() + 1.0)]
     crowd = [subprocess.Popen(command, cwd=ROOT) for _ in range(6)]
     assert [process.wait(60) for process in crowd] == [0] * 6
-    assert not list(tmp_path.glob("trial-*/*lock*"))  # nobody leaves anything behind
+    assert not list(tmp_path.glob("trial-*/*lock*"))  # nothing is left behind
 
 
 def test_heartbeat_and_trial_do_not_overwrite_each_other(tmp_path: Path) -> None:

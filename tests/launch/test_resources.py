@@ -15,7 +15,7 @@ def test_small_ones_share_and_unmeasured_ones_do_not() -> None:
     small = [places.take(Requirement(1, 20_000.0)) for _ in range(3)]
     assert [place and place.devices for place in small] == [("0",)] * 3
     assert places.take(Requirement(1)) == Allocation(("1",))
-    assert places.take(Requirement(1, 20_000.0)) is None  # 0 is full to 90 %, 1 is somebody's alone
+    assert places.take(Requirement(1, 20_000.0)) is None  # 0 is full to 90 %, 1 is taken whole
     assert places.take(Requirement(2)) is None
 
 

@@ -54,7 +54,7 @@ def test_a_cancelled_trial_is_not_started(tmp_path: Path) -> None:
 
 
 def test_times_are_the_file_systems_not_a_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A launcher whose clock is an hour ahead takes nobody's trial away."""
+    """A launcher whose clock is an hour ahead takes no trial away."""
     trial = TrialDir(tmp_path)
     with trial.locked():
         trial.update_status(state="running")

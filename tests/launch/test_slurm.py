@@ -1,4 +1,4 @@
-"""What is asked of a cluster, without one."""
+"""What is requested of a cluster, without one."""
 
 from pathlib import Path
 
@@ -40,12 +40,12 @@ def test_gpus_are_those_of_the_recipe() -> None:
         shape({**eight, "num_nodes": 2}, Cluster(trials_per_job=2))
 
 
-def test_the_script_says_what_was_asked(tmp_path: Path) -> None:
-    asked = Cluster(
+def test_the_script_says_what_was_requested(tmp_path: Path) -> None:
+    cluster = Cluster(
         partition="p", time="12:00:00", cpus_per_trial=8, array_parallelism=4, trials_per_job=6, at_once=2,
         setup=("module load cuda",), sbatch={"nice": 10},
     )  # fmt: skip
-    lines = script(tmp_path, "cris", asked, Shape(1, 1), 5).splitlines()
+    lines = script(tmp_path, "cris", cluster, Shape(1, 1), 5).splitlines()
     for line in (
         "#SBATCH --array=0-4%4",
         "#SBATCH --partition=p",

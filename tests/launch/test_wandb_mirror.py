@@ -272,7 +272,7 @@ def test_faults_are_told_once_and_the_other_trials_are_mirrored(tmp_path: Path) 
     assert [run.name for run in runs(tmp_path) if run.summary.get("state") == "done"] == ["c s0"]
 
 
-def test_online_without_a_key_asks_nobody(tmp_path: Path) -> None:
+def test_online_without_a_key_asks_no_user(tmp_path: Path) -> None:
     """In a process of its own, with no key anywhere: wandb remembers what it found first."""
     cell, _, _ = cell_of(tmp_path)
     result(cell, 10, miou_expr=1.0)

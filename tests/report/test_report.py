@@ -114,7 +114,7 @@ def test_a_report_of_a_single_row(campaign, row: str, seeds: list[int], tmp_path
     some = [cell for cell in planned if cell.row.name == row]
     for path in build(table, table.profile("toy"), seeds, some, tmp_path / "reports"):
         if path.suffix in (".md", ".html"):
-            assert (", which was not asked for" in path.read_text()) == (row != "base")
+            assert (", which was not chosen" in path.read_text()) == (row != "base")
             assert f"--rows {row}" in path.read_text()
 
 

@@ -1,4 +1,4 @@
-"""Masks that somebody else made: read in both forms, scored like our own, faults named."""
+"""Masks that other code made: read in both forms, scored like our own, faults named."""
 
 import json
 from pathlib import Path

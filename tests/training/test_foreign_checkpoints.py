@@ -195,7 +195,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
         ({"recipe": recipe(image_size=97)}, "image_size 97 is no multiple of 32"),
         ({"recipe": recipe(num_head=3)}, "embed_dim must be divisible by num_heads"),
         ({"recipe": {**CRIS, "dict_kwargs": {"a": 1}}}, "its recipe has dict_kwargs"),
-        ({"recipe": {**CRIS, "class_path": "rislab.methods.cris.task.Nobody"}}, "is no method of rislab"),
+        ({"recipe": {**CRIS, "class_path": "rislab.methods.cris.task.Unknown"}}, "is no method of rislab"),
         ({"recipe": {**CRIS, "class_path": "os.system"}}, "is no method of rislab"),
         ({"recipe": recipe(fpn_out=[16, 32, 8])}, "this model has"),
         ({"recipe": recipe(decoder_layers=2)}, "missing: "),

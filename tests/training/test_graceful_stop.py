@@ -19,15 +19,15 @@ def trial_process(directory: str, grace: float, work: Callable[[Any, Path], None
     """A trial whose training is `work`."""
     from rislab.training import trial
 
-    def train(_arguments: list[str], asked: Any) -> None:
-        asked.grace, asked.patient = grace, True
-        work(asked, Path(directory) / "started")
+    def train(_arguments: list[str], request: Any) -> None:
+        request.grace, request.patient = grace, True
+        work(request, Path(directory) / "started")
 
     trial.RislabCLI = train  # type: ignore[assignment,misc]
     trial.run_trial(directory, 1)
 
 
-def hang(_asked: Any, started: Path) -> None:
+def hang(_request: Any, started: Path) -> None:
     """Blocked in C, with a child, as loader processes are."""
     import ctypes
 
@@ -41,7 +41,7 @@ def hang(_asked: Any, started: Path) -> None:
     libc.pthread_mutex_lock(mutex)
 
 
-def step(asked: Any, started: Path) -> None:
+def step(request: Any, started: Path) -> None:
     """A step of a second and a half with a forked process, then a boundary."""
     from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -52,8 +52,8 @@ def step(asked: Any, started: Path) -> None:
     time.sleep(3)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    if asked.number is not None:
-        asked.reached_boundary()
+    if request.number is not None:
+        request.reached_boundary()
         raise SIGTERMException
 
 
@@ -99,7 +99,7 @@ def run(tmp_path: Path) -> Iterator[Callable[[float, Callable[[Any, Path], None]
 def test_a_hang_ends_after_the_grace_period(run: Any) -> None:
     running = run(0.5, hang)
     running.send(signal.SIGTERM)
-    running.end(143, "preempted", "asked to stop; no step boundary was reached within 0.5 seconds")
+    running.end(143, "preempted", "stop requested; no step boundary was reached within 0.5 seconds")
 
 
 def test_a_second_signal_ends_it_at_once(run: Any) -> None:
@@ -107,7 +107,7 @@ def test_a_second_signal_ends_it_at_once(run: Any) -> None:
     running.send(signal.SIGUSR2)
     time.sleep(1.3)
     running.send(signal.SIGTERM)
-    running.end(143, "preempted", "asked to stop twice; no step boundary was reached")
+    running.end(143, "preempted", "stop requested twice; no step boundary was reached")
 
 
 def test_a_signal_to_all_processes_of_a_job_and_the_one_that_a_launcher_passes_on_are_one(run: Any) -> None:
@@ -118,7 +118,7 @@ def test_a_signal_to_all_processes_of_a_job_and_the_one_that_a_launcher_passes_o
     time.sleep(1.3)
     for child in running.children:
         os.kill(child, signal.SIGUSR2)
-    running.end(143, "preempted", "asked to stop")
+    running.end(143, "preempted", "stop requested")
 
 
 def test_cancelling_reaches_a_trial_that_hangs(run: Any) -> None:

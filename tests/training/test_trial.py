@@ -12,7 +12,7 @@ from tests.forks import forking
 def run_elsewhere(folder: str) -> None:
     from rislab.training import trial
 
-    def train(_arguments: list[str], asked: Any) -> None:
+    def train(_arguments: list[str], request: Any) -> None:
         home = Path.cwd()
         os.chdir("/")
         time.sleep(0.3)

@@ -36,7 +36,7 @@ def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--sbatch", action="append", metavar="KEY=VALUE", help="further sbatch option; repeatable")
 
 
-def asked(options: argparse.Namespace, profile: "Profile") -> "Cluster":
+def request(options: argparse.Namespace, profile: "Profile") -> "Cluster":
     """What the profile's `cluster:` block and the command line ask for."""
     from rislab.launch import slurm
 
@@ -85,7 +85,7 @@ def scripts(
     """(what it runs, batch script) of everything that would be handed in."""
     from rislab.launch import slurm
 
-    cluster = asked(options, profile)
+    cluster = request(options, profile)
     kinds: dict[tuple[int, Shape], list[Wanted]] = {}
     for each in wanted(todo, cluster):
         kinds.setdefault((each.depth, each.shape), []).append(each)
@@ -103,7 +103,7 @@ def gpu_hours(
     """(expected, at most by the time limit) for all of `todo`; expected is None when none was ever measured."""
     from rislab.launch import slurm
 
-    cluster = asked(options, profile)
+    cluster = request(options, profile)
     expected, known, most = 0.0, 0, 0.0
     for cell in todo:
         shape = slurm.shape(cell.config.get("trainer", {}), cluster)
@@ -127,7 +127,7 @@ def run(
     from rislab.launch import slurm
     from rislab.launch.slurm_supervisor import Supervisor
 
-    cluster = asked(options, profile)
+    cluster = request(options, profile)
     queue = slurm.Queue()
     todo = made_ready(todo, screen)
     trials = wanted(todo, cluster)  # not before: a cell may have been found in another table's folder

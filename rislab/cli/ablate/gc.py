@@ -23,7 +23,7 @@ def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         "gc",
         help=text,
         description=f"{text}: trials of rows that were removed or changed, optimiser states of finished trials, and what "
-        "kills have left. Every table in ablations/ counts, under all of its profiles. Trials that somebody runs, and folders "
+        "kills have left. Every table in ablations/ counts, under all of its profiles. Running trials, and folders "
         "that belong to no table, are left alone.",
         epilog="example: rislab ablate gc          # what would be removed\n         rislab ablate gc --yes",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -57,23 +57,23 @@ def collect(options: argparse.Namespace) -> int:
 
 
 def _tables(name: str | None) -> "tuple[list[Table], str | None]":
-    """Every table that can be known, and the name of the one that was asked for. Raises ConfigError.
+    """Every table that can be known, and the name of the one that was given. Raises ConfigError.
 
     One that cannot be read might need anything, so nothing can be removed.
     """
     from rislab.ablation import table
 
-    asked = table.find(name, FOLDER) if name is not None else None
-    files = sorted({path.resolve(): path for path in (*FOLDER.glob("*.yaml"), *([asked] if asked else []))}.values())
+    named = table.find(name, FOLDER) if name is not None else None
+    files = sorted({path.resolve(): path for path in (*FOLDER.glob("*.yaml"), *([named] if named else []))}.values())
     if not files:
-        raise ConfigError(f"no tables in {FOLDER}/: without them nobody knows what below --runs is needed")
+        raise ConfigError(f"no tables in {FOLDER}/: without them it is not known what below --runs is needed")
     loaded = {}
     for file in files:
         try:
             loaded[file.resolve()] = table.load(file)
         except ConfigError as error:
             raise ConfigError(f"{file} cannot be read, and may need anything: nothing is removed\n{error}") from None
-    return list(loaded.values()), loaded[asked.resolve()].name if asked is not None else None
+    return list(loaded.values()), loaded[named.resolve()].name if named is not None else None
 
 
 def _say(options: argparse.Namespace, found: "list[Garbage]", kept: "list[tuple[Garbage, str]]") -> None:

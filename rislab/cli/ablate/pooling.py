@@ -53,7 +53,7 @@ def run(
     mirrors.finish()
     if outcome.stopped_by:
         screen.print(f"stopped early: {outcome.stopped_by}", style="red", markup=False, soft_wrap=True)
-    return 130 if pool.stops_asked else 1 if outcome.stopped_by else None
+    return 130 if pool.stop_requests else 1 if outcome.stopped_by else None
 
 
 def _prepare(todo: "list[Planned]", cores: int, modules: list[str]) -> bool:
@@ -69,9 +69,9 @@ def _prepare(todo: "list[Planned]", cores: int, modules: list[str]) -> bool:
         ],
         lambda: None,
     )
-    if not pool.stops_asked and set(ready.states.values()) != {"done"}:
+    if not pool.stop_requests and set(ready.states.values()) != {"done"}:
         raise RislabError("preparing failed; see the message above")
-    return bool(pool.stops_asked)
+    return bool(pool.stop_requests)
 
 
 def _inputs(config: dict[str, Any]) -> Any:
@@ -89,7 +89,7 @@ def _watched(
 
     def watch_stop() -> None:
         follow()
-        if pool.stops_asked:
+        if pool.stop_requests:
             printer.tell(
                 "stopping", "trials write a checkpoint and end; the same command goes on from there (again: kill them)"
             )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rislab.launch.wandb_mirror import Mirrors
 
 TARGET = "rislab.training.trial"
-ROOM_BYTES = 512 << 20
+FREE_BYTES = 512 << 20
 
 
 def add(action: Action) -> None:
@@ -51,14 +51,14 @@ def run_table(options: argparse.Namespace) -> int:
     screen = open_console()
     if options.detach and options.wandb not in (None, "disabled"):
         raise ConfigError(
-            "--detach leaves nobody to mirror the trials; `rislab ablate run` with --wandb tells wandb all, also afterwards"
+            "--detach leaves no process to mirror the trials; `rislab ablate run` with --wandb tells wandb all, also afterwards"
         )
     if not todo:
         mirrors_of(options, cells, table, profile).finish()
         say_result(screen, cells)
         return exit_code(cells)
     plan.require_data(planned, profile)
-    require_room(options.runs)
+    require_space(options.runs)
     launch = clustering.run if options.launcher == "slurm" else pooling.run
     began = time.monotonic()
     code = launch(options, screen, table, profile, cells, todo)
@@ -80,7 +80,7 @@ def job(cell: "Planned") -> "Job":
         str(cell.trial.path),
         cell.trial,
         ("fit", "--config", str(cell.trial.config)),
-        f"{TARGET}:run_sister",
+        f"{TARGET}:run_secondary_rank",
         cell.parent.trial if cell.parent is not None else None,
         Requirement(0 if on_cpu([cell]) else devices if isinstance(devices, int) and devices > 0 else 1),
         cell.can_split,
@@ -95,7 +95,7 @@ def places_on(job: "Job", devices: "Sequence[Device]") -> "Job":
 
 
 def mirrors_of(options: argparse.Namespace, cells: "list[Planned]", table: "Table", profile: "Profile") -> "Mirrors":
-    """What keeps wandb up to date, if it was asked for: of what is done already, too, unless wandb has been told."""
+    """What keeps wandb up to date, if it was requested: of what is done already, too, unless wandb has been told."""
     from rislab.launch.wandb_mirror import Mirrors, mode
 
     return Mirrors(cells, table, profile, mode(options.wandb))
@@ -169,17 +169,17 @@ def to_run(cell: "Planned", stale: bool, retry: bool) -> bool:
     if state in ("diverged", "cancelled"):
         return retry
     if state == "failed":
-        # What the machine did to a trial is no fault of its row: whoever asks again has made room, or mended it.
+        # What the machine did to a trial is no fault of its row: the next run comes after a mend, or more space.
         return retry or cell.trial.status().get("kind") in (*RESUMED, "oom")
     return True
 
 
-def require_room(folder: Path) -> None:
+def require_space(folder: Path) -> None:
     from rislab.launch import local_pool
 
     free = local_pool.free_space(folder)
-    if free < ROOM_BYTES:
-        raise ConfigError(f"{folder}: {free >> 20} MiB free, a table needs at least {ROOM_BYTES >> 20} MiB")
+    if free < FREE_BYTES:
+        raise ConfigError(f"{folder}: {free >> 20} MiB free, a table needs at least {FREE_BYTES >> 20} MiB")
 
 
 def say_result(screen: Any, cells: "list[Planned]") -> None:

@@ -1,4 +1,4 @@
-"""Tables on the screen: boxes for what somebody reads, plain columns for thousands of rows, which boxes take seconds to draw."""
+"""Tables on the screen: boxes for what is read, plain columns for thousands of rows, which boxes take seconds to draw."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

@@ -53,10 +53,10 @@ def live_view(seen: "Live", height: int | None = None) -> "Group":
     from rich.console import Group
     from rich.text import Text
 
-    room = max(8, (shutil.get_terminal_size().lines if height is None else height) - 8)
-    said = notes(seen.lines)[: room // 3]
-    room -= len(said)
-    lines = list(seen.lines if len(seen.lines) <= room else seen.by_urgency[:room])
+    lines_left = max(8, (shutil.get_terminal_size().lines if height is None else height) - 8)
+    said = notes(seen.lines)[: lines_left // 3]
+    lines_left -= len(said)
+    lines = list(seen.lines if len(seen.lines) <= lines_left else seen.by_urgency[:lines_left])
     hidden = len(seen.lines) - len(lines)
     title = _summary(seen) + (f" ({hidden} more trials)" if hidden else "")
     columns, texts = _columns(seen, lines)

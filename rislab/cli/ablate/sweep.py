@@ -91,7 +91,7 @@ def run_trial(options: argparse.Namespace) -> int:
 
 
 def _train(cells: "list[Planned]", threads: int | None, shown: "Mirrors") -> bool:
-    """Run what is to run of a chain. Whether the user asked to stop."""
+    """Run what is to run of a chain. Whether the user requested a stop."""
     from rislab.launch import local_pool, resources
 
     for cell in cells:
@@ -104,14 +104,14 @@ def _train(cells: "list[Planned]", threads: int | None, shown: "Mirrors") -> boo
         [local_pool.Job(f"prepare {cell.name}", f"{TARGET}:prepare", str(cell.trial.config)) for cell in cells],
         shown.follow,
     )
-    if made.stops_asked:
+    if made.stop_requests:
         return True
     if set(ready.states.values()) != {"done"}:
         raise RislabError("preparing failed; see the message above")
     devices = [] if on_cpu(cells) else resources.gpus()
     pool = local_pool.LocalPool(1, threads or (1 if on_cpu(cells) else local_pool.cores()), modules, devices)
     pool.run([places_on(job(cell), devices) for cell in cells], shown.follow)
-    return bool(pool.stops_asked)
+    return bool(pool.stop_requests)
 
 
 def _typed(options: argparse.Namespace, *names: str) -> list[str]:

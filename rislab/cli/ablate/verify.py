@@ -27,7 +27,7 @@ def add(action: Action) -> None:
 def run_verify(options: argparse.Namespace) -> int:
     """0 when every trial gave the same files, 1 when one did not."""
     from rislab.ablation import plan
-    from rislab.cli.ablate.run import require_room
+    from rislab.cli.ablate.run import require_space
 
     table, profile, seeds, planned = load(options)
     for name in ("jobs", "threads"):
@@ -42,7 +42,7 @@ def run_verify(options: argparse.Namespace) -> int:
         elsewhere = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rislab-verify-")))
         if elsewhere.exists() and any(elsewhere.iterdir()):
             raise ConfigError(f"--keep {elsewhere}: is not empty")
-        require_room(elsewhere.absolute())
+        require_space(elsewhere.absolute())
         rows = options.rows.split(",") if options.rows else None
         again = {cell.hash: cell for cell in plan.plan(table, profile, seeds, elsewhere, rows, options.data)}
         if _repeat(options, screen, table, profile, [(cell, again[cell.hash]) for cell in finished]):
@@ -77,8 +77,8 @@ def _repeat(
                 group.append(one)
     for (_, threads), cells in sorted(groups.items(), key=lambda item: item[0]):
         if cells:
-            asked = argparse.Namespace(**{**vars(options), "threads": threads or None})
-            if pooling.run(asked, screen, table, profile, cells, cells) is not None:
+            repeat_options = argparse.Namespace(**{**vars(options), "threads": threads or None})
+            if pooling.run(repeat_options, screen, table, profile, cells, cells) is not None:
                 return True
     return False
 

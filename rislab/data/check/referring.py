@@ -119,7 +119,7 @@ def _absent(there: Sequence[DataFolder]) -> Iterator[dict[str, Any]]:
 
 
 def _is_one_folder(folder: Path, found: Sequence[TreeCheck]) -> bool:
-    """Whether a benchmark's own folder was given, or a generated world: then nobody misses the others."""
+    """Whether a benchmark's own folder was given, or a generated world: then the others are not missing."""
     return any(Path(tree.folder) == folder or "toy_voc" in tree.benchmarks for tree in found)
 
 

@@ -90,6 +90,6 @@ def _gaps(paths: Sequence[Path]) -> list[int]:
     series: dict[str, set[int]] = {}
     for path in paths:
         match = NUMBERED.search(path.name)
-        assert match is not None, "only numbered files are asked for"
+        assert match is not None, "only numbered files come here"
         series.setdefault(path.name[: match.start()], set()).add(int(match.group(1)))
     return sorted({n for have in series.values() for n in range(min(have), max(have)) if n not in have})

@@ -26,7 +26,7 @@ class Appearance:
     shape: str | None = None
 
     def denotes(self, things: Things) -> list[int]:
-        # Asked some hundred times a scene: spelt out, it is several times as fast as a loop over the fields.
+        # Called some hundred times a scene: spelt out, it is several times as fast as a loop over the fields.
         return [
             i
             for i, thing in enumerate(things)

@@ -141,7 +141,7 @@ def _cross() -> NDArray[np.float64]:
 
 
 def draw(rng: np.random.Generator, things: tuple[Thing, ...], size: int) -> Scene | None:
-    """Paint a scene; None when something is hidden too much to be asked for."""
+    """Paint a scene; None when something is hidden too much to be referred to."""
     image = _ground(rng, size)
     clutter = _confetti(rng, image)
     masks: list[NDArray[np.bool_]] = []

@@ -122,10 +122,10 @@ class RefCOCO(Writer):
     split_by = "unc"
 
     def ask(self, rng: np.random.Generator, drawn: Scene, first: int, image_id: int, name: str, split: str) -> None:
-        asked = 0
+        written = 0
         for index in rng.permutation(len(drawn.things)).tolist():
             thing = drawn.things[index]
-            if asked == REFERENCES or (split == "testA" and thing.shape not in TEST_A):
+            if written == REFERENCES or (split == "testA" and thing.shape not in TEST_A):
                 continue
             if split == "testB" and thing.shape in TEST_A:
                 continue
@@ -133,7 +133,7 @@ class RefCOCO(Writer):
             if texts:
                 ids = {"ann_id": first + index, "category_id": SHAPES.index(thing.shape) + 1}
                 self.refer(rng, texts, ids, image_id, name, split)
-                asked += 1
+                written += 1
 
 
 class RefCOCOPlus(RefCOCO):

@@ -1,4 +1,4 @@
-"""How TCL is asked: pictures are looked at once, then any texts get their masks from what was seen."""
+"""Inference of TCL: pictures are encoded once, then any texts get their masks from that."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How TCL is trained: switches, losses, two-stage schedule, optimiser groups. How it is asked: asking.py."""
+"""How TCL is trained: switches, losses, two-stage schedule, optimiser groups. Inference: inference.py."""
 
 import math
 from collections.abc import Sequence
