@@ -13,7 +13,7 @@ from rislab.ablation import signature, table
 from rislab.cli.main import parser
 from tests.worlds import ROOT
 
-FILE = Path(__file__).parent / "surface.json"
+FOLDER = Path(__file__).parent / "surface"
 
 
 def commands(root: argparse.ArgumentParser, prefix: str = "rislab") -> dict[str, list[str]]:
@@ -34,22 +34,32 @@ def options_of(class_path: str) -> dict[str, str]:
 
 
 def surface() -> dict[str, Any]:
-    return {
+    """By file: what is common, and a file for each method and each data module."""
+    common = {
         "commands": commands(parser()),
         "metrics": list(table.METRICS),
-        "methods": {name: options_of(class_path) for name, class_path in signature.methods().items()},
-        "data": options_of("rislab.datamodules.referring.ReferringData"),
         "world": options_of("rislab.data.toy.world.ToyWorld"),
         "trial": options_of("rislab.training.cli.TrialOptions"),
         "table": table.SCHEMA,
     }
+    methods = {f"methods/{name}": options_of(class_path) for name, class_path in signature.methods().items()}
+    data = {f"data/{name}": options_of(class_path) for name, class_path in signature.data_modules().items()}
+    return common | methods | data
 
 
 def test_the_surface_has_not_moved_unnoticed() -> None:
-    now = json.loads(json.dumps(surface()))
+    now = {name: json.dumps(value, indent=1, sort_keys=True) + "\n" for name, value in surface().items()}
+    there = {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in FOLDER.rglob("*.json")}
     if os.environ.get("UPDATE_SURFACE"):
-        FILE.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
-    assert now == json.loads(FILE.read_text())
+        for name in there.keys() - now.keys():
+            there[name].unlink()
+        for name, text in now.items():
+            (FOLDER / f"{name}.json").parent.mkdir(parents=True, exist_ok=True)
+            (FOLDER / f"{name}.json").write_text(text)
+        there = {name: FOLDER / f"{name}.json" for name in now}
+    assert there.keys() == now.keys()
+    for name, text in now.items():
+        assert json.loads(text) == json.loads(there[name].read_text()), name
 
 
 def test_every_command_shows_an_example() -> None:
