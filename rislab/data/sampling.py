@@ -77,6 +77,61 @@ def training_plan(
     return [mine[start : start + size] for start in range(0, len(mine), size)]
 
 
+def sentence_plan(
+    references: Sequence[Reference],
+    batch_size: int,
+    interleaved: bool,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Plan:
+    """Every sentence of every reference is an item of its own, with its own copy of the image (LAVT's and DMMI's Ref-ZOM).
+
+    interleaved: spread sentences of references without a referent evenly among the others, so that (nearly) every batch of every
+        process has some. DMMI's sampler has this aim: it puts one after every N_other // N_zero others and the rest at the
+        end, once for all epochs, and its ranks overlap. Here the order is drawn anew for each epoch, and ranks share it out.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    items = [(i, s) for i, ref in enumerate(references) for s in range(len(ref.expressions))]
+    order = rng.permutation(len(items)).tolist()
+    if interleaved:
+        is_zero = [not references[items[at][0]].ann_ids for at in order]
+        kinds = [[at for at, zero in zip(order, is_zero, strict=True) if zero is kind] for kind in (False, True)]
+        placed = [((turn + 0.5) / len(kind), at) for kind in kinds for turn, at in enumerate(kind)]
+        order = [at for _, at in sorted(placed)]
+    whole = len(order) // (batch_size * world_size)
+    if not whole:
+        raise DataError(
+            f"{len(order)} training sentences do not fill one batch of {batch_size} on each of {world_size} processes; "
+            "lower data.batch_size"
+        )
+    rows = [Row(references[items[at][0]].image_id, (items[at],), epoch) for at in order]
+    # Neighbours go into one batch, and neighbouring batches to the processes in turn: a constant rate is kept on each.
+    starts = range(rank * batch_size, whole * world_size * batch_size, world_size * batch_size)
+    return [rows[start : start + batch_size] for start in starts]
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Images of a split that are kept from training and stand in for a validation split.
+
+    split: which split gives them.
+    images: share of its images, more than 0 and less than 1.
+    seed: of the choice.
+    """
+
+    split: str = "train"
+    images: float = 0.05
+    seed: int = 0
+
+    def image_ids(self, references: Sequence[Reference]) -> frozenset[int]:
+        """Ids of the images that are held out, at least one; a function of the split's images and the seed alone."""
+        ids = sorted({reference.image_id for reference in references})
+        order = np.random.default_rng([self.seed, 11]).permutation(len(ids)).tolist()
+        return frozenset(ids[at] for at in order[: max(1, round(self.images * len(ids)))])
+
+
 def _drawn(rng: np.random.Generator, count: int, wanted: int) -> list[int]:
     """Indices of up to `wanted` of `count` sentences, each at most once."""
     if wanted == 1:
@@ -84,7 +139,7 @@ def _drawn(rng: np.random.Generator, count: int, wanted: int) -> list[int]:
     return [int(i) for i in rng.permutation(count)[:wanted]]
 
 
-def split(plan: Plan, parts: int) -> Plan:
+def parts_of(plan: Plan, parts: int) -> Plan:
     """Each batch as so many smaller ones, in order and as equal as can be. Raises ConfigError when a batch has fewer rows."""
     smallest = min(map(len, plan), default=parts)
     if smallest < parts:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from filelock import FileLock
 
-from rislab.data import masks, sampling
+from rislab.data import masks
 from rislab.data.annotations import Reference
 from rislab.data.batch import MaskQueries
 from rislab.data.lmdb_layout import LmdbRefer
@@ -15,6 +15,15 @@ from rislab.data.pack import Pack, place_of
 from rislab.data.published import data_set, deviation
 from rislab.data.queries import Queries
 from rislab.data.refer import Refer, required_files
+from rislab.data.sampling import (
+    Holdout,
+    Plan,
+    evaluation_plan,
+    parts_of,
+    sentence_plan,
+    shuffled_sentences,
+    training_plan,
+)
 from rislab.data.toy.world import RECIPE, ToyWorld
 from rislab.datamodules.base import EvaluatedData, data_root
 from rislab.errors import ConfigError, DataError
@@ -44,6 +53,9 @@ class ReferringData(EvaluatedData):
     shuffle_sentences: deal the sentences out to other references, in training and in evaluation: what a model scores
         then, it scores without language.
     limit_val_images: validate on the first so many images only; tests are always whole.
+    sampling: what is an item of an epoch: one sentence of each reference (`per_reference`: CRIS, LAVT), each sentence
+        (`per_sentence`), or each sentence with zero targets spread evenly (`interleaved_zero_targets`: DMMI on Ref-ZOM).
+    holdout: images of a split that training leaves out and `val_split` consists of, for a set without a validation split.
     no_target_min_pixels: a mask of fewer pixels says "nothing there", where sentences may have no referent.
     layout: files as released, or the LMDB files that CRIS's tools make, `ROOT/lmdb/<dataset>/<split>.lmdb`.
     packed: use what `rislab data pack` has made, where it is still of these files; the batches are the same.
@@ -62,6 +74,8 @@ class ReferringData(EvaluatedData):
         "layout": "refer",
         "packed": True,
         "sentences_per_reference": 1,
+        "sampling": "per_reference",
+        "holdout": None,
     }
 
     def __init__(
@@ -86,6 +100,8 @@ class ReferringData(EvaluatedData):
         layout: Literal["refer", "lmdb"] = "refer",
         packed: bool = True,
         sentences_per_reference: int = 1,
+        sampling: Literal["per_reference", "per_sentence", "interleaved_zero_targets"] = "per_reference",
+        holdout: Holdout | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -102,6 +118,16 @@ class ReferringData(EvaluatedData):
             if value < least:
                 reason = " (references_per_image)" if name == "batch_size" else ""
                 raise ConfigError(f"data.init_args.{name} is {value}, expected {least}{reason} or more")
+        if sampling != "per_reference" and references_per_image * sentences_per_reference != 1:
+            raise ConfigError(
+                f"data.init_args.sampling {sampling}: every sentence brings its image, so references_per_image and "
+                "sentences_per_reference are 1"
+            )
+        if holdout is not None and not 0 < holdout.images < 1:
+            raise ConfigError(
+                f"data.init_args.holdout.images is {holdout.images}, expected more than 0 and less than 1"
+            )
+        self.sampling, self.holdout = sampling, holdout
         self.root = data_root(root, generate is not None)
         self.dataset, self.split_by = dataset, split_by
         self.protocol = protocol
@@ -175,7 +201,7 @@ class ReferringData(EvaluatedData):
             "fit": [self.train_split, self.val_split, *self.test_splits],
             "validate": [self.val_split],
         }.get(stage, self.test_splits)
-        for split in dict.fromkeys(splits):
+        for split in dict.fromkeys(map(self._file_split, splits)):
             references = self.refer.split(split)
             self.refer.check_images(references)
             if self.refer.left_out(split):
@@ -192,8 +218,15 @@ class ReferringData(EvaluatedData):
         self._capacity = self.cache_mb << 20
 
     def _references(self, split: str) -> list[Reference]:
-        references = self.refer.split(split)
-        return sampling.shuffled_sentences(references, self.seed) if self.shuffle_sentences else references
+        references = self.refer.split(self._file_split(split))
+        if self.holdout is not None and split in (self.val_split, self.holdout.split):
+            held = self.holdout.image_ids(references)
+            references = [ref for ref in references if (ref.image_id in held) is (split == self.val_split)]
+        return shuffled_sentences(references, self.seed) if self.shuffle_sentences else references
+
+    def _file_split(self, split: str) -> str:
+        """The split of the files that a split of ours is taken from."""
+        return self.holdout.split if self.holdout is not None and split == self.val_split else split
 
     def train_dataloader(self) -> ResumableLoader:
         references = self._references(self.train_split)
@@ -204,18 +237,22 @@ class ReferringData(EvaluatedData):
             warnings.warn(f"{empty} of {len(references)} training references have empty masks: left out", stacklevel=2)
         rank, world_size = self.rank_and_world_size
 
-        def plan(epoch: int) -> sampling.Plan:
-            batches = sampling.training_plan(
-                usable,
-                self.batch_size,
-                self.references_per_image,
-                self.seed,
-                epoch,
-                rank,
-                world_size,
-                self.sentences_per_reference,
-            )
-            return sampling.split(batches, self.parts)
+        def plan(epoch: int) -> Plan:
+            if self.sampling == "per_reference":
+                batches = training_plan(
+                    usable,
+                    self.batch_size,
+                    self.references_per_image,
+                    self.seed,
+                    epoch,
+                    rank,
+                    world_size,
+                    self.sentences_per_reference,
+                )
+            else:
+                interleaved = self.sampling == "interleaved_zero_targets"
+                batches = sentence_plan(usable, self.batch_size, interleaved, self.seed, epoch, rank, world_size)
+            return parts_of(batches, self.parts)
 
         loader = ResumableLoader(self._queries(usable, training=True, cached=True), plan, **self._options(cached=True))
         self._loaders.append(loader)
@@ -226,7 +263,7 @@ class ReferringData(EvaluatedData):
         if limit is not None:
             kept = set(list(dict.fromkeys(ref.image_id for ref in references))[:limit])
             references = [ref for ref in references if ref.image_id in kept]
-        plan = sampling.evaluation_plan(references, self.eval_images, *self.rank_and_world_size)
+        plan = evaluation_plan(references, self.eval_images, *self.rank_and_world_size)
         loader = PlannedLoader(self._queries(references, False, cached), plan, **self._options(cached))
         self._loaders.append(loader)
         return loader

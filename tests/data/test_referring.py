@@ -13,6 +13,7 @@ from rislab.data import masks
 from rislab.data.batch import MaskQueries
 from rislab.data.geometry import Letterbox
 from rislab.data.queries import ByteCache
+from rislab.data.sampling import Holdout
 from rislab.data.toy.world import ToyWorld
 from rislab.data.transforms import Transform
 from rislab.datamodules.referring import ReferringData
@@ -266,3 +267,19 @@ def test_two_processes_share_the_work_without_padding(small: SmallSet, tmp_path:
     assert len(trained[0]) == len(trained[1])
     refs = [ref for part in trained for line in part for ref in line.split()]
     assert len(refs) == len(set(refs)) == 12
+
+
+def test_a_holdout_stands_in_for_a_validation_split(tmp_path: Path) -> None:
+    root = SmallSet({"train": 10, "test": 2}).write(tmp_path)
+    options = {"holdout": Holdout(images=0.3), "sampling": "per_sentence", "batch_size": 2}
+    module = ready(root, **options)
+    module.setup("fit")
+    seen = {image_id for batch in module.train_dataloader() for image_id in batch.image_ids}
+    held = {image_id for batch in module.val_dataloader() for image_id in batch.image_ids}
+    assert len(held) == 3
+    assert not seen & held
+    assert len(seen | held) == 10
+    with pytest.raises(ConfigError, match=r"holdout.images is 1, expected more than 0 and less than 1"):
+        ready(root, holdout=Holdout(images=1))
+    with pytest.raises(ConfigError, match="every sentence brings its image"):
+        ready(root, sampling="per_sentence", references_per_image=2)

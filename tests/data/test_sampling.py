@@ -1,11 +1,12 @@
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rislab.data.annotations import Expression, Reference
-from rislab.data.sampling import Plan, evaluation_plan, shuffled_sentences, training_plan
+from rislab.data.sampling import Holdout, Plan, evaluation_plan, sentence_plan, shuffled_sentences, training_plan
 from rislab.errors import DataError
 
 
@@ -116,3 +117,38 @@ def test_shuffled_sentences_leave_none_its_own(count: int, seed: int) -> None:
         e.sent_id for r in refs for e in r.expressions
     )
     assert dealt == shuffled_sentences(refs, seed)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.booleans(), min_size=8, max_size=30), st.integers(1, 3), st.integers(1, 3), st.integers(0, 5))
+def test_each_sentence_is_an_item_shared_out_equally(zeros: list[bool], size: int, world: int, epoch: int) -> None:
+    refs = [
+        replace(ref, ann_ids=() if zero else (1,))
+        for ref, zero in zip(references([1] * len(zeros)), zeros, strict=True)
+    ]
+    for interleaved in (False, True):
+        shards = [sentence_plan(refs, size, interleaved, 7, epoch, rank, world) for rank in range(world)]
+        assert len({len(shard) for shard in shards}) == 1
+        assert all(len(batch) == size for shard in shards for batch in shard)
+        together = [pair for shard in shards for pair in queries(shard)]
+        assert len(set(together)) == len(together) == 3 * len(refs) // (size * world) * size * world
+        assert shards == [sentence_plan(refs, size, interleaved, 7, epoch, rank, world) for rank in range(world)]
+
+
+def test_zero_targets_come_at_a_constant_rate_on_every_process() -> None:
+    refs = [replace(ref, ann_ids=() if number % 5 == 0 else (1,)) for number, ref in enumerate(references([1] * 100))]
+    for rank in range(2):
+        for batch in sentence_plan(refs, 10, True, 0, 3, rank, 2):
+            assert sum(not refs[row.queries[0][0]].ann_ids for row in batch) == 2, "a fifth of ten, in each batch"
+    plain = [
+        sum(not refs[row.queries[0][0]].ann_ids for row in batch) for batch in sentence_plan(refs, 10, False, 0, 3)
+    ]
+    assert len(set(plain)) > 1, "without interleaving it is chance"
+
+
+def test_held_out_images_are_a_function_of_the_split_and_the_seed() -> None:
+    refs = references([2] * 40)
+    held = Holdout(images=0.1).image_ids(refs)
+    assert len(held) == 4
+    assert held == Holdout(images=0.1).image_ids(refs[::-1])
+    assert held != Holdout(images=0.1, seed=1).image_ids(refs)
