@@ -1,0 +1,178 @@
+"""Training on label maps with one vocabulary, scored on the same benchmark."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from rislab.data.batch import IGNORED, LabelledPictures, LabelMaps
+from rislab.data.benchmark_trees import Item, Tree
+from rislab.data.geometry import Geometry, InverseGeometry
+from rislab.data.loader import ResumableLoader
+from rislab.data.sampling import Plan, Row, parts_of
+from rislab.data.transforms import Sample, Transform
+from rislab.datamodules.base import EvaluatedData
+from rislab.datamodules.semantic import SemanticData
+from rislab.errors import ConfigError, DataError
+from rislab.evaluation.base import Evaluation
+
+
+class LabelMapsData(EvaluatedData):
+    """Label maps of a benchmark's training split, and the benchmark itself for validation and test.
+
+    Args:
+        benchmark_data: what is read, and what the method is scored on.
+        train_split: split of the benchmark that training reads.
+        batch_size: pictures a training batch and process.
+        num_workers: loader processes.
+        seed: of the order of pictures and of the method's transform.
+
+    Raises:
+        ConfigError: A batch of no picture.
+    """
+
+    gives: ClassVar[type[LabelMaps]] = LabelMaps
+    root_option: ClassVar[str] = "benchmark_data.root"
+    seed_option: ClassVar[str] = "seed"
+    neutral: ClassVar[tuple[str, ...]] = ("num_workers",)
+
+    def __init__(
+        self,
+        benchmark_data: SemanticData,
+        train_split: str = "train",
+        batch_size: int = 8,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ConfigError(f"data.init_args.batch_size is {batch_size}, expected 1 or more")
+        self.scored, self.train_split = benchmark_data, train_split
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.val_split = benchmark_data.val_split
+        self._loader: ResumableLoader | None = None
+
+    @property
+    def evaluated(self) -> EvaluatedData:
+        return self.scored
+
+    @property
+    def benchmark(self) -> str:
+        return self.scored.benchmark
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return self.scored.evaluation
+
+    @property
+    def test_splits(self) -> list[str]:
+        return self.scored.test_splits
+
+    def facts(self) -> dict[str, Any]:
+        return self.scored.facts() | {"train_split": self.train_split}
+
+    def prepare_data(self) -> None:
+        self.scored.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        """Look at everything that the run will need, the training split among it."""
+        self.scored.trainer = self.trainer
+        self.scored.setup(stage)
+        if stage == "fit":
+            found, published = len(self.scored.items(self.train_split)), self.scored.of.counts.get(self.train_split)
+            if published is not None and found != published and self.scored.generate is None:
+                warnings.warn(
+                    f"{self.benchmark}, {self.train_split}: {found} pictures, published: {published}", stacklevel=2
+                )
+
+    def teardown(self, stage: str) -> None:
+        if self._loader is not None:
+            self._loader.close()
+
+    def train_dataloader(self) -> ResumableLoader:
+        items = self.scored.items(self.train_split)
+        rank, world = self.rank_and_world_size
+        whole = len(items) // (self.batch_size * world)
+        if not whole:
+            raise DataError(
+                f"{len(items)} pictures of {self.train_split} do not fill one batch of {self.batch_size} on each of {world} "
+                "processes; lower data.batch_size"
+            )
+
+        def plan(epoch: int) -> Plan:
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(items))[: whole * self.batch_size * world]
+            mine = [Row(number, (), epoch) for number in order[rank::world].tolist()]
+            batches = [mine[at : at + self.batch_size] for at in range(0, len(mine), self.batch_size)]
+            return parts_of(batches, self.parts)
+
+        dataset = LabelMapBatches(self.scored, items, self.geometry, self.method.train_transform(), self.seed)
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        self._loader = ResumableLoader(dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=on_gpu)
+        return self._loader
+
+    def val_dataloader(self) -> "DataLoader[LabelledPictures]":
+        return self.scored.val_dataloader()
+
+    def test_dataloader(self) -> "list[DataLoader[LabelledPictures]]":
+        return self.scored.test_dataloader()
+
+
+class LabelMapBatches(Dataset[LabelMaps]):
+    """Batches of planned rows, whose image id is the number of an item.
+
+    Args:
+        data: benchmark that the items belong to.
+        items: pictures with their label maps.
+        geometry: the network's frame.
+        transform: of the method; None puts pictures into the frame as evaluation does.
+        seed: of the transform's draws.
+    """
+
+    def __init__(
+        self, data: SemanticData, items: Sequence[Item], geometry: Geometry, transform: Transform | None, seed: int
+    ) -> None:
+        self.tree, self.items = Tree(data.root, data.of), items
+        self.names, self.has_background, self.classes = data.names, data.of.has_background, len(data.classes)
+        self.geometry, self.transform, self.seed = geometry, transform, seed
+
+    def __getitem__(self, rows: list[Row]) -> LabelMaps:
+        samples = [self._sample(row) for row in rows]
+        pictures = np.stack([sample.picture for sample in samples]).transpose(0, 3, 1, 2)
+        return LabelMaps(
+            images=torch.from_numpy(np.ascontiguousarray(pictures)),
+            image_ids=[row.image_id for row in rows],
+            placements=[self.geometry.place(*self.geometry.size)] * len(rows),
+            labels=torch.from_numpy(np.ascontiguousarray(np.stack([sample.masks[0] for sample in samples]))),
+            names=self.names,
+            has_background=self.has_background,
+        )
+
+    def _sample(self, row: Row) -> Sample:
+        picture, label = self.tree.sample(self.items[row.image_id], self.classes)
+        key = (self.seed, row.epoch, row.image_id)
+        if self.transform is not None and not self.transform.in_frame:
+            return self.transform(Sample(picture, label[None]), key)
+        placement = self.geometry.place(*label.shape)
+        sample = Sample(self.geometry.image(picture, placement), placed_labels(label, placement)[None])
+        return sample if self.transform is None else self.transform(sample, key)
+
+
+def placed_labels(label: NDArray[np.uint8], placement: InverseGeometry) -> NDArray[np.uint8]:
+    """A label map [h, w] in the network's frame: the nearest pixel's label, and 255 where the picture does not reach."""
+    height, width = placement.input_size
+    return np.asarray(
+        cv2.warpAffine(
+            label,
+            placement.matrix,
+            (width, height),
+            flags=cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_REPLICATE if placement.is_stretched else cv2.BORDER_CONSTANT,
+            borderValue=float(IGNORED),
+        ),
+        np.uint8,
+    )
