@@ -9,6 +9,7 @@ import yaml
 from rislab.ablation import plan, signature, table
 from rislab.ablation.configs import relocated
 from rislab.ablation.plan import Planned
+from rislab.cli.main import main
 from rislab.errors import ConfigError, DataError
 from tests.worlds import ROOT, tiny_table
 
@@ -109,3 +110,18 @@ def test_missing_lmdb_files_are_named(tmp_path: Path) -> None:
     from rislab.data.required_files import referring
 
     assert [each.path for each in referring(options)] == [f"{tmp_path}/lmdb/refcoco/{s}.lmdb" for s in ("train", "val")]
+
+
+def test_a_table_over_label_maps_says_that_its_data_take_no_seed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = yaml.safe_load((ROOT / "ablations" / "tcl.yaml").read_text())
+    config = str(ROOT / "experiments" / "maskclip" / "toy_voc.yaml")
+    table["profiles"] = {"toy": table["profiles"]["toy"] | {"config": [config]}}
+    sizes = {"a": 96, "b": 64}
+    table["rows"] = [{"name": row, "label": row, "switches": {"model.image_size": size}} for row, size in sizes.items()]
+    table |= {"baseline": "a", "claims": [], "watch": {}}
+    (tmp_path / "labels.yaml").write_text(yaml.safe_dump(table))
+    arguments = ["ablate", "plan", str(tmp_path / "labels.yaml"), "--runs", str(tmp_path / "runs"), "--seeds", "2"]
+    assert main(arguments) == 0
+    assert "SemanticData draws nothing: a seed is the method's alone" in capsys.readouterr().out

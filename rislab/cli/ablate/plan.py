@@ -23,6 +23,7 @@ def add(action: Action) -> None:
 
 def show_plan(options: argparse.Namespace) -> int:
     from rislab.ablation import plan
+    from rislab.ablation.configs import seed_key
     from rislab.ablation.integrity import SUSPECT
 
     table, profile, _, planned = load(options)
@@ -87,6 +88,11 @@ def show_plan(options: argparse.Namespace) -> int:
     whole = len(plan.distinct(planned))
     rest = f" for {len(planned)} stages of rows: {len(planned) - whole} are shared" if staged else ""
     screen.print(f"{whole} trials{rest}, {len(todo)} to run{_cost([expected[c.name] for c in todo])}")
+    unseeded = {
+        cell.config["data"]["class_path"].rpartition(".")[2] for cell in planned if not seed_key(cell.config["data"])
+    }
+    for name in sorted(unseeded):
+        screen.print(f"{name} draws nothing: a seed is the method's alone")
     for text in sorted(suspect):
         screen.print(text, style="red", soft_wrap=True, markup=False)
     for path in orphans:
