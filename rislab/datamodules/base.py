@@ -93,3 +93,43 @@ class EvaluatedData(L.LightningDataModule):
     def geometry(self) -> Geometry:
         """How the method takes its images."""
         return self.method.geometry
+
+
+class BenchmarkedData(EvaluatedData):
+    """Training data of their own, scored on the benchmark of another data module.
+
+    Attributes:
+        scored: what validation and test read; it scores.
+    """
+
+    scored: EvaluatedData
+
+    @property
+    def evaluated(self) -> EvaluatedData:
+        return self.scored
+
+    @property
+    def benchmark(self) -> str:
+        return self.scored.benchmark
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return self.scored.evaluation
+
+    @property
+    def test_splits(self) -> list[str]:
+        return self.scored.test_splits
+
+    def prepare_data(self) -> None:
+        self.scored.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        """Look at everything that evaluation will need; subclasses look at what training needs."""
+        self.scored.trainer = self.trainer
+        self.scored.setup(stage)
+
+    def val_dataloader(self) -> Any:
+        return self.scored.val_dataloader()
+
+    def test_dataloader(self) -> Any:
+        return self.scored.test_dataloader()

@@ -8,21 +8,20 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from rislab.data.batch import IGNORED, LabelledPictures, LabelMaps
+from rislab.data.batch import IGNORED, LabelMaps
 from rislab.data.benchmark_trees import Item, Tree
 from rislab.data.geometry import Geometry, InverseGeometry
 from rislab.data.loader import ResumableLoader
 from rislab.data.sampling import Plan, Row, parts_of
 from rislab.data.transforms import Sample, Transform
-from rislab.datamodules.base import EvaluatedData
+from rislab.datamodules.base import BenchmarkedData
 from rislab.datamodules.semantic import SemanticData
 from rislab.errors import ConfigError, DataError
-from rislab.evaluation.base import Evaluation
 
 
-class LabelMapsData(EvaluatedData):
+class LabelMapsData(BenchmarkedData):
     """Label maps of a benchmark's training split, and the benchmark itself for validation and test.
 
     Args:
@@ -40,6 +39,7 @@ class LabelMapsData(EvaluatedData):
     root_option: ClassVar[str] = "benchmark_data.root"
     seed_option: ClassVar[str] = "seed"
     neutral: ClassVar[tuple[str, ...]] = ("num_workers",)
+    scored: SemanticData
 
     def __init__(
         self,
@@ -57,32 +57,12 @@ class LabelMapsData(EvaluatedData):
         self.val_split = benchmark_data.val_split
         self._loader: ResumableLoader | None = None
 
-    @property
-    def evaluated(self) -> EvaluatedData:
-        return self.scored
-
-    @property
-    def benchmark(self) -> str:
-        return self.scored.benchmark
-
-    @property
-    def evaluation(self) -> Evaluation:
-        return self.scored.evaluation
-
-    @property
-    def test_splits(self) -> list[str]:
-        return self.scored.test_splits
-
     def facts(self) -> dict[str, Any]:
         return self.scored.facts() | {"train_split": self.train_split}
 
-    def prepare_data(self) -> None:
-        self.scored.prepare_data()
-
     def setup(self, stage: str) -> None:
         """Look at everything that the run will need, the training split among it."""
-        self.scored.trainer = self.trainer
-        self.scored.setup(stage)
+        super().setup(stage)
         if stage == "fit":
             found, published = len(self.scored.items(self.train_split)), self.scored.of.counts.get(self.train_split)
             if published is not None and found != published and self.scored.generate is None:
@@ -114,12 +94,6 @@ class LabelMapsData(EvaluatedData):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         self._loader = ResumableLoader(dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=on_gpu)
         return self._loader
-
-    def val_dataloader(self) -> "DataLoader[LabelledPictures]":
-        return self.scored.val_dataloader()
-
-    def test_dataloader(self) -> "list[DataLoader[LabelledPictures]]":
-        return self.scored.test_dataloader()
 
 
 class LabelMapBatches(Dataset[LabelMaps]):

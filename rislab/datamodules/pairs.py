@@ -5,19 +5,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
-from rislab.data.batch import Captions, LabelledPictures
+from rislab.data.batch import Captions
 from rislab.data.pair_batches import SPARE, Pairs, PairsLoader, epoch_order
 from rislab.data.shards import Shards
-from rislab.datamodules.base import EvaluatedData
+from rislab.datamodules.base import BenchmarkedData
 from rislab.datamodules.semantic import SemanticData
 from rislab.errors import ConfigError, DataError
-from rislab.evaluation.base import Evaluation
 from rislab.paths import user_path
 
 
-class PairsData(EvaluatedData):
+class PairsData(BenchmarkedData):
     """Image-text pairs for training, a benchmark for validation and test.
 
     shards: tar files, with braces for numbers: `cc3m/gcc-train-{000000..000347}.tar`. Those that are missing are reported;
@@ -33,6 +31,7 @@ class PairsData(EvaluatedData):
     required_files: ClassVar[str] = "rislab.data.required_files.pairs"
     below_root: ClassVar[tuple[str, ...]] = ("shards",)
     neutral: ClassVar[tuple[str, ...]] = ("num_workers",)
+    scored: SemanticData
 
     def __init__(
         self,
@@ -59,22 +58,6 @@ class PairsData(EvaluatedData):
         self._loader: PairsLoader | None = None
 
     @property
-    def evaluated(self) -> EvaluatedData:
-        return self.scored
-
-    @property
-    def benchmark(self) -> str:
-        return self.scored.benchmark
-
-    @property
-    def evaluation(self) -> Evaluation:
-        return self.scored.evaluation
-
-    @property
-    def test_splits(self) -> list[str]:
-        return self.scored.test_splits
-
-    @property
     def shards(self) -> Shards:
         """Indexed on first use."""
         if self._shards is None:
@@ -91,12 +74,8 @@ class PairsData(EvaluatedData):
         seen = dict(self._loader.skipped) if self._loader is not None else {}
         return self.scored.facts() | {"pairs": len(self.shards), "skipped": dict(self.shards.skipped) | seen}
 
-    def prepare_data(self) -> None:
-        self.scored.prepare_data()
-
     def setup(self, stage: str) -> None:
-        self.scored.trainer = self.trainer
-        self.scored.setup(stage)
+        super().setup(stage)
         if stage == "fit":
             if self.shards.missing:
                 there, first = len(self.shards.paths), self.shards.missing[0]
@@ -133,9 +112,3 @@ class PairsData(EvaluatedData):
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         self._loader = PairsLoader(dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=on_gpu)
         return self._loader
-
-    def val_dataloader(self) -> "DataLoader[LabelledPictures]":
-        return self.scored.val_dataloader()
-
-    def test_dataloader(self) -> "list[DataLoader[LabelledPictures]]":
-        return self.scored.test_dataloader()
