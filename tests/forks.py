@@ -13,7 +13,7 @@ PRELOAD = [
 
 
 def forking() -> ForkServerContext:
-    """The server is one for a whole test process; whoever comes first says what it has imported."""
+    """The server is one for a whole test process; the first caller says what it has imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     return context

@@ -1,7 +1,7 @@
 """What below `runs` no table needs any more, and how it is removed without ever leaving half a trial.
 
 Looked at are the folders of tables that are known, and nothing else. What is removed is first renamed into `runs/.trash`,
-under the trial's lock: whoever looks sees the whole trial or none, and what a kill leaves in there the next call removes.
+under the trial's lock: a reader sees the whole trial or none, and what a kill leaves in there the next call removes.
 """
 
 import os

@@ -186,7 +186,7 @@ def plan(
                     split=profile.split,
                 )
                 planned.append(cell)
-                # Whoever starts from this stage starts from the directory in which it is trained, be it another row's.
+                # What starts from this stage starts from the directory in which it is trained, be it another row's.
                 parent = first.setdefault(cell.hash, cell)
     return planned
 

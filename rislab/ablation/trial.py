@@ -153,7 +153,7 @@ class TrialDir:
         )
 
     def cancel(self) -> None:
-        """Whoever runs it writes a checkpoint and ends; it is not started until `clear_cancel`."""
+        """The process that runs it writes a checkpoint and ends; it is not started until `clear_cancel`."""
         write_json(self.cancel_file, {"at": time.time(), "host": platform.node()})
 
     def is_cancelled(self) -> bool:
@@ -277,7 +277,7 @@ class TrialDir:
     def clear(self) -> None:
         """Remove the temporary checkpoints of processes that were killed while they saved; each is as large as a checkpoint.
 
-        Whoever holds the trial removes all but his own. A run without a lock leaves what may still be written: by a live
+        The process that holds the trial removes all but its own. A run without a lock leaves what may still be written: by a live
         process of this machine, or in the last minute.
         """
         alone = self.is_ours()
@@ -310,7 +310,7 @@ class TrialDir:
     def _now(self) -> float:
         """The time by the clock of the file system that the trial lies on; by our own where we cannot write.
 
-        Read now and then only, since whoever looks at thousands of trials should not write into each.
+        Read now and then only, since a look at thousands of trials should not write into each.
         """
         device = self.path.stat().st_dev
         reading = _CLOCKS.get(device)

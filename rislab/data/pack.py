@@ -9,7 +9,7 @@
     tokens.npz     sent_id [s], and the token ids of all sentences end to end, with offsets [s + 1]; start and end included
     pack.json      what it was made from and with, sha256 of the .npz files; written last
 
-It is written beside its place and renamed when whole; packing again goes on where it was stopped. Whoever finds a pack
+It is written beside its place and renamed when whole; packing again goes on where it was stopped. A reader of a pack
 looks first whether it still is of the files that lie there: a changed annotation file puts all of it aside, a changed picture
 that picture.
 """

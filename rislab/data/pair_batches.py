@@ -118,7 +118,7 @@ class PairsLoader(ResumableLoader):
                     yield batch
                 return
             except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
-                # A lost process is noticed by torch, or by whoever fetches a tensor that it still held; its own errors
+                # A lost process is noticed by torch, or where a tensor is fetched that it still held; its own errors
                 # come "Caught ... in DataLoader worker process" and are no loss.
                 is_loss = not isinstance(error, RuntimeError) or "DataLoader worker" in str(error)
                 lost += 1

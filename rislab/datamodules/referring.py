@@ -186,7 +186,7 @@ class ReferringData(EvaluatedData):
         return self.refer.picture(image_id)
 
     def prepare_data(self) -> None:
-        """Write the generated world, once, whoever asks first; say what is missing of a real data set."""
+        """Write the generated world, once, by the first process; say what is missing of a real data set."""
         if self.generate is not None:
             self.root.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.root.with_name(f"{self.root.name}.lock")):

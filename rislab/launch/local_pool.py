@@ -356,7 +356,7 @@ class LocalPool:
             self.stop_requests += 1
 
         numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-        # Whoever ignores a signal has a reason: nohup does so to outlive its terminal.
+        # A process that ignores a signal has a reason: nohup does so to outlive its terminal.
         before = {n: signal.signal(n, stop) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
         try:
             yield

@@ -49,7 +49,7 @@ class ResourcePool:
 
         A trial that was measured shares a GPU with others that were, as long as all of them fit; of those with free memory the
         fullest is taken, so that empty ones stay empty for large trials. One that was never measured, or needs several, gets its
-        GPUs alone; so does whoever gets a GPU of unknown memory.
+        GPUs alone; so does a trial on a GPU of unknown memory.
         """
         if len(self.taken) >= self.slots:
             return None

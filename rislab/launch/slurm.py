@@ -1,7 +1,7 @@
 """Trials as jobs of a SLURM cluster: what to ask for, how they are handed in, and what is known of them afterwards.
 
 submitit writes the batch script and hands it in. Everything else rests on the trial directories: a job carries their paths and no
-state, so it can be requeued, killed or handed in again at any moment, and whoever started it may leave.
+state, so it can be requeued, killed or handed in again at any moment, and the process that started it may end.
 """
 
 import getpass

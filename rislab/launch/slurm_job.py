@@ -102,6 +102,6 @@ def _end(requeue: bool) -> None:
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False, timeout=60)
         print(f"requeue {job}: {done.stderr.strip() or 'done'}", flush=True)
         if done.returncode:
-            sys.exit(1)  # whoever watches the table hands it in again
+            sys.exit(1)  # the supervisor of the table hands it in again
     time.sleep(LAST_WAIT_SECONDS)
     sys.exit(1)

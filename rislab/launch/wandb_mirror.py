@@ -1,4 +1,4 @@
-"""wandb as a mirror of trial directories, held by whoever launches the trials.
+"""wandb as a mirror of trial directories, held by the launcher of the trials.
 
 Nothing of it is inside the training process: results are the same to the bit with and without, a finished trial is logged
 as a live one is, and what wandb misses (no network, a kill) is still in the directory and logged the next time.
@@ -193,7 +193,7 @@ class Mirror:
 
     def _has_news(self, state: str) -> bool:
         if self.sweep:
-            return True  # whoever started the agent waits for a run
+            return True  # the sweep waits for a run
         if state == "pending":
             return False
         part = self.parts[0]

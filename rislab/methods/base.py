@@ -37,7 +37,7 @@ class TextSegmenter(L.LightningModule):
 
     geometry: how an image gets into the network; the data layer asks for it.
     frozen: prefixes of state keys that are never trained and come with the trunk. Checkpoints leave them out and hold their
-        sha256 instead; whoever loads one builds the same trunk.
+        sha256 instead; loading one takes the same trunk.
     unused: prefixes of state keys that official weights hold and nothing reads. They are loaded and exported again, and kept
         out of the optimiser and of DDP: the constructor takes their gradient away.
     vocabulary: the only class names that a method can answer, for one without a text encoder; None for all others.

@@ -213,7 +213,7 @@ class Left:
 
 
 def left(lines: Sequence[Line]) -> Left:
-    """When the table will be done: trials that wait go, longest first, to whoever of those that run now is free first."""
+    """When the table will be done: trials that wait go, longest first, to the one of those that run now that is free first."""
     waiting = [each for each in lines if each.state not in ENDED]
     training = _training_seconds(lines)
     reckoned = [(each.state == "running", _or_guess(each, training)) for each in waiting]

@@ -78,7 +78,7 @@ class StopRequest:
     Attributes:
         number: The first signal.
         at_boundary: All ranks have agreed to stop, after a whole step.
-        cancelled: Set by whoever sees that the user wants no more of the trial.
+        cancelled: Set where it is seen that the user wants no more of the trial.
         patient: In a run that looks at the flag; outside of one, a signal ends the process where it is, since there is nothing
             to save.
         grace: Seconds from the signal to a step boundary, and from there to the end.

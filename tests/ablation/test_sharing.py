@@ -1,4 +1,4 @@
-"""The same config in two tables is one trial: one directory, trained once, whoever comes first."""
+"""The same config in two tables is one trial: one directory, trained once, in any order."""
 
 import json
 import multiprocessing

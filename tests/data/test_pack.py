@@ -52,7 +52,7 @@ def root(tmp_path: Path) -> Path:
 def test_the_same_batches_to_the_bit(root: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     before = batches(root)
     made(root)
-    monkeypatch.setattr("rislab.data.images.decode", None)  # whoever decodes a picture now fails
+    monkeypatch.setattr("rislab.data.images.decode", None)  # decoding a picture now fails
     assert_same(batches(root, num_workers=workers), before)
 
 

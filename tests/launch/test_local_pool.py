@@ -1,4 +1,4 @@
-"""The pool: isolation, takeover, one run a trial whoever asks, and death of the whole at any moment."""
+"""The pool: isolation, takeover, one run a trial for any number of launchers, and death of the whole at any moment."""
 
 import json
 import os

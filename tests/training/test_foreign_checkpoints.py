@@ -254,7 +254,7 @@ def zipped(path: Path, content: bytes) -> Path:
 
 
 def bomb(end: bytes) -> bytes:
-    """A list shared 34 times over, as a pickle of a few hundred bytes; 2^34 elements for whoever walks it."""
+    """A list shared 34 times over, as a pickle of a few hundred bytes; 2^34 elements for a walk through it."""
     levels = b"".join(
         b"]" + b"q" + bytes([n]) + b"(" + b"h" + bytes([n - 1]) + b"h" + bytes([n - 1]) + b"e" for n in range(1, 35)
     )

@@ -81,8 +81,8 @@ def _kinds(text: str | None) -> set[str]:
 
 
 def run_cancel(options: argparse.Namespace) -> int:
-    """A mark in the directory is all: whoever runs the trial sees it within seconds, wherever he is, and ends it with a
-    checkpoint; whoever would start it does not."""
+    """A mark in the directory is all: the process that runs the trial sees it within seconds, on any machine, and ends it with a
+    checkpoint; no launcher starts it."""
     from rislab.ablation import plan
     from rislab.ablation.integrity import SUSPECT
 

@@ -113,7 +113,7 @@ def labels(drawn: Scene) -> NDArray[np.uint8]:
 
 
 def _palette(values: NDArray[np.uint8]) -> Image.Image:
-    """A PNG of indices with colours, as VOC's: whoever reads it as RGB loses the labels."""
+    """A PNG of indices with colours, as VOC's: read as RGB, it loses the labels."""
     picture = Image.fromarray(values, mode="P")
     picture.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
     return picture
