@@ -16,6 +16,19 @@ MOVED = {
 """New name of a package or module by its first name. An entry stays for as long as trials with the first name are of use."""
 
 
+MOVED_OPTIONS = {
+    "rislab.datamodules.pairs.PairsData": {"augment": "model.init_args.augment"},
+    "rislab.datamodules.referring.ReferringData": {"flip": "model.init_args.flip"},
+}
+"""Options that a class had once, and where a config gives them today: what training does with a picture is the method's."""
+
+
+def moved_option(class_path: str, name: str) -> str:
+    """Where an option of a class is given today, as the end of a message; "" for one that has not moved."""
+    where = MOVED_OPTIONS.get(current(class_path), {}).get(name)
+    return f"; it is {where} now" if where else ""
+
+
 def current(path: str) -> str:
     """The name that a dotted path has today."""
     return _renamed(path, MOVED.items())

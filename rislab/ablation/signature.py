@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 from rislab.ablation import plugins
 from rislab.errors import ConfigError, nearest
-from rislab.moved_names import current
+from rislab.moved_names import current, moved_option
 
 REQUIRED = object()
 PACKAGE = "rislab."
@@ -250,7 +250,8 @@ def check(class_path: str, name: str, value: Any) -> str | None:
     short = class_path.rpartition(".")[2]
     option = signature.options.get(name)
     if option is None:
-        return f"{name} is no option of {short}{nearest(name, signature.options)}"
+        moved = moved_option(class_path, name)
+        return f"{name} is no option of {short}{moved or nearest(name, signature.options)}"
     if not _fits(ast.parse(option.annotation, mode="eval").body, value):
         wanted = f"one of {', '.join(map(repr, option.choices))}" if option.choices else option.annotation
         return f"{name} is {value!r}, {short} takes {wanted}"

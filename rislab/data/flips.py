@@ -8,9 +8,6 @@ import re
 import zlib
 from enum import Enum
 
-import numpy as np
-from numpy.typing import NDArray
-
 _PAIRS = {"left": "right", "leftmost": "rightmost", "lefthand": "righthand", "leftward": "rightward", "lefty": "righty"}
 SWAPPED = _PAIRS | {right: left for left, right in _PAIRS.items()}
 """Every word that a mirror exchanges, by itself or as the first part of a hyphenated one ("left-hand")."""
@@ -64,8 +61,3 @@ def is_flipped(flip: Flip, texts: list[str], seed: int, epoch: int, image_id: in
     allowed = can_be_swapped if flip is Flip.swap else lambda text: not names_a_side(text) and can_be_swapped(text)
     draw = zlib.crc32(f"{seed}/{epoch}/{image_id}".encode()) / 2**32
     return draw < probability and all(allowed(text) for text in texts)
-
-
-def flip_picture(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[..., W], mirrored along the last axis."""
-    return picture[..., ::-1]

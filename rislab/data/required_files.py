@@ -84,6 +84,13 @@ def pairs(options: Mapping[str, Any]) -> Iterator[Missing]:
             yield Missing(str(pattern), SHARDS)
 
 
+def label_maps(options: Mapping[str, Any]) -> Iterator[Missing]:
+    """What training on a benchmark's label maps reads; the benchmark itself says what validation reads."""
+    scored = options.get("benchmark_data") or {}
+    inner = scored.get("init_args", scored)
+    yield from benchmark({**inner, "val_split": options["train_split"]})
+
+
 @cache
 def _tree(module: str) -> ast.Module:
     return ast.parse((Path(__file__).parent / f"{module}.py").read_text())

@@ -38,6 +38,7 @@ class LabelMapsData(BenchmarkedData):
     gives: ClassVar[type[LabelMaps]] = LabelMaps
     root_option: ClassVar[str] = "benchmark_data.root"
     seed_option: ClassVar[str] = "seed"
+    required_files: ClassVar[str] = "rislab.data.required_files.label_maps"
     neutral: ClassVar[tuple[str, ...]] = ("num_workers",)
     scored: SemanticData
 

@@ -292,7 +292,7 @@ OF_ALL: tuple[Check, ...] = (
     checkpoints_leave_a_frozen_trunk_out_and_require_it,
     save_and_load_gives_the_same_answers,
 )
-CHECKS = (*OF_TRAINED, *OF_UNTRAINED, *OF_ALL)
+CHECKS = (*OF_ALL, *OF_TRAINED, *OF_UNTRAINED)
 
 
 def applies(check: Check, factory: Factory) -> bool:

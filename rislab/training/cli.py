@@ -272,15 +272,21 @@ def _config_files(arguments: list[str]) -> list[Path]:
 
 
 def _check_yaml(file: Path) -> None:
-    """Raises ConfigError, naming the file and the line, which jsonargparse does not."""
+    """Raises ConfigError, naming the file and the line, which jsonargparse does not, or the new place of an option that moved."""
     try:
-        yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{file}:{mark.line + 1}" if mark is not None else str(file)
         raise ConfigError(
             f"{place}: not a readable YAML file ({getattr(error, 'problem', None) or one_line(error)})"
         ) from error
+    data = content.get("data") if isinstance(content, dict) else None
+    class_path, options = (data.get("class_path"), data.get("init_args")) if isinstance(data, dict) else (None, None)
+    for name in options if isinstance(options, dict) else ():
+        moved = moved_names.moved_option(str(class_path), str(name))
+        if moved:
+            raise ConfigError(f"{file}: data.init_args.{name} is no option of {class_path}{moved}")
 
 
 def _step_of(path: Path) -> int:
