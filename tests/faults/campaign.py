@@ -17,6 +17,9 @@ from tests.worlds import ROOT, descendants, is_alive, wait_until
 FURTHER = 3
 """Steps that a trial makes in a start before it is disturbed, so that nothing counts as stalled."""
 
+LEFT = 8
+"""Steps that a trial has left when it is disturbed, so that it does not end before the fault arrives."""
+
 ELSEWHERE = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "-")
 """Prefix of a command: the same machine under another name, whose processes ours do not see."""
 
@@ -54,10 +57,10 @@ STEP_SECONDS = 0.4
 QUICK = f"""
 import importlib.abc, importlib.util, os, sys, time
 from rislab.ablation import trial
-from rislab.launch import local, supervising
+from rislab.launch import local_pool, slurm_supervisor
 trial.LOST_AFTER_SECONDS = 12.0
-supervising.QUERY_EVERY_SECONDS = 2.0
-local.DISK_PAUSES = (0.5, 1.0, 2.0, 4.0)
+slurm_supervisor.QUERY_EVERY_SECONDS = 2.0
+local_pool.DISK_PAUSES = (0.5, 1.0, 2.0, 4.0)
 if os.environ.get("NO_HARD_LINKS"):
     def link(*_, **__):
         raise PermissionError(1, "Operation not permitted")
@@ -109,6 +112,11 @@ class Campaign:
     def __post_init__(self) -> None:
         (self.folder / "quick").mkdir()
         (self.folder / "quick" / "sitecustomize.py").write_text(QUICK)
+        # Python goes on after an error in a sitecustomize: the faults would then meet trials at their usual pace.
+        started = subprocess.run(
+            [sys.executable, "-c", ""], env=self.environment, capture_output=True, text=True, check=True
+        )
+        assert not started.stderr, started.stderr
 
     def command(self, *options: str, runs: Path | None = None) -> list[str]:
         where = ["--runs", str(runs or self.runs), "--seeds", str(self.seeds), "--threads", "1"]
@@ -173,11 +181,13 @@ class Campaign:
         return [TrialDir(path) for path in sorted(self.runs.glob("*/*--s*--*"))]
 
     def training(self, where: Callable[[TrialDir], bool] = lambda _: True) -> TrialDir:
-        """A trial that has a process, a checkpoint, and has got further in this start than ever before."""
+        """A trial that has a process, a checkpoint, has got further in this start than ever before, and is not near its end."""
         found: list[TrialDir] = []
 
         def look() -> bool:
-            found[:] = [trial for trial in self.trials() if _advances(trial) and where(trial)]
+            found[:] = [
+                trial for trial in self.trials() if _advances(trial) and _steps_left(trial) >= LEFT and where(trial)
+            ]
             return bool(found)
 
         wait_until(lambda: look() or not self.is_open, 240)
@@ -204,6 +214,10 @@ class Campaign:
     def node(self, job: str) -> str:
         """Number of the node that a job runs on."""
         return self.slurm.command("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%N").strip().lstrip("n")
+
+    def state(self, job: str) -> str:
+        """What SLURM calls a job's state; "" for a job that it has forgotten."""
+        return self.slurm.command("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%T").strip()
 
     def cancel_jobs(self) -> None:
         self.slurm.command("scancel", "--user", "root")
@@ -310,6 +324,11 @@ def _process(trial: TrialDir) -> int | None:
     except (OSError, json.JSONDecodeError):
         return None
     return int(holder["pid"]) if is_alive(int(holder["pid"])) else None
+
+
+def _steps_left(trial: TrialDir) -> int:
+    status = trial.status()
+    return int(status.get("max_steps") or 0) - int(status.get("step") or 0)
 
 
 def _advances(trial: TrialDir) -> bool:

@@ -246,8 +246,11 @@ def job_cancelled(c: Campaign) -> None:
 def job_requeued(c: Campaign) -> None:
     """SLURM: scontrol requeue"""
     with c.on_slurm() as (_, trial):
-        before = starts(trial)
-        c.slurm.command("scontrol", "requeue", c.job(trial))
+        before, job = starts(trial), c.job(trial)
+        c.slurm.command("scontrol", "requeue", job)
+        # SLURM holds a requeued job back for two minutes, in which the table would come to its end.
+        wait_until(lambda: c.state(job) == "PENDING")
+        c.slurm.command("scontrol", "update", f"JobId={job}", "StartTime=now")
         goes_on(trial, before)
 
 
@@ -258,7 +261,9 @@ def job_preempted(c: Campaign) -> None:
         c.slurm.command("scancel", "--signal=USR2", job)
         goes_on(trial, before)
         assert trial.attempts.all()[before - 1].kind == "preempted"
-        assert trial.attempts.all()[before].job == f"{job}.1", "it goes on in the same job"
+        restarts = [attempt.job.rpartition(".") for attempt in trial.attempts.all()[before - 1 : before + 1]]
+        assert [name for name, _, _ in restarts] == [job, job], "it goes on in the same job"
+        assert int(restarts[1][2]) == int(restarts[0][2]) + 1
 
 
 def jobs_preempted_by_others(c: Campaign) -> None:
