@@ -15,8 +15,8 @@ from rich.console import Console
 from rislab.ablation import plan, table
 from rislab.cli.main import main
 from rislab.files import write_json
-from rislab.report import status_page
-from rislab.report.status_page import Left, Line, Live, left, seconds_left
+from rislab.report import status, status_page
+from rislab.report.status import Left, Line, Live, left, seconds_left
 from tests.worlds import tiny_chain, tiny_table
 
 LINE = Line(
@@ -106,7 +106,7 @@ def test_no_trial_is_forgotten_and_no_slot_is_made_up(given: list[tuple[str, flo
     ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (2e5, "2.3 days")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert status_page.duration(seconds) == text
+    assert status.duration(seconds) == text
 
 
 def cells(folder: Path, rows: str = "base: {decoder_layers: 0}\nfull: {decoder_layers: 1}") -> list[plan.Planned]:
@@ -125,7 +125,7 @@ def test_a_line_is_read_from_files_alone(tmp_path: Path) -> None:
         full.trial.update_status(
             state="running", stage="fit", step=10, max_steps=40, speed=2.0, metrics={"miou_expr": 12.5}
         )
-        seen = status_page.watch([base, other, full, last])
+        seen = status.watch([base, other, full, last])
     last.trial.update_status(state="failed", kind="data", error="one\nline")
     before, waiting, running, _ = seen.lines
     assert (before.state, before.step, before.value, before.phase) == ("done", 40, 61.5, "")
@@ -133,7 +133,7 @@ def test_a_line_is_read_from_files_alone(tmp_path: Path) -> None:
     assert (running.state, running.phase, running.value, running.seconds_left) == ("running", "fit", 12.5, 15.0)
     assert running.left == "15 s"
     assert seen.counts == {"running": 1, "pending": 2, "done": 1}
-    again = status_page.watch([base, other, full, last], seen)
+    again = status.watch([base, other, full, last], seen)
     assert again.lines[0] is before, "what was done is not read again"
     assert [line.state for line in again.by_urgency] == ["failed", "lost", "pending", "done"]
     assert again.failures[-1].reason == "data: one line"
@@ -170,14 +170,14 @@ def test_odd_files_are_no_reason_to_stop(status: str, tmp_path: Path, capsys: py
 def test_the_page_needs_nothing_else_and_stops_when_all_has_ended(tmp_path: Path) -> None:
     running = replace(LINE, state="running", phase="fit", step=5, max_steps=10, value=12.345, seconds_left=90.0)
     failed = replace(LINE, trial="<b>", row="<b>", state="failed", kind="bug", note="<script>alert(1)</script>")
-    page = status_page.html(Live((running, failed)), "A & B", "toy, split val", 5, 0.0)
+    page = status_page.page(Live((running, failed)), "A & B", "toy, split val", 5, 0.0)
     assert '<meta http-equiv="refresh" content="5">' in page
     assert "<title>0/2 A &amp; B</title>" in page
     assert "1970-01-01 00:00:00 UTC" in page
     assert "bug: &lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert not re.search(r"<script|src=|href=|url\(|@import", page)
     assert "12.35" in page or "12.34" in page
-    ended = status_page.html(Live((failed, replace(LINE, state="done"))), "A", "toy", 5, 0.0)
+    ended = status_page.page(Live((failed, replace(LINE, state="done"))), "A", "toy", 5, 0.0)
     assert "http-equiv" not in ended
     assert "everything has ended" in ended
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from rislab.ablation.plan import Planned
-    from rislab.report.status_page import Line, Live
+    from rislab.report.status import Line, Live
 
 PAGE_SECONDS = 5
 """How often the page loads itself anew, and is written anew."""
@@ -40,9 +40,9 @@ def add(action: Action) -> None:
 
 def status_view(cells: "Sequence[Planned]") -> "Group":
     """The table now, for a screen that is drawn again and again. See `live_view`."""
-    from rislab.report import status_page
+    from rislab.report import status
 
-    return live_view(status_page.watch(cells))
+    return live_view(status.watch(cells))
 
 
 def live_view(seen: "Live", height: int | None = None) -> "Group":
@@ -110,11 +110,11 @@ def _summary(seen: "Live") -> str:
 
 def show_status(options: argparse.Namespace) -> int:
     from rislab.ablation import plan
-    from rislab.report import status_page
+    from rislab.report import status, status_page
 
     table, profile, _, planned = load(options)
     cells = plan.distinct(planned)
-    seen = status_page.watch(cells)
+    seen = status.watch(cells)
     screen = open_console()
 
     def write_page(now: "Live") -> None:
@@ -122,7 +122,7 @@ def show_status(options: argparse.Namespace) -> int:
             from rislab.files import write_text
 
             subtitle = f"{profile.dataset}, split {profile.split}"
-            write_text(options.html, status_page.html(now, table.title, subtitle, PAGE_SECONDS, time.time()))
+            write_text(options.html, status_page.page(now, table.title, subtitle, PAGE_SECONDS, time.time()))
 
     write_page(seen)
     if options.watch:
@@ -142,7 +142,7 @@ def _watch(screen: Any, cells: "list[Planned]", seen: "Live", write_page: Any, q
     """Look again and again until everything has ended; at most a fifth of a core goes into looking."""
     from contextlib import ExitStack
 
-    from rislab.report import status_page
+    from rislab.report import status
 
     with ExitStack() as stack:
         shown = None
@@ -153,7 +153,7 @@ def _watch(screen: Any, cells: "list[Planned]", seen: "Live", write_page: Any, q
         while not seen.has_ended:
             time.sleep(PAGE_SECONDS if shown is None else 1.0)
             began = time.monotonic()
-            seen = status_page.watch(cells, seen)
+            seen = status.watch(cells, seen)
             write_page(seen)
             if shown is not None:
                 shown.update(live_view(seen), refresh=True)
