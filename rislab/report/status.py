@@ -1,6 +1,6 @@
-"""What a table's trials are doing right now, from their files alone: lines, and what is left.
+"""States of a table's trials and the time that they still need, from their files alone.
 
-Nothing is written here, and nothing heavy is imported: this is what `status --watch` does once a second.
+Nothing is written here, and nothing heavy is imported, because `status --watch` does this once a second.
 """
 
 import heapq
@@ -18,24 +18,50 @@ from rislab.ablation.plan import Planned, expected_seconds, looks
 ENDED = ("done", "failed", "diverged", "cancelled", *SUSPECT)
 """States in which nothing more happens by itself; a state that this version does not know may still become something."""
 
-BAD = (*SUSPECT, "failed", "diverged", "lost", "interrupted", "cancelled")
-"""States that want to be looked at, and have a reason."""
+NEED_ATTENTION = (*SUSPECT, "failed", "diverged", "lost", "interrupted", "cancelled")
+"""States in which the user has to act; each comes with a reason."""
 
 UNDIGESTED = "finished without digests: changed files would not be noticed"
-"""Said of results of an earlier release."""
+"""Note on a result of an earlier release."""
 
-ORDER = ("running", *SUSPECT, "failed", "diverged", "lost", "interrupted", "cancelled", "queued", "pending", "done")
+DISPLAY_ORDER = (
+    "running",
+    *SUSPECT,
+    "failed",
+    "diverged",
+    "lost",
+    "interrupted",
+    "cancelled",
+    "queued",
+    "pending",
+    "done",
+)
 
 
 @dataclass(frozen=True)
-class Line:
-    """One trial.
+class TrialStatus:
+    """One trial now. The fields are the keys of `status --json`.
 
-    phase: what it does while it runs: prepare, fit or test. stage: the row's, of a method that has several.
-    speed: steps a second. metric, value: the table's first metric of this stage, in percent: the latest validation's, or
-        the result on the table's split once it is done.
-    seconds_left: of this trial, from its own speed while it trains, else from trials that were measured; None: unknown.
-    kind, note: of a failure, its kind and one line; of others, what there is to say.
+    Attributes:
+        trial: name, `row s0` or `row stage s0`.
+        row: name of its row.
+        seed: its seed.
+        stage: stage of the row that it trains; "" for a method with one stage.
+        hash: hexadecimal digest of its identity.
+        directory: path of its directory.
+        shared_with: names of other rows that start from it, or "".
+        state: one of `rislab.ablation.trial.State`, or what a later version wrote.
+        phase: prepare, fit or test while it runs, else "".
+        step: training steps taken.
+        max_steps: training steps in all.
+        epoch: training epochs completed.
+        speed: training steps a second.
+        metric: the table's first metric of this stage.
+        value: that metric in percent: of the latest validation, or on the table's split once the trial is done.
+        seconds_left: seconds of work that remain, from the trial's own speed while it trains, else from measured trials;
+            None where there is no measurement.
+        kind: kind of a failure, or "".
+        note: one line: the cause of a failure; on other trials, a remark.
     """
 
     trial: str
@@ -58,57 +84,67 @@ class Line:
     note: str
 
     @property
-    def is_bad(self) -> bool:
-        return self.state in BAD
+    def needs_attention(self) -> bool:
+        return self.state in NEED_ATTENTION
 
     @property
     def steps(self) -> str:
-        """`168/2793`, or `2793` where there is no more to come."""
+        """`168/2793`, or `2793` when all steps are taken."""
         if self.step is None:
             return ""
         return str(self.step) if self.max_steps in (None, self.step) else f"{self.step}/{self.max_steps}"
 
     @property
-    def left(self) -> str:
-        """Of a running trial; empty for others, unless unknown."""
+    def time_left(self) -> str:
+        """`12 min` or `unknown` for a running trial, else ""."""
         if self.state != "running":
             return ""
         return "unknown" if self.seconds_left is None else duration(self.seconds_left)
 
     @property
     def reason(self) -> str:
-        """A failure's kind and cause; of other trials, what there is to say."""
+        """Kind and cause of a failure; on other trials, the remark."""
         return f"{self.kind}: {self.note}" if self.kind and self.note else self.kind or self.note
 
     def as_json(self) -> dict[str, Any]:
         return vars(self) | {"hash": self.hash[:8]}
 
 
-def line(
-    cell: Planned, expected: float | None = None, seen: tuple[str, Finding] | None = None, now: float | None = None
-) -> Line:
-    """A trial as its files show it. expected: seconds that it should take in all, if known; now: unix seconds.
+def trial_status(
+    planned: Planned,
+    expected: float | None = None,
+    state_and_finding: tuple[str, Finding] | None = None,
+    now: float | None = None,
+) -> TrialStatus:
+    """Read a trial's status from its files.
 
-    seen: state and what was found in the directory, where that is known already.
+    Args:
+        planned: The trial.
+        expected: Seconds that the whole trial should take; None where no trial like it was measured.
+        state_and_finding: State and integrity of the directory, where they have been read already.
+        now: Unix time in seconds; None for the clock's.
+
+    Returns:
+        The status; a file that cannot be read becomes a state with a reason.
     """
-    state, found = seen or cell.trial.look()
+    state, finding = state_and_finding or planned.trial.look()
     status: Mapping[str, Any] = {}
     if state not in SUSPECT:
         try:
-            status = cell.trial.status()
+            status = planned.trial.status()
         except OSError as error:
-            state, found = "unreadable", Finding("unreadable", integrity.unreadable(error, cell.place))
+            state, finding = "unreadable", Finding("unreadable", integrity.unreadable(error, planned.place))
     done, running = state == "done", state == "running"
     step, max_steps, speed = (_number(status.get(name)) for name in ("step", "max_steps", "speed"))
     phase = str(status.get("stage") or "") if running else ""
-    return Line(
-        trial=cell.name,
-        row=cell.row.name,
-        seed=cell.seed,
-        stage=cell.stage,
-        hash=cell.hash,
-        directory=str(cell.place),
-        shared_with=cell.shared_with,
+    return TrialStatus(
+        trial=planned.name,
+        row=planned.row.name,
+        seed=planned.seed,
+        stage=planned.stage,
+        hash=planned.hash,
+        directory=str(planned.place),
+        shared_with=planned.shared_with,
         state=state,
         phase=phase,
         # The status is written once a second at most, so its last step is rarely the last one.
@@ -116,27 +152,27 @@ def line(
         max_steps=_whole(max_steps),
         epoch=_whole(_number(status.get("epoch"))),
         speed=speed,
-        metric=cell.metric,
-        value=_score(cell, found) if done else _number(_mapping(status.get("metrics")).get(cell.metric)),
+        metric=planned.metric,
+        value=_score(planned, finding) if done else _number(_mapping(status.get("metrics")).get(planned.metric)),
         seconds_left=seconds_left(state, phase, step, max_steps, speed, expected, _elapsed(status, now)),
-        kind=state if state in SUSPECT else str(status.get("kind") or "") if state in BAD else "",
-        note=_note(cell, state, status, found),
+        kind=state if state in SUSPECT else str(status.get("kind") or "") if state in NEED_ATTENTION else "",
+        note=_note(planned, state, status, finding),
     )
 
 
-def _note(cell: Planned, state: str, status: Mapping[str, Any], found: Finding) -> str:
+def _note(planned: Planned, state: str, status: Mapping[str, Any], finding: Finding) -> str:
     if state in SUSPECT:
-        return found.reason
+        return finding.reason
     if state != "done":
-        return " ".join(str(status.get("error") or "").split()) if state in BAD else ""
-    changed = cell.stale(found.recorded)
+        return " ".join(str(status.get("error") or "").split()) if state in NEED_ATTENTION else ""
+    changed = planned.stale(finding.recorded)
     more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
     notes = [f"code changed: {changed[0]}{more}"] if changed else []
-    return "; ".join([*notes, *([] if found.has_digests else [UNDIGESTED])])
+    return "; ".join([*notes, *([] if finding.has_digests else [UNDIGESTED])])
 
 
-def _score(cell: Planned, found: Finding) -> float | None:
-    return _number(_mapping(_mapping(found.result.get("splits")).get(cell.split)).get(cell.metric))
+def _score(planned: Planned, finding: Finding) -> float | None:
+    return _number(_mapping(_mapping(finding.result.get("splits")).get(planned.split)).get(planned.metric))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -165,9 +201,19 @@ def seconds_left(
     expected: float | None,
     elapsed: float,
 ) -> float | None:
-    """Seconds of work that a trial still has; 0 when it has ended, None when there is nothing to reckon from.
+    """Estimate the work of a trial that remains.
 
-    speed: steps a second. expected: what it should take in all. elapsed: since it was started, this time.
+    Args:
+        state: State of the trial.
+        phase: prepare, fit or test while it runs, else "".
+        step: Training steps taken.
+        max_steps: Training steps in all.
+        speed: Training steps a second.
+        expected: Seconds that the whole trial should take.
+        elapsed: Seconds since its latest start.
+
+    Returns:
+        Seconds; 0 when the trial has ended, None without a measurement.
     """
     if state in ENDED:
         return 0.0
@@ -181,18 +227,21 @@ def seconds_left(
 
 
 @dataclass(frozen=True)
-class Left:
-    """What is left of a table.
+class TimeLeft:
+    """Time until the last trial of a table ends.
 
-    seconds: until the last trial ends, with as many at once as run now; of the trials that can be reckoned only.
-    at_once: trials that run now. waiting: trials that have not ended. guessed: how many of those were never measured and
-        count as long as the stage's other trials train, on average. unknown: how many cannot be reckoned even so.
+    Attributes:
+        seconds: Seconds with as many trials at once as run now; of the trials with a measurement or an estimate only.
+        at_once: Number of trials that run now.
+        waiting: Number of trials that have not ended.
+        estimated: Number of those without a measurement, which count with the mean training time of their stage.
+        unknown: Number of those without any estimate.
     """
 
     seconds: float
     at_once: int
     waiting: int
-    guessed: int
+    estimated: int
     unknown: int
 
     @property
@@ -200,46 +249,46 @@ class Left:
         if not self.waiting:
             return "nothing is left to run"
         several = f", {self.at_once} at once" if self.at_once > 1 else ""
-        how = several if self.at_once else " of trials, one after the other"
+        schedule = several if self.at_once else " of trials, one after the other"
         idle = "" if self.at_once else "nothing runs now; "
         if not self.unknown:
-            these = "1 trial was" if self.guessed == 1 else f"{self.guessed} trials were"
-            guess = f"; {these} never measured, and taken as the others" if self.guessed else ""
-            return f"{idle}about {duration(self.seconds)} left{how}{guess}"
-        rest = f"; the others: about {duration(self.seconds)}{how}" if self.unknown < self.waiting else ""
-        which = f"{self.unknown} of the {self.waiting} trials left were" if self.waiting > 1 else "the trial left was"
-        return f"{idle}time left unknown: {which} never measured{rest}"
+            trials = "1 trial was" if self.estimated == 1 else f"{self.estimated} trials were"
+            note = f"; {trials} never measured, and taken as the others" if self.estimated else ""
+            return f"{idle}about {duration(self.seconds)} left{schedule}{note}"
+        others = f"; the others: about {duration(self.seconds)}{schedule}" if self.unknown < self.waiting else ""
+        trials = f"{self.unknown} of the {self.waiting} trials left were" if self.waiting > 1 else "the trial left was"
+        return f"{idle}time left unknown: {trials} never measured{others}"
 
 
-def left(lines: Sequence[Line]) -> Left:
-    """When the table will be done: trials that wait go, longest first, to the one of those that run now that is free first."""
-    waiting = [each for each in lines if each.state not in ENDED]
-    training = _training_seconds(lines)
-    reckoned = [(each.state == "running", _or_guess(each, training)) for each in waiting]
-    slots = [seconds or 0.0 for runs, seconds in reckoned if runs]
+def time_left(trials: Sequence[TrialStatus]) -> TimeLeft:
+    """Estimate when a table will be done: the longest waiting trial starts first, where a running one ends first."""
+    waiting = [trial for trial in trials if trial.state not in ENDED]
+    training = _training_seconds(trials)
+    estimates = [(trial.state == "running", _estimate(trial, training)) for trial in waiting]
+    slots = [seconds or 0.0 for runs, seconds in estimates if runs]
     at_once, slots = len(slots), slots or [0.0]
     heapq.heapify(slots)
-    for seconds in sorted((each for runs, each in reckoned if not runs and each is not None), reverse=True):
+    for seconds in sorted((each for runs, each in estimates if not runs and each is not None), reverse=True):
         heapq.heappush(slots, heapq.heappop(slots) + seconds)
-    unknown = sum(1 for _, seconds in reckoned if seconds is None)
-    unmeasured = sum(1 for each in waiting if each.seconds_left is None)
-    return Left(max(slots), at_once, len(waiting), unmeasured - unknown, unknown)
+    unknown = sum(1 for _, seconds in estimates if seconds is None)
+    unmeasured = sum(1 for trial in waiting if trial.seconds_left is None)
+    return TimeLeft(max(slots), at_once, len(waiting), unmeasured - unknown, unknown)
 
 
-def _training_seconds(lines: Sequence[Line]) -> dict[str, float]:
-    """What the trials of a stage take to train, on average, by the speed of those that have trained or do."""
-    found: dict[str, list[float]] = {}
-    for each in lines:
-        if each.speed and each.max_steps:
-            found.setdefault(each.stage, []).append(each.max_steps / each.speed)
-    return {stage: sum(seconds) / len(seconds) for stage, seconds in found.items()}
+def _training_seconds(trials: Sequence[TrialStatus]) -> dict[str, float]:
+    """Mean training time of a stage's trials in seconds, from the speed of those that train or have trained."""
+    by_stage: dict[str, list[float]] = {}
+    for trial in trials:
+        if trial.speed and trial.max_steps:
+            by_stage.setdefault(trial.stage, []).append(trial.max_steps / trial.speed)
+    return {stage: sum(seconds) / len(seconds) for stage, seconds in by_stage.items()}
 
 
-def _or_guess(line: Line, training: Mapping[str, float]) -> float | None:
-    """What a trial still has; where that was never measured, what its stage's others train, or nothing once it is scored."""
-    if line.seconds_left is not None:
-        return line.seconds_left
-    return None if line.stage not in training else 0.0 if line.phase == "test" else training[line.stage]
+def _estimate(trial: TrialStatus, training: Mapping[str, float]) -> float | None:
+    """Seconds left; without a measurement the stage's mean training time, or 0 for a trial that is being scored."""
+    if trial.seconds_left is not None:
+        return trial.seconds_left
+    return None if trial.stage not in training else 0.0 if trial.phase == "test" else training[trial.stage]
 
 
 def duration(seconds: float) -> str:
@@ -252,53 +301,64 @@ def duration(seconds: float) -> str:
 
 
 @dataclass(frozen=True)
-class Live:
-    """A table as it stands: its lines in the table's order."""
+class TableStatus:
+    """All trials of a table now, in the table's order."""
 
-    lines: tuple[Line, ...]
+    trials: tuple[TrialStatus, ...]
 
     @property
     def counts(self) -> dict[str, int]:
-        """Trials by state, in the order in which states are looked at; unknown ones come last."""
-        found = Counter(each.state for each in self.lines)
-        return {state: found[state] for state in sorted(found, key=_rank)}
+        """Number of trials by state, in display order; states of later versions come last."""
+        counts = Counter(trial.state for trial in self.trials)
+        return {state: counts[state] for state in sorted(counts, key=_display_rank)}
 
     @property
-    def left(self) -> Left:
-        return left(self.lines)
+    def time_left(self) -> TimeLeft:
+        return time_left(self.trials)
 
     @property
     def has_ended(self) -> bool:
-        """Nothing runs, and nothing waits to be started."""
-        return all(each.state in (*ENDED, "lost", "interrupted") for each in self.lines)
+        """Whether no trial runs and none waits to be started."""
+        return all(trial.state in (*ENDED, "lost", "interrupted") for trial in self.trials)
 
     @property
-    def failures(self) -> list[Line]:
-        return [each for each in self.lines if each.is_bad]
+    def failures(self) -> list[TrialStatus]:
+        return [trial for trial in self.trials if trial.needs_attention]
 
     @property
-    def by_urgency(self) -> list[Line]:
-        """What runs, what went wrong, what waits, what is done."""
-        return sorted(self.lines, key=lambda each: _rank(each.state))
+    def by_urgency(self) -> list[TrialStatus]:
+        """Running trials, those that need attention, waiting ones, done ones."""
+        return sorted(self.trials, key=lambda trial: _display_rank(trial.state))
 
     @cached_property
     def metric(self) -> str:
-        """The metric of every line, or "" when they differ."""
-        names = {each.metric for each in self.lines}
+        """The metric of all trials, or "" when they differ."""
+        names = {trial.metric for trial in self.trials}
         return next(iter(names)) if len(names) == 1 else ""
 
 
-def _rank(state: str) -> int:
-    return ORDER.index(state) if state in ORDER else len(ORDER)
+def _display_rank(state: str) -> int:
+    return DISPLAY_ORDER.index(state) if state in DISPLAY_ORDER else len(DISPLAY_ORDER)
 
 
-def watch(cells: Sequence[Planned], before: Live | None = None) -> Live:
-    """The table now. before: what was seen last; trials that were done then are not read again."""
-    known = {each.directory: each for each in before.lines if each.state == "done"} if before is not None else {}
-    open_cells = [cell for cell in cells if str(cell.place) not in known]
-    found = looks(open_cells)
-    # Only what has not ended needs an estimate, and looking for one reads the files of other seeds.
-    ahead = [cell for cell, (state, _) in zip(open_cells, found, strict=True) if state not in ENDED]
-    expected = expected_seconds(ahead, among=cells)
-    fresh = {cell.name: line(cell, expected.get(cell.name), seen) for cell, seen in zip(open_cells, found, strict=True)}
-    return Live(tuple(fresh.get(cell.name) or known[str(cell.place)] for cell in cells))
+def read_status(planned: Sequence[Planned], previous: TableStatus | None = None) -> TableStatus:
+    """Read the status of a table's trials from their files.
+
+    Args:
+        planned: The trials, each once.
+        previous: An earlier result; trials that were done then are not read again.
+
+    Returns:
+        The status now, in the order of `planned`.
+    """
+    done = {trial.directory: trial for trial in previous.trials if trial.state == "done"} if previous else {}
+    unread = [trial for trial in planned if str(trial.place) not in done]
+    findings = looks(unread)
+    # Only a trial that has not ended needs an estimate, which reads the files of other seeds.
+    unfinished = [trial for trial, (state, _) in zip(unread, findings, strict=True) if state not in ENDED]
+    expected = expected_seconds(unfinished, among=planned)
+    read = {
+        trial.name: trial_status(trial, expected.get(trial.name), finding)
+        for trial, finding in zip(unread, findings, strict=True)
+    }
+    return TableStatus(tuple(read.get(trial.name) or done[str(trial.place)] for trial in planned))

@@ -3,18 +3,29 @@
 import time
 
 from rislab.report import html
-from rislab.report.status import ORDER, Live
+from rislab.report.status import DISPLAY_ORDER, TableStatus
 
 
-def page(seen: Live, title: str, subtitle: str, seconds: int, now: float) -> str:
-    """One page that needs nothing else and loads itself anew every so many seconds until everything has ended."""
+def page(status: TableStatus, title: str, subtitle: str, refresh_seconds: int, now: float) -> str:
+    """Make the page, which needs no other file and reloads itself until all trials have ended.
+
+    Args:
+        status: The table's trials.
+        title: Title of the table.
+        subtitle: Data set and split.
+        refresh_seconds: Seconds between two loads.
+        now: Unix time in seconds at which the status was read.
+
+    Returns:
+        HTML.
+    """
     return html.render(
         "status_page.html.jinja",
-        live=seen,
+        status=status,
         title=title,
         subtitle=subtitle,
-        refresh=None if seen.has_ended else seconds,
+        refresh=None if status.has_ended else refresh_seconds,
         as_of=time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)),
-        has_stages=any(each.stage for each in seen.lines),
-        known=ORDER,
+        has_stages=any(trial.stage for trial in status.trials),
+        known_states=DISPLAY_ORDER,
     )

@@ -108,7 +108,7 @@ CASES: dict[str, tuple[Callable[[Planned], None], str, str]] = {
 def test_what_cannot_be_believed_has_no_number(case: str, made: dict[str, Planned], tmp_path: Path) -> None:
     spoil, state, reason = CASES[case]
     spoil(made["better"])
-    line = status.line(made["better"])
+    line = status.trial_status(made["better"])
     assert (line.state, line.value) == (state, None)
     assert reason in line.note
     loaded, cells = planned_table(tmp_path / "table.yaml", tmp_path / "runs", [0])
