@@ -15,8 +15,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from rislab.printable import printable
+from rislab.report.formatting import interval
 from rislab.report.results import Cell, Results
-from rislab.report.text import interval
 from rislab.report.verdicts import Decided, Judged
 
 # Okabe and Ito's colours, and two more: told apart by colour-blind readers, and on light and dark grounds.

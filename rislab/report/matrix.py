@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader
 
 from rislab.ablation import identity, records, sources
 from rislab.ablation.schema import METRICS
 from rislab.ablation.trial import TrialDir
 from rislab.errors import ConfigError
 from rislab.files import write_json, write_text
-from rislab.printable import shown as for_template
-from rislab.report.model import title
-from rislab.report.text import CsvWriter, latex_escape, md_code, md_escape, md_row
+from rislab.report import html
+from rislab.report.conventions import title
+from rislab.report.csv import CsvWriter
+from rislab.report.latex import latex_escape
+from rislab.report.markdown import md_code, md_escape, md_row
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,7 @@ def build(cells: Sequence[Cell], methods: list[str], benchmarks: list[str], out:
         "matrix.md": _markdown(heads, rows),
         "matrix.csv": _csv(benchmarks, rows),
         "matrix.tex": _latex(heads, rows),
-        "matrix.html": Environment(loader=PackageLoader("rislab.report"), autoescape=True, finalize=for_template)
-        .get_template("matrix.html.jinja")
-        .render(heads=heads, rows=rows),
+        "matrix.html": html.render("matrix_page.html.jinja", heads=heads, rows=rows),
     }
     for name, text in texts.items():
         write_text(out / name, text)

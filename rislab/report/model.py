@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from rislab.ablation.integrity import SUSPECT
 from rislab.ablation.table import Claim
-from rislab.metrics.definitions import METRICS
-from rislab.report.measurements import Evidence, is_trained
+from rislab.report.conventions import conventions, selected_on
+from rislab.report.measurements import Evidence
 from rislab.report.provenance import provenance
 from rislab.report.results import Cell, Results, RowResult, relative
 from rislab.report.statistics import Spread, spread
@@ -15,12 +15,6 @@ from rislab.report.verdicts import Judged, judge
 
 NOT_MEASURED = "not measured"
 """What a finished row shows of a metric of a stage that it has not."""
-
-
-def title(metric: str) -> str:
-    """`patch:miou_expr` -> "patch: mIoU (expr)"."""
-    stage, colon, bare = metric.rpartition(":")
-    return f"{stage}{colon}{' ' if colon else ''}{METRICS[bare].title}"
 
 
 @dataclass(frozen=True)
@@ -219,24 +213,8 @@ def view(results: Results) -> View:
         tuple(_failures(results)),
         tuple(provenance(results)),
         tuple(_trials(results)),
-        tuple(_conventions(results)),
+        tuple(conventions(results)),
     )
-
-
-def selected_on(results: Results) -> list[str]:
-    """Splits on which the checkpoints of the table's trained trials are chosen, from their configs."""
-    cells = [cell for row in results.rows for last in row.cells for cell in (*last.earlier.values(), last)]
-    return sorted({split for cell in cells if is_trained(cell) if (split := _selected_on(cell)) is not None})
-
-
-def _selected_on(cell: Cell) -> str | None:
-    """The split whose score picks a trial's checkpoint: the data's validation split, or its benchmark's."""
-    options = cell.planned.config["data"].get("init_args") or {}
-    scored = options.get("benchmark_data")
-    if isinstance(scored, dict):
-        options = scored.get("init_args") or scored
-    found = options.get("val_split")
-    return None if found is None else str(found)
 
 
 def _pooled(evidence: Evidence, metrics: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -298,39 +276,3 @@ def _trials(results: Results) -> list[dict[str, str]]:
 def _printed(cell: Cell, what: str, digits: int) -> str:
     value = cell.provenance.get(what) if cell.state == "done" else None
     return "" if value is None else f"{value:.{digits}f}"
-
-
-def _conventions(results: Results) -> list[tuple[str, str]]:
-    shown: Sequence[str] = results.table.metrics
-    rows = [("dataset", f"{results.common('benchmark') or results.profile.dataset}, split {results.profile.split}")]
-    protocol = results.common("protocol")
-    if protocol is not None:
-        rows.append(("protocol", f"{protocol} (docs/conventions.md)"))
-    for unit in ("expressions", "images"):
-        counted = {
-            cell.metrics["splits"][results.profile.split].get(unit)
-            for cell in results.cells
-            if results.profile.split in cell.metrics.get("splits", {})
-        } - {None}
-        if counted:
-            rows.append((unit, ", ".join(map(str, sorted(counted)))))
-    bare = {metric.rpartition(":")[2] for metric in shown}
-    rows += [(m.title, m.meaning) for m in METRICS.values() if m.name in bare and not m.name.startswith("pr@")]
-    if any(name.startswith("pr@") for name in bare):
-        rows.append(("Pr@X", "share of expressions whose IoU exceeds X percent"))
-    chosen = selected_on(results)
-    if chosen:
-        rows.append(
-            ("checkpoint", f"the best on {', '.join(chosen)} during training; reported on {results.profile.split}")
-        )
-    rows.append(("spread", "mean ± sample standard deviation over seeds; n is how many"))
-    rows.append(
-        (
-            "verdicts",
-            "paired over pictures (jackknife, all expressions of a picture together) and over seeds (the spread pooled over "
-            "trained rows, or the compared rows' own where that is larger); p is two-sided from Student's t, adjusted by Holm "
-            "over all comparisons of the table; a comparison is decided at p < 0.05; intervals hold together (95 %); "
-            f"differences surely below {results.table.margin_of_interest:g} points are negligible (docs/conventions.md)",
-        )
-    )
-    return rows

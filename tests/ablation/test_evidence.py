@@ -15,10 +15,10 @@ from rislab.ablation.plan import Planned
 from rislab.ablation.trial import TrialDir
 from rislab.errors import ConfigError
 from rislab.files import read_json, write_json
-from rislab.report import status_page
+from rislab.report import status
+from rislab.report.csv import csv_text
 from rislab.report.model import view
 from rislab.report.results import collect
-from rislab.report.text import csv_text
 from rislab.report.verdicts import judge
 from tests.report.trials import finish, planned_table
 from tests.worlds import rislab_here, tiny_table
@@ -108,7 +108,7 @@ CASES: dict[str, tuple[Callable[[Planned], None], str, str]] = {
 def test_what_cannot_be_believed_has_no_number(case: str, made: dict[str, Planned], tmp_path: Path) -> None:
     spoil, state, reason = CASES[case]
     spoil(made["better"])
-    line = status_page.line(made["better"])
+    line = status.trial_status(made["better"])
     assert (line.state, line.value) == (state, None)
     assert reason in line.note
     loaded, cells = planned_table(tmp_path / "table.yaml", tmp_path / "runs", [0])

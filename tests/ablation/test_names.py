@@ -17,7 +17,8 @@ from rislab.datamodules.base import data_root
 from rislab.errors import ConfigError
 from rislab.files import cache_dir
 from rislab.printable import printable
-from rislab.report.text import csv_cell, md_code, md_escape
+from rislab.report.csv import csv_cell
+from rislab.report.markdown import md_code, md_escape
 from rislab.report.write import build
 from tests.report.trials import finish, planned_table
 from tests.worlds import rislab_here, tiny_table

@@ -23,7 +23,7 @@ from rislab.ablation.plan import Planned
 from rislab.cli.ablate.status import live_view, notes
 from rislab.cli.main import main
 from rislab.files import read_json, write_json
-from rislab.report import figures, status_page
+from rislab.report import figures, status, status_page
 from rislab.report.write import build
 from tests.report.trials import finish, planned_table
 from tests.worlds import tiny_table
@@ -86,18 +86,18 @@ def show(table: tuple[Any, list[Planned], Path]) -> dict[str, str]:
     """Everything that is made of a table; the states of its trials by name."""
     loaded, cells, folder = table
     plan.expected(cells)
-    seen = status_page.watch(cells)
+    seen = status.read_status(cells)
     live_view(seen)
-    notes(seen.lines)
-    json.dumps([line.as_json() for line in seen.lines], allow_nan=False)
-    status_page.html(seen, "t", "s", 5, 0.0)
+    notes(seen.trials)
+    json.dumps([line.as_json() for line in seen.trials], allow_nan=False)
+    status_page.page(seen, "t", "s", 5, 0.0)
     forms = {path.suffix: path.read_text() for path in build(loaded, loaded.profile("toy"), [0], cells, folder / "out")}
     values = [float(row["value"]) for row in csv.DictReader(io.StringIO(forms[".csv"])) if row["row"] == "base"]
     assert values, "the other trial is shown"
     assert all(math.isfinite(value) for value in values)
     for text in forms.values():
         assert "\x1b" not in text
-    return {line.trial: line.state for line in seen.lines}
+    return {line.trial: line.state for line in seen.trials}
 
 
 @pytest.fixture

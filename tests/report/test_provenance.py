@@ -8,7 +8,7 @@ import pytest
 from rislab.ablation.integrity import seal
 from rislab.ablation.plan import Planned
 from rislab.files import read_json, write_json
-from rislab.report import text
+from rislab.report.markdown import markdown
 from rislab.report.model import view
 from rislab.report.provenance import provenance
 from rislab.report.results import Results, collect
@@ -68,9 +68,7 @@ def test_what_differs_is_named_with_its_trials(made: tuple[Any, list[Planned]]) 
     assert found["threads a trial"] == "1 (5 trials); 2 (full s1)"
     assert found["started more than once"] == "base s2, full s0"
     assert found["begun with other code"] == "base s2: see starts in provenance.json"
-    assert "full s1" in next(
-        line for line in text.markdown(view(results(made))).splitlines() if line.startswith("- commit")
-    )
+    assert "full s1" in next(line for line in markdown(view(results(made))).splitlines() if line.startswith("- commit"))
 
 
 def test_a_row_of_other_code_is_marked(made: tuple[Any, list[Planned]]) -> None:
@@ -79,7 +77,7 @@ def test_a_row_of_other_code_is_marked(made: tuple[Any, list[Planned]]) -> None:
     recorded["sources"]["rislab/methods/cris/model.py"] = "of yesterday"
     write_json(cell.trial.identity, recorded)
     seal(cell.place, read_json(cell.trial.metrics_file))
-    report = text.markdown(view(results(made)))
+    report = markdown(view(results(made)))
     assert "| full † |" in report
     assert "| base |" in report
     assert "† made with code that has changed since." in report

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from rislab.report.formatting import headline
+from rislab.report.latex import latex_escape
 from rislab.report.model import view
 from rislab.report.results import collect
-from rislab.report.text import headline, latex_escape
 from rislab.report.verdicts import judge
 from rislab.report.write import build
 from tests.report.trials import finish, planned_table

@@ -15,17 +15,17 @@ from rich.console import Console
 from rislab.ablation import plan, table
 from rislab.cli.main import main
 from rislab.files import write_json
-from rislab.report import status_page
-from rislab.report.status_page import Left, Line, Live, left, seconds_left
+from rislab.report import status, status_page
+from rislab.report.status import TableStatus, TimeLeft, TrialStatus, seconds_left, time_left
 from tests.worlds import tiny_chain, tiny_table
 
-LINE = Line(
+TRIAL = TrialStatus(
     "a s0", "a", 0, "", "0" * 64, "runs/t/a", "", "pending", "", None, None, None, None, "oiou", None, None, "", ""
 )
 
 
-def lines(*states_and_seconds: tuple[str, float | None]) -> list[Line]:
-    return [replace(LINE, state=state, seconds_left=seconds) for state, seconds in states_and_seconds]
+def trials(*states_and_seconds: tuple[str, float | None]) -> list[TrialStatus]:
+    return [replace(TRIAL, state=state, seconds_left=seconds) for state, seconds in states_and_seconds]
 
 
 @pytest.mark.parametrize(
@@ -74,29 +74,29 @@ def test_what_a_trial_still_has(arguments: tuple[Any, ...], seconds: float | Non
     ],
 )
 def test_what_the_table_still_has(given: list[tuple[str, float | None]], seconds: float, text: str) -> None:
-    found = left(lines(*given))
+    found = time_left(trials(*given))
     assert found.seconds == seconds
     assert found.text == text
 
 
 def test_trials_that_were_never_measured_count_as_the_others_of_their_stage() -> None:
-    fit, test = replace(LINE, state="running", phase="fit"), replace(LINE, state="running", phase="test")
+    fit, test = replace(TRIAL, state="running", phase="fit"), replace(TRIAL, state="running", phase="test")
     seen = [
         replace(fit, speed=2.0, max_steps=100, step=40, seconds_left=30.0),  # 50 s in all
-        replace(LINE, state="done", speed=1.0, max_steps=100, step=100, seconds_left=0.0),  # 100 s
+        replace(TRIAL, state="done", speed=1.0, max_steps=100, step=100, seconds_left=0.0),  # 100 s
         test,
-        LINE,
-        replace(LINE, stage="another"),
+        TRIAL,
+        replace(TRIAL, stage="another"),
     ]
-    found = left(seen[:4])
-    assert found == Left(75.0, at_once=2, waiting=3, guessed=2, unknown=0)
+    found = time_left(seen[:4])
+    assert found == TimeLeft(75.0, at_once=2, waiting=3, estimated=2, unknown=0)
     assert found.text == "about 75 s left, 2 at once; 2 trials were never measured, and taken as the others"
-    assert left(seen) == Left(75.0, at_once=2, waiting=4, guessed=2, unknown=1)
+    assert time_left(seen) == TimeLeft(75.0, at_once=2, waiting=4, estimated=2, unknown=1)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["running", "pending"]), st.floats(0, 1e4)), min_size=1, max_size=12))
 def test_no_trial_is_forgotten_and_no_slot_is_made_up(given: list[tuple[str, float | None]]) -> None:
-    found: Left = left(lines(*given))
+    found: TimeLeft = time_left(trials(*given))
     total, longest = sum(s or 0 for _, s in given), max(s or 0 for _, s in given)
     assert max(longest, total / max(1, found.at_once)) <= found.seconds * (1 + 1e-9) + 1e-9
     assert found.seconds <= total * (1 + 1e-9) + 1e-9
@@ -106,7 +106,7 @@ def test_no_trial_is_forgotten_and_no_slot_is_made_up(given: list[tuple[str, flo
     ("seconds", "text"), [(0, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (2e5, "2.3 days")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert status_page.duration(seconds) == text
+    assert status.duration(seconds) == text
 
 
 def cells(folder: Path, rows: str = "base: {decoder_layers: 0}\nfull: {decoder_layers: 1}") -> list[plan.Planned]:
@@ -125,16 +125,16 @@ def test_a_line_is_read_from_files_alone(tmp_path: Path) -> None:
         full.trial.update_status(
             state="running", stage="fit", step=10, max_steps=40, speed=2.0, metrics={"miou_expr": 12.5}
         )
-        seen = status_page.watch([base, other, full, last])
+        seen = status.read_status([base, other, full, last])
     last.trial.update_status(state="failed", kind="data", error="one\nline")
-    before, waiting, running, _ = seen.lines
+    before, waiting, running, _ = seen.trials
     assert (before.state, before.step, before.value, before.phase) == ("done", 40, 61.5, "")
     assert (waiting.state, waiting.seconds_left, waiting.value) == ("pending", 120.0, None)
     assert (running.state, running.phase, running.value, running.seconds_left) == ("running", "fit", 12.5, 15.0)
-    assert running.left == "15 s"
+    assert running.time_left == "15 s"
     assert seen.counts == {"running": 1, "pending": 2, "done": 1}
-    again = status_page.watch([base, other, full, last], seen)
-    assert again.lines[0] is before, "what was done is not read again"
+    again = status.read_status([base, other, full, last], seen)
+    assert again.trials[0] is before, "what was done is not read again"
     assert [line.state for line in again.by_urgency] == ["failed", "lost", "pending", "done"]
     assert again.failures[-1].reason == "data: one line"
     assert json.loads(json.dumps(running.as_json()))["directory"] == str(full.trial.path)
@@ -168,16 +168,16 @@ def test_odd_files_are_no_reason_to_stop(status: str, tmp_path: Path, capsys: py
 
 
 def test_the_page_needs_nothing_else_and_stops_when_all_has_ended(tmp_path: Path) -> None:
-    running = replace(LINE, state="running", phase="fit", step=5, max_steps=10, value=12.345, seconds_left=90.0)
-    failed = replace(LINE, trial="<b>", row="<b>", state="failed", kind="bug", note="<script>alert(1)</script>")
-    page = status_page.html(Live((running, failed)), "A & B", "toy, split val", 5, 0.0)
+    running = replace(TRIAL, state="running", phase="fit", step=5, max_steps=10, value=12.345, seconds_left=90.0)
+    failed = replace(TRIAL, trial="<b>", row="<b>", state="failed", kind="bug", note="<script>alert(1)</script>")
+    page = status_page.page(TableStatus((running, failed)), "A & B", "toy, split val", 5, 0.0)
     assert '<meta http-equiv="refresh" content="5">' in page
     assert "<title>0/2 A &amp; B</title>" in page
     assert "1970-01-01 00:00:00 UTC" in page
     assert "bug: &lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert not re.search(r"<script|src=|href=|url\(|@import", page)
     assert "12.35" in page or "12.34" in page
-    ended = status_page.html(Live((failed, replace(LINE, state="done"))), "A", "toy", 5, 0.0)
+    ended = status_page.page(TableStatus((failed, replace(TRIAL, state="done"))), "A", "toy", 5, 0.0)
     assert "http-equiv" not in ended
     assert "everything has ended" in ended
 
@@ -205,9 +205,9 @@ def test_the_live_view_fits_the_screen(tmp_path: Path) -> None:
         return console.file.getvalue().splitlines()
 
     states = ["running", "failed", *["done"] * 98]
-    many = [replace(LINE, trial=f"r{n}", state=state) for n, state in enumerate(states)]
+    many = [replace(TRIAL, trial=f"r{n}", state=state) for n, state in enumerate(states)]
     many[1] = replace(many[1], kind="oom", note="a long reason " * 20)
-    said = drawn(live_view(Live(tuple(many)), height=18))
+    said = drawn(live_view(TableStatus(tuple(many)), height=18))
     assert len(said) <= 18 - 1
     assert "91 more trials" in " ".join(said[:2])
     assert said[-1].startswith("r1: oom: a long reason")
@@ -218,19 +218,21 @@ def test_nothing_of_a_common_table_is_cut_at_80_characters() -> None:
     from rislab.cli.ablate.status import live_view
 
     common = replace(
-        LINE, trial="con+dec1 s0", state="running", phase="fit", step=168, max_steps=2793, epoch=6, speed=6.9,
+        TRIAL, trial="con+dec1 s0", state="running", phase="fit", step=168, max_steps=2793, epoch=6, speed=6.9,
         metric="miou_expr", value=44.6, seconds_left=600.0,
     )  # fmt: skip
     console = Console(width=80, file=io.StringIO())
-    console.print(live_view(Live((common, replace(common, state="pending"), replace(common, state="done", phase="")))))
+    console.print(
+        live_view(TableStatus((common, replace(common, state="pending"), replace(common, state="done", phase=""))))
+    )
     assert "…" not in console.file.getvalue()
 
 
 def test_what_is_said_of_several_trials_is_said_once() -> None:
     from rislab.cli.ablate.status import notes
 
-    stale = [replace(LINE, trial=f"r{n}", state="done", note="code changed: a.py") for n in range(6)]
-    failed = replace(LINE, trial="x", state="failed", kind="bug", note="boom", shared_with="y")
+    stale = [replace(TRIAL, trial=f"r{n}", state="done", note="code changed: a.py") for n in range(6)]
+    failed = replace(TRIAL, trial="x", state="failed", kind="bug", note="boom", shared_with="y")
     assert notes([*stale, failed]) == [
         "x: bug: boom",
         "x: shared with y",

@@ -19,14 +19,16 @@ from rislab.methods.cris.task import CRISTask
 from rislab.methods.maskclip.task import MaskCLIPTask
 from rislab.methods.risclip.task import RISCLIPTask
 from rislab.methods.tcl.task import TCLTask
+from rislab.report.conventions import selected_on
 from rislab.report.figures import interval_chart
+from rislab.report.formatting import interval
 from rislab.report.measurements import Evidence, Measurement
-from rislab.report.model import selected_on, view
+from rislab.report.model import view
+from rislab.report.report_page import MARKS
 from rislab.report.results import Results, collect
 from rislab.report.statistics import NOTHING, Variance
-from rislab.report.text import interval
 from rislab.report.verdicts import Decided, Decision, Judged, Verdict, decide, judge, verdict_of
-from rislab.report.write import MARKS, build
+from rislab.report.write import build
 from tests.report.simulated import ALL, Scenario, Simulation
 from tests.report.trials import finish
 from tests.worlds import ROOT, tiny_chain, tiny_table

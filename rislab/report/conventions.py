@@ -1,0 +1,65 @@
+"""What a report's numbers are: metrics by their titles, protocol, split, counts, choice of checkpoints, verdicts."""
+
+from collections.abc import Sequence
+
+from rislab.metrics.definitions import METRICS
+from rislab.report.measurements import is_trained
+from rislab.report.results import Cell, Results
+
+
+def title(metric: str) -> str:
+    """`patch:miou_expr` -> "patch: mIoU (expr)"."""
+    stage, colon, bare = metric.rpartition(":")
+    return f"{stage}{colon}{' ' if colon else ''}{METRICS[bare].title}"
+
+
+def selected_on(results: Results) -> list[str]:
+    """Splits on which the checkpoints of the table's trained trials are chosen, from their configs."""
+    cells = [cell for row in results.rows for last in row.cells for cell in (*last.earlier.values(), last)]
+    return sorted({split for cell in cells if is_trained(cell) if (split := _selected_on(cell)) is not None})
+
+
+def _selected_on(cell: Cell) -> str | None:
+    """The split whose score picks a trial's checkpoint: the data's validation split, or its benchmark's."""
+    options = cell.planned.config["data"].get("init_args") or {}
+    scored = options.get("benchmark_data")
+    if isinstance(scored, dict):
+        options = scored.get("init_args") or scored
+    found = options.get("val_split")
+    return None if found is None else str(found)
+
+
+def conventions(results: Results) -> list[tuple[str, str]]:
+    shown: Sequence[str] = results.table.metrics
+    rows = [("dataset", f"{results.common('benchmark') or results.profile.dataset}, split {results.profile.split}")]
+    protocol = results.common("protocol")
+    if protocol is not None:
+        rows.append(("protocol", f"{protocol} (docs/conventions.md)"))
+    for unit in ("expressions", "images"):
+        counted = {
+            cell.metrics["splits"][results.profile.split].get(unit)
+            for cell in results.cells
+            if results.profile.split in cell.metrics.get("splits", {})
+        } - {None}
+        if counted:
+            rows.append((unit, ", ".join(map(str, sorted(counted)))))
+    bare = {metric.rpartition(":")[2] for metric in shown}
+    rows += [(m.title, m.meaning) for m in METRICS.values() if m.name in bare and not m.name.startswith("pr@")]
+    if any(name.startswith("pr@") for name in bare):
+        rows.append(("Pr@X", "share of expressions whose IoU exceeds X percent"))
+    chosen = selected_on(results)
+    if chosen:
+        rows.append(
+            ("checkpoint", f"the best on {', '.join(chosen)} during training; reported on {results.profile.split}")
+        )
+    rows.append(("spread", "mean ± sample standard deviation over seeds; n is how many"))
+    rows.append(
+        (
+            "verdicts",
+            "paired over pictures (jackknife, all expressions of a picture together) and over seeds (the spread pooled over "
+            "trained rows, or the compared rows' own where that is larger); p is two-sided from Student's t, adjusted by Holm "
+            "over all comparisons of the table; a comparison is decided at p < 0.05; intervals hold together (95 %); "
+            f"differences surely below {results.table.margin_of_interest:g} points are negligible (docs/conventions.md)",
+        )
+    )
+    return rows
