@@ -122,7 +122,7 @@ def tiny_chain(folder: Path, rows: str, **changes: Any) -> Path:
     table["paper"]["method"] = "risclip"
     table["profiles"]["toy"] |= {
         "config": [str(folder / "chain.yaml")],
-        "stages": {"pixel": [str(folder / "pixel.yaml")]},
+        "stages": [{"name": "patch"}, {"name": "pixel", "config": [str(folder / "pixel.yaml")], "from": "patch"}],
     }
     table["metrics"] = ["patch:miou_expr", "miou_expr", "oiou"]
     table["baseline"] = table["rows"][0]["name"]

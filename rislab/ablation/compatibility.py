@@ -19,7 +19,11 @@ def check_batches(config: Mapping[str, Any]) -> None:
     model, data = config["model"]["class_path"], config["data"]["class_path"]
     if not (signature.is_described(model) and signature.is_described(data)):
         return
-    if signature.trains_nothing(model, config["model"].get("init_args") or {}) or not _trains(config):
+    if (
+        signature.read(model).produces
+        or signature.trains_nothing(model, config["model"].get("init_args") or {})
+        or not _trains(config)
+    ):
         return
     wanted, given = signature.read(model).trains_on, signature.read(data).gives
     if not wanted or wanted == given:

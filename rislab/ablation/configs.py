@@ -10,23 +10,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rislab.ablation import identity, signature
-from rislab.ablation.table import PARTS, Profile, Row
+from rislab.ablation import identity, signature, switches
+from rislab.ablation.stages import Stage
+from rislab.ablation.switches import PARTS
+from rislab.ablation.table import Profile, Row
 from rislab.ablation.yaml_lines import overlay, read_yaml
 from rislab.errors import ConfigError
 from rislab.paths import absolute
 
 STAGE = "model.init_args.stage"
+"""The option of a method that declares `stages`."""
 
 
-def merged(profile: Profile, stage: str = "") -> dict[str, Any]:
-    """The profile's config files, later ones over earlier ones, and those of a stage over them."""
+def merged(profile: Profile, stage: Stage | None = None) -> dict[str, Any]:
+    """The profile's config files, later ones over earlier ones, and those of a stage over them; by default of its first stage.
+
+    Raises:
+        ConfigError: No class of the model or of the data.
+    """
+    stage = stage or next(iter(profile.stages), Stage())
     config: dict[str, Any] = {}
-    for path in (*profile.config, *profile.stages.get(stage, ())):
+    files = (*profile.config, *stage.config)
+    for path in files:
         overlay(config, read_yaml(path) or {})
     for part in PARTS:
         if "class_path" not in config.get(part, {}):
-            raise ConfigError(f"{', '.join(map(str, profile.config))}: no {part}.class_path")
+            raise ConfigError(f"{', '.join(map(str, files))}: no {part}.class_path")
     return config
 
 
@@ -59,6 +68,11 @@ def relocated(data: Mapping[str, Any], root: Path) -> dict[str, Any]:
     return found
 
 
+def with_outputs(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A config whose data read the outputs of an earlier stage from this folder."""
+    return put(config, f"data.init_args.{signature.read(config['data']['class_path']).from_stage}", str(folder))
+
+
 def seed_key(data: Mapping[str, Any]) -> str:
     """The dotted key of a config that seeds what the data draw; "" where nothing is drawn.
 
@@ -75,19 +89,23 @@ class Configs:
     def __init__(self, profile: Profile, data: str | None) -> None:
         self.profile = profile
         self.data = absolute(data) if data is not None else None
-        self._bases: dict[str, dict[str, Any]] = {}
+        self._bases: dict[Stage, dict[str, Any]] = {}
         self._parts: dict[tuple[str, ...], tuple[Any, str | None]] = {}
 
-    def base(self, stage: str = "") -> dict[str, Any]:
+    def base(self, stage: Stage | None = None) -> dict[str, Any]:
+        """The config of a stage before any switch; by default of the first."""
+        stage = stage or next(iter(self.profile.stages), Stage())
         if stage not in self._bases:
             base = merged(self.profile, stage)
             self._bases[stage] = base if self.data is None else {**base, "data": relocated(base["data"], self.data)}
         return self._bases[stage]
 
-    def cell(self, row: Row, seed: int, stage: str, parent: str | None) -> tuple[dict[str, Any], str]:
+    def cell(self, row: Row, seed: int, stage: Stage, parent: str | None) -> tuple[dict[str, Any], str]:
         """(config, hash) of a row with a seed and a stage. parent: hash of what it starts from."""
         base = self.base(stage)
-        changes = {**row.switches, **({STAGE: stage} if stage else {})}
+        changes = switches.of_stage(row.switches, stage.name, base)
+        if stage.name in stages_of(base):
+            changes[STAGE] = stage.name
         if key := seed_key(base["data"]):
             changes[key] = seed
         by_part: dict[str, dict[str, Any]] = {}
@@ -95,6 +113,8 @@ class Configs:
             by_part.setdefault(key.partition(".")[0], {})[key] = value
         config: dict[str, Any] = {}
         texts = {"parent": json.dumps(parent)} if parent is not None else {}
+        if stage.takes == "outputs":
+            texts[identity.TAKES] = json.dumps(stage.takes)
         for name in {**base, **by_part}:
             config[name], text = self._part(name, base, stage, by_part.get(name, {}))
             if text is not None:
@@ -104,15 +124,21 @@ class Configs:
         whole = "{" + ",".join(f"{json.dumps(name)}:{texts[name]}" for name in sorted(texts)) + "}"
         return config, hashlib.sha256(whole.encode()).hexdigest()
 
-    def _part(self, name: str, base: dict[str, Any], stage: str, changes: dict[str, Any]) -> tuple[Any, str | None]:
+    def _part(self, name: str, base: dict[str, Any], stage: Stage, changes: dict[str, Any]) -> tuple[Any, str | None]:
         """A part of the config as it is written, and the canonical JSON of what of it is hashed, if anything is."""
-        key = (name, stage, repr(changes))
+        key = (name, stage.name, stage.takes, repr(changes))
         if key not in self._parts:
             config = {name: base[name]} if name in base else {}
             for place, value in changes.items():
                 config = put(config, place, value)
-            hashed = identity.identity(config)
+            hashed = identity.identity(config, takes_outputs=stage.takes == "outputs")
             text = identity.canonical(hashed[name]) if name in hashed else None
             # What a run fills in anyway is written out, so that the file says all that was hashed.
             self._parts[key] = (identity.resolve(config[name]) if name in PARTS else config[name], text)
         return self._parts[key]
+
+
+def stages_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The stages that the method of a config declares."""
+    class_path = config["model"]["class_path"]
+    return signature.read(class_path).stages if signature.is_described(class_path) else ()

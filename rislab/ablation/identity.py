@@ -25,6 +25,10 @@ The number of devices and nodes does count: the batch is so many times as large.
 """
 
 
+TAKES = "takes"
+"""Key of an identity that says what a stage takes of its parent, where that is not its weights."""
+
+
 def resolve(config: Any, hashed: bool = False) -> Any:
     """`config` with every default of our classes filled in, at every depth; classes of others stay as written.
 
@@ -90,9 +94,20 @@ def _is_absent(known: signature.Signature, name: str, value: Any) -> bool:
     return name in known.absent_means and known.absent_means[name] == value
 
 
-def identity(config: dict[str, Any], parent: str | None = None) -> dict[str, Any]:
-    """The part of a config that is hashed. parent: hash of the trial whose weights it starts from."""
+def identity(config: dict[str, Any], parent: str | None = None, takes_outputs: bool = False) -> dict[str, Any]:
+    """The part of a config that is hashed.
+
+    Args:
+        config: Of a trial.
+        parent: Hash of the trial that it starts from.
+        takes_outputs: Its data read the files that the parent made. The parent's hash says which; where they lie is left out.
+    """
     full = resolve(config, hashed=True)
+    if takes_outputs:
+        full[TAKES] = "outputs"
+        data = full.get("data")
+        if isinstance(data, dict) and signature.is_described(data.get("class_path")):
+            data["init_args"].pop(signature.read(data["class_path"]).from_stage, None)
     model = full.get("model", {})
     if isinstance(model, dict) and isinstance(model.get("init_args"), dict) and "class_path" in model:
         known = signature.read(model["class_path"]) if signature.is_described(model["class_path"]) else None

@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
-from rislab.ablation import identity, records, sharing, signature, sources
+from rislab.ablation import identity, records, sharing, signature, sources, stages
 from rislab.ablation.compatibility import check_batches
-from rislab.ablation.configs import STAGE, Configs, merged, put, seed_key
+from rislab.ablation.configs import STAGE, Configs, merged, put, seed_key, stages_of, with_outputs
 from rislab.ablation.integrity import Finding
+from rislab.ablation.stages import Stage, Takes
 from rislab.ablation.table import Profile, Row, Table
 from rislab.ablation.trial import State, TrialDir
 from rislab.errors import ConfigError, DataError
@@ -44,12 +45,16 @@ MEASURED = records.Record(
 
 @dataclass(eq=False)
 class Planned:
-    """A row with a seed and, where a method has several, a stage: its config, and the directory of its trial.
+    """A row with a seed and, where it has several, a stage: its config, and the directory of its trial.
 
-    config: shares its parts with other cells' configs; nothing in it may be changed in place. place: the trial's directory.
-    parent: what it starts from. is_last: whether this is the stage that the row's cells show.
-    shared_with: the table in whose folder the trial lies, where that is not its own.
-    metric: what it is watched by, the first of the table's that its stage is scored with; split: where that is measured.
+    Attributes:
+        config: Shares its parts with other cells' configs; nothing in it may be changed in place.
+        place: The trial's directory.
+        parent: What it starts from. takes: what it takes of that.
+        is_last: Whether this is the stage that the row's cells show.
+        shared_with: The table in whose folder the trial lies, where that is not its own.
+        metric: What it is watched by, the first of the table's that its stage is scored with; "" for one that makes files.
+        split: Where that is measured.
     """
 
     row: Row
@@ -59,6 +64,7 @@ class Planned:
     place: Path
     stage: str = ""
     parent: "Planned | None" = None
+    takes: Takes = ""
     is_last: bool = True
     shared_with: str = ""
     metric: str = ""
@@ -75,7 +81,13 @@ class Planned:
     @property
     def identity(self) -> dict[str, Any]:
         """What was hashed."""
-        return identity.identity(self.config, self.parent.hash if self.parent else None)
+        parent = self.parent.hash if self.parent else None
+        return identity.identity(self.config, parent, self.takes == "outputs")
+
+    @property
+    def produces(self) -> bool:
+        """Whether it makes files for a later stage instead of training."""
+        return _produces(self.config)
 
     @property
     def state(self) -> State:
@@ -95,7 +107,8 @@ class Planned:
     def can_split(self) -> bool:
         """Whether a batch may be computed in parts without changing what is learned."""
         model = self.config["model"]
-        needed = signature.read(model["class_path"]).splits_batches.get(self.stage)
+        known = signature.read(model["class_path"])
+        needed = known.splits_batches.get(self.stage if known.stages else "")
         return needed is not None and needed.items() <= model["init_args"].items()
 
     def write(self) -> None:
@@ -130,12 +143,14 @@ class Planned:
             owner = sharing.claim(self.place.parents[1], self.hash, self.place)
             if owner != self.place:
                 self.place, self.trial, self.shared_with = owner, TrialDir(owner, self.hash), owner.parent.name
-        self.config = _placed(self.config, self.place, self.parent)
+        self.config = _placed(self.config, self.place, self.parent, self.takes)
 
 
-def _placed(config: dict[str, Any], place: Path, parent: Planned | None) -> dict[str, Any]:
+def _placed(config: dict[str, Any], place: Path, parent: Planned | None, takes: Takes) -> dict[str, Any]:
     """The config with what depends on where trials lie."""
-    if parent is not None:
+    if parent is not None and takes == "outputs":
+        config = with_outputs(config, parent.trial.outputs)
+    elif parent is not None:
         config = put(config, "trial.start_from", str(parent.trial.checkpoints / "best.ckpt"))
     return put(config, "trainer.default_root_dir", str(place))
 
@@ -159,35 +174,37 @@ def plan(
     planned: list[Planned] = []
     first: dict[str, Planned] = {}
     for row in chosen:
-        chain = _chain(configs.base(), row)
+        chain = _chain(configs, row)
         for seed in seeds:
-            parent: Planned | None = None
+            before: dict[str, Planned] = {}
             for stage in chain:
+                parent = before.get(stage.parent)
                 config, digest = configs.cell(row, seed, stage, parent.hash if parent else None)
                 if seed == seeds[0]:
                     check_batches(config)
                 if digest in first:
                     place = first[digest].place
                 else:
-                    name = f"{row.name}--{stage}" if stage else row.name
+                    name = f"{row.name}--{stage.name}" if stage.name else row.name
                     place = places.find(digest, folder / f"{name}--s{seed}--{digest[:8]}")
-                home = place.parent.name
+                folder_of_it = place.parent.name
                 cell = Planned(
                     row,
                     seed,
-                    _placed(config, place, parent),
+                    _placed(config, place, parent, stage.takes),
                     digest,
                     place,
-                    stage,
+                    stage.name,
                     parent,
-                    is_last=stage == chain[-1],
-                    shared_with="" if home == table.name else home,
-                    metric=_watched(table.metrics, stage, stage == chain[-1]),
+                    stage.takes,
+                    is_last=stage is chain[-1],
+                    shared_with="" if folder_of_it == table.name else folder_of_it,
+                    metric="" if _produces(config) else _watched(table.metrics, stage.name, stage is chain[-1]),
                     split=profile.split,
                 )
                 planned.append(cell)
                 # What starts from this stage starts from the directory in which it is trained, be it another row's.
-                parent = first.setdefault(cell.hash, cell)
+                before[stage.name] = first.setdefault(cell.hash, cell)
     return planned
 
 
@@ -197,13 +214,24 @@ def _watched(metrics: Sequence[str], stage: str, is_last: bool) -> str:
     return next((bare for of, bare in named if of == stage or (is_last and not of)), named[0][1] if named else "")
 
 
-def _chain(base: dict[str, Any], row: Row) -> tuple[str, ...]:
-    """The stages of a row: those that the method declares, or the one that the row itself or the config asks for."""
-    known = signature.read(base["model"]["class_path"])
-    given = row.switches.get(STAGE, base["model"].get("init_args", {}).get("stage"))
-    if not known.stages:
-        return ("",)
-    return (str(given),) if given is not None else known.stages
+def _produces(config: Mapping[str, Any]) -> bool:
+    class_path = config["model"]["class_path"]
+    return signature.is_described(class_path) and signature.read(class_path).produces
+
+
+def _chain(configs: Configs, row: Row) -> tuple[Stage, ...]:
+    """The stages of a row: those that the profile lists or the method declares, or the one that the row or the config sets."""
+    profile, base = configs.profile, configs.base()
+    if not profile.stages and not stages_of(base):
+        return stages.ONLY
+    known = profile.stages or stages.declared(base["model"]["class_path"])
+    alone = row.switches.get(STAGE) if stages_of(base) else None
+    if alone is None and not profile.stages:
+        alone = base["model"].get("init_args", {}).get("stage")
+    if alone is not None:
+        config = next((stage.config for stage in known if stage.name == alone), ())
+        return (Stage(str(alone), config),)
+    return stages.without(known, row.without) if row.without else known
 
 
 def distinct(planned: Iterable[Planned]) -> list[Planned]:

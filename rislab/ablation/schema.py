@@ -6,6 +6,7 @@ The same schema lies in ablations/schema.json for editors; a test keeps the two 
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from rislab.ablation.stages import TAKES
 from rislab.ablation.yaml_lines import Mistake, YamlPath
 from rislab.errors import nearest
 from rislab.metrics import definitions
@@ -57,9 +58,27 @@ SCHEMA: dict[str, Any] = {
                     "is_paper_dataset": {"type": "boolean"},
                     "split": {"type": "string"},
                     "stages": {
-                        "type": "object",
-                        "additionalProperties": {"type": "array", "items": {"type": "string"}},
-                        "description": "config files of single stages, over the others",
+                        "type": "array",
+                        "description": "a row's stages in order, each a trial; without it, those that the method declares",
+                        "items": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "required": ["name"],
+                            "properties": {
+                                "name": {"type": "string"},
+                                "config": {
+                                    "type": "array",
+                                    "items": {"type": "string"},
+                                    "description": "config files over the profile's; another class is fine",
+                                },
+                                "from": {"type": "string", "description": "an earlier stage that it starts from"},
+                                "takes": {
+                                    "type": "string",
+                                    "enum": list(TAKES),
+                                    "description": "what of that stage: the weights (default) or the files that it made",
+                                },
+                            },
+                        },
                     },
                     "cluster": {
                         "type": "object",
@@ -89,7 +108,16 @@ SCHEMA: dict[str, Any] = {
                 "properties": {
                     "name": {"type": "string"},
                     "label": {"type": "string"},
-                    "switches": {"type": "object", "description": "model.X is short for model.init_args.X"},
+                    "switches": {
+                        "type": "object",
+                        "description": "model.X is short for model.init_args.X; STAGE:model.X is for one stage, model.X for "
+                        "every stage whose class has X",
+                    },
+                    "without": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": "stages that the row leaves out",
+                    },
                     "paper": {
                         "type": "object",
                         "additionalProperties": {"type": "object", "additionalProperties": {"type": "number"}},
@@ -136,7 +164,8 @@ def against(schema: Mapping[str, Any], value: Any, place: YamlPath, unknown: lis
     name = ".".join(map(str, place)) or "the table"
     kind = schema["type"]
     if not isinstance(value, _TYPES[kind]) or (kind in ("integer", "number") and isinstance(value, bool)):
-        yield place, f"{name} is {value!r}, expected {kind}"
+        hint = " of {name, config, from, takes}" if place[-1:] == ("stages",) else ""
+        yield place, f"{name} is {value!r}, expected {kind}{hint}"
         return
     value = cast(Any, value)
     if "enum" in schema and value not in schema["enum"]:

@@ -52,6 +52,8 @@ class Signature:
     seed_option: the option that seeds what data draw, dotted into a class inside; "" where nothing is drawn.
     trains_on: the batches that a method's losses take, by the name of their class; "" for a method without training.
     gives: the batches that data give to training; "" for data that are only scored.
+    from_stage: of data, the option that takes the folder of an earlier stage's outputs; "" for data that read none.
+    produces: whether a method makes files for a later stage instead of training: its class defines `produce`.
     """
 
     class_path: str
@@ -69,6 +71,8 @@ class Signature:
     seed_option: str = ""
     trains_on: str = ""
     gives: str = ""
+    from_stage: str = ""
+    produces: bool = False
 
 
 def source_file(module: str) -> Path:
@@ -110,6 +114,8 @@ def read(class_path: str) -> Signature:
         _declared(node, "seed_option", ""),
         _declared_class(node, "trains_on"),
         _declared_class(node, "gives"),
+        _declared(node, "from_stage", ""),
+        any(isinstance(item, ast.FunctionDef) and item.name == "produce" for item in node.body),
     )
 
 
@@ -301,8 +307,13 @@ def _fits_generic(name: str, inner: list[ast.expr], value: Any) -> bool:
     return True
 
 
-def check_config(class_path: str, given: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Mistakes in the options given to a class and to the classes inside them, each with its place below `given`."""
+def check_config(
+    class_path: str, given: dict[str, Any], takes_outputs: bool = False
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Mistakes in the options given to a class and to the classes inside them, each with its place below `given`.
+
+    takes_outputs: `from_stage` will be given by the plan.
+    """
     known = read(class_path)
     for name, value in given.items():
         option = known.options.get(name)
@@ -316,5 +327,9 @@ def check_config(class_path: str, given: dict[str, Any]) -> Iterator[tuple[tuple
         for place, wrong in check_config(inner, options):
             yield (*path, *place), wrong
     for option in known.options.values():
-        if option.default is REQUIRED and option.name not in given:
-            yield (), f"{option.name} of {class_path.rpartition('.')[2]} is missing"
+        if option.default is not REQUIRED or option.name in given:
+            continue
+        hint = ", which takes the outputs of a stage: a table writes `from: STAGE` and `takes: outputs`"
+        is_taken = option.name == known.from_stage
+        if not (is_taken and takes_outputs):
+            yield (), f"{option.name} of {class_path.rpartition('.')[2]} is missing{hint if is_taken else ''}"

@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from rislab.ablation import plan
-from rislab.ablation.table import PARTS, Profile, Row, Table, dotted, switch_mistake
+from rislab.ablation import plan, stages
+from rislab.ablation.switches import PARTS, dotted, mistake
+from rislab.ablation.table import Profile, Row, Table
 from rislab.errors import ConfigError, nearest
 
 SEARCH = "-search"
@@ -104,7 +105,10 @@ def with_switches(table: Table, profile: Profile, row: Row, given: Mapping[str, 
     """
     if not given:
         return table
-    parts = {part: value for part, value in plan.merged(profile).items() if part in PARTS}
+    first = plan.merged(profile)
+    chain = profile.stages or stages.declared(first["model"]["class_path"]) or stages.ONLY
+    configs = {stage.name: plan.merged(profile, stage) for stage in chain}
+    parts = {name: {part: config[part] for part in PARTS} for name, config in configs.items()}
     switches, mistakes = dict(row.switches), []
     for key, text in given.items():
         value = read(text)
@@ -115,8 +119,8 @@ def with_switches(table: Table, profile: Profile, row: Row, given: Mapping[str, 
             )
             continue
         # A number may be meant as text; the option's type decides.
-        wrong = switch_mistake(key, value, parts)
-        if wrong and switch_mistake(key, text, parts):
+        wrong = mistake(key, value, parts)
+        if wrong and mistake(key, text, parts):
             mistakes.append(f"{key}={text}: {wrong}")
         switches[dotted(key)] = text if wrong else value
     if mistakes:

@@ -1,6 +1,6 @@
-"""A paper's ablation table as one YAML file: read, checked, and blamed by file and line.
+"""A paper's ablation table as one YAML file: read and checked; messages name file and line.
 
-All mistakes are collected before anything is said, so that one run of the command shows them all.
+All mistakes are collected before any is reported, so that one run of the command shows them all.
 """
 
 import re
@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rislab.ablation import claims, plugins, signature
+from rislab.ablation import claims, plugins, signature, stages, switches
 from rislab.ablation.schema import COUNTED, METRICS, SCHEMA, against
+from rislab.ablation.stages import Stage
+from rislab.ablation.switches import PARTS, Parts, dotted
 from rislab.ablation.yaml_lines import Mistake, YamlFile, YamlPath, overlay
 from rislab.errors import ConfigError, nearest
 from rislab.paths import user_path
 
 CLUSTER = "rislab.launch.slurm.Cluster"
 """Its options are those of a profile's `cluster:` block; they are read from its source, not imported."""
-
-PARTS = ("model", "data")
-"""Parts of a config that are classes with options."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 LONGEST_NAME = 80
@@ -43,8 +42,8 @@ class Profile:
 
     config: config files, later ones over earlier ones. column: the paper's data set that results stand beside.
     dataset: what the results were measured on. split: the split that the table shows.
-    stages: config files of single stages, over the others, by the stage's name.
-    cluster: what its trials ask of a SLURM cluster; the options are those of `rislab.launch.slurm.Cluster`.
+    stages: of each row, in order; empty where the method's own hold, if it declares any.
+    cluster: what its trials request of a SLURM cluster; the options are those of `rislab.launch.slurm.Cluster`.
     """
 
     name: str
@@ -53,18 +52,24 @@ class Profile:
     dataset: str
     is_paper_dataset: bool
     split: str
-    stages: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
     cluster: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Row:
-    """switches: dotted config keys and values. paper: verified numbers, by the paper's data set and metric."""
+    """One line of the table.
+
+    switches: full config keys and values; `STAGE:` before a key makes it one stage's.
+    paper: verified numbers, by the paper's data set and metric.
+    without: stages of the profile that the row leaves out; what starts from one of them starts from what that one starts from.
+    """
 
     name: str
     label: str
     switches: Mapping[str, Any]
     paper: Mapping[str, Mapping[str, float]]
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,14 +141,19 @@ def load(path: Path) -> Table:
     mistakes = file.repeated
     structural = list(against(SCHEMA, file.value, (), mistakes))
     in_configs: list[str] = []
+    read: dict[str, _ReadProfile] = {}
     if not structural:
-        parts, in_configs = _read_profiles(file.value, path, mistakes)
-        mistakes += _meaning(file.value, parts)
+        if not file.value["profiles"]:
+            mistakes.append((("profiles",), "profiles is empty: a table needs at least one"))
+        reader = _Reader(path, mistakes)
+        read = {key: reader.read(key, profile) for key, profile in file.value["profiles"].items()}
+        in_configs = reader.in_configs
+        mistakes += _meaning(file.value, read)
     said = file.blame(mistakes + structural) + in_configs
     if said:
         text = "\n".join(said)
         raise ConfigError(f"{len(said)} mistake{'s' if len(said) > 1 else ''} in the table\n{text}")
-    return _build(file.value, path)
+    return _build(file.value, path, read)
 
 
 def config_path(name: str, table: Path) -> Path:
@@ -171,64 +181,140 @@ def name_mistake(name: Any) -> str | None:
     return None
 
 
-def dotted(key: str) -> str:
-    """`model.x` and `data.x` are short for `model.init_args.x` and `data.init_args.x`."""
-    head, _, rest = key.partition(".")
-    if head in PARTS and not rest.startswith(("init_args.", "class_path")):
-        return f"{head}.init_args.{rest}"
-    return key
+@dataclass(frozen=True)
+class _ReadProfile:
+    """A profile with its configs read.
+
+    stages: of every row; one without a name where there are none.
+    parts: model and data by stage, where their classes are known and their options sound.
+    """
+
+    stages: tuple[Stage, ...]
+    parts: dict[str, Parts]
+
+    @property
+    def names(self) -> list[str]:
+        return [stage.name for stage in self.stages if stage.name]
+
+    @property
+    def scored(self) -> list[str]:
+        """Stages that have metrics: all but those that make files."""
+
+        def produces(name: str) -> bool:
+            class_path = (self.parts.get(name, {}).get("model") or {}).get("class_path")
+            return signature.is_described(class_path) and signature.read(class_path).produces
+
+        return [name for name in self.names if not produces(name)]
 
 
-def _read_profiles(
-    raw: dict[str, Any], path: Path, mistakes: list[Mistake]
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """({part: its class and options}, for switches to be checked against; what is wrong inside the config files)."""
-    parts: dict[str, dict[str, Any]] = {}
-    said: list[str] = []
-    if not raw["profiles"]:
-        mistakes.append((("profiles",), "profiles is empty: a table needs at least one"))
-    for key, profile in raw["profiles"].items():
-        merged: dict[str, Any] = {}
-        files = [config_path(name, path) for name in profile["config"]]
-        for number, (name, file) in enumerate(zip(profile["config"], files, strict=True)):
-            if not file.exists():
-                mistakes.append((("profiles", key, "config", number), f"profile {key!r}: no config file {name}"))
-                continue
-            content = YamlFile(file)
-            said += content.blame(content.repeated)
-            overlay(merged, content.value or {})
+class _Reader:
+    """Reads the profiles of a table, each config file once.
+
+    path: of the table. mistakes: what is wrong in the table goes here. in_configs: what is wrong in config files.
+    """
+
+    def __init__(self, path: Path, mistakes: list[Mistake]) -> None:
+        self.path, self.mistakes = path, mistakes
+        self.in_configs: list[str] = []
+        self._files: dict[Path, YamlFile] = {}
+
+    def read(self, key: str, profile: Mapping[str, Any]) -> _ReadProfile:
+        """A profile that has passed the schema."""
+        who = f"profile {_shown(key)}"
+        place: YamlPath = ("profiles", key)
+        files = self._existing(profile["config"], (*place, "config"), who)
+        raw = profile.get("stages", [])
+        if not raw:
+            parts = self._parts(files)
+            found = stages.declared((parts.get("model") or {}).get("class_path")) or stages.ONLY
+            return _ReadProfile(found, {stage.name: parts for stage in found})
+        is_sound = True
+        of_stage: dict[str, tuple[Path, ...]] = {}
+        entries: dict[str, int] = {}
+        for number, one in enumerate(raw):
+            name, entry = one["name"], (*place, "stages", number)
+            if wrong := name_mistake(name):
+                self.mistakes.append(((*entry, "name"), f"{who}: stage {_shown(name)}: {wrong}"))
+                is_sound = False
+            if "takes" in one and "from" not in one:
+                self.mistakes.append(
+                    ((*entry, "takes"), f"{who}: stage {_shown(name)}: takes {one['takes']!r} from no stage")
+                )
+            of_stage[name] = self._existing(one.get("config", []), (*entry, "config"), who)
+            entries[name] = number
+        found = stages.listed(raw, of_stage)
+        if not is_sound:
+            return _ReadProfile(found, {})
+        by_stage: dict[str, Parts] = {
+            stage.name: self._parts((*files, *stage.config), stage.takes == "outputs") for stage in found
+        }
+        for name, entry_key, text in stages.mistakes(found, by_stage):
+            self.mistakes.append(((*place, "stages", entries[name], entry_key), f"{who}: {text}"))
+        return _ReadProfile(found, by_stage)
+
+    def _existing(self, names: Sequence[str], place: YamlPath, who: str) -> tuple[Path, ...]:
+        """The config files that are there."""
+        found = []
+        for number, name in enumerate(names):
+            file = config_path(name, self.path)
+            if file.exists():
+                found.append(file)
+            else:
+                self.mistakes.append(((*place, number), f"{who}: no config file {name}"))
+        return tuple(found)
+
+    def _file(self, path: Path) -> YamlFile:
+        if path not in self._files:
+            self._files[path] = YamlFile(path)
+            self.in_configs += self._files[path].blame(self._files[path].repeated)
+        return self._files[path]
+
+    def _parts(self, files: Sequence[Path], takes_outputs: bool = False) -> dict[str, Any]:
+        """Model and data of config files, later ones over earlier ones; one whose options cannot be read is left out."""
+        config: dict[str, Any] = {}
+        for path in files:
+            overlay(config, self._file(path).value or {})
+        parts: dict[str, Any] = {}
         for part in PARTS:
-            options = merged.get(part)
-            if not isinstance(options, dict) or not signature.is_described(options.get("class_path")):
+            options = config.get(part)
+            if not isinstance(options, dict):
+                continue
+            if not signature.is_described(options.get("class_path")):
+                if "class_path" in options:
+                    parts[part] = options
                 continue
             try:
-                wrong = list(signature.check_config(options["class_path"], options.get("init_args") or {}))
-                parts.setdefault(part, options)
+                given = options.get("init_args") or {}
+                wrong = list(signature.check_config(options["class_path"], given, takes_outputs))
+                parts[part] = options
             except ConfigError as error:
                 wrong = [((), str(error))]
             for inner, text in wrong:
-                said.append(f"{', '.join(map(str, files))}  {'.'.join((part, 'init_args', *inner[:-1]))}: {text}")
-    return parts, said
+                said = f"{self._where(files, (part, 'init_args', *inner))}  {'.'.join((part, 'init_args', *inner[:-1]))}: {text}"
+                self.in_configs += [said] if said not in self.in_configs else []
+        return parts
+
+    def _where(self, files: Sequence[Path], place: YamlPath) -> str:
+        """File and line of a config's key: of the last file that has it, or else the files."""
+        setting = next((file for file in reversed(files) if place in self._file(file).lines), None)
+        return f"{setting}:{self._file(setting).line(place)}" if setting is not None else ", ".join(map(str, files))
 
 
-def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[Mistake]:
+def _meaning(raw: dict[str, Any], profiles: Mapping[str, _ReadProfile]) -> Iterator[Mistake]:
     """Mistakes that a schema cannot see."""
     names = [row["name"] for row in raw["rows"]]
-    stages = _stages(parts)
+    scored = list(dict.fromkeys(name for profile in profiles.values() for name in profile.scored))
+    # Switches are followed through the first profile whose classes are known.
+    main = next((one for one in profiles.values() if any(one.parts.values())), _ReadProfile(stages.ONLY, {"": {}}))
     if wrong := name_mistake(raw["name"]):
         yield ("name",), f"table {_shown(raw['name'])}: {wrong}"
     for number, metric in enumerate(raw["metrics"]):
-        wrong = _metric(metric, METRICS, stages)
+        wrong = _metric(metric, METRICS, scored)
         if wrong:
             yield ("metrics", number), wrong
     for key, profile in raw["profiles"].items():
         if wrong := name_mistake(key):
             yield ("profiles", key), f"profile {_shown(key)}: {wrong}"
-        for stage in profile.get("stages", {}):
-            if wrong := name_mistake(stage):
-                yield ("profiles", key, "stages", stage), f"profile {_shown(key)}: stage {_shown(stage)}: {wrong}"
-            elif stage not in stages:
-                yield ("profiles", key, "stages", stage), f"profile {key!r}: no stage {stage!r}{nearest(stage, stages)}"
         for option, value in profile.get("cluster", {}).items():
             wrong = signature.check(CLUSTER, option, value)
             if wrong:
@@ -250,14 +336,16 @@ def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[
         if wrong := name_mistake(row["name"]):
             yield (*place, "name"), f"{who}: {wrong}"
         for key, value in row["switches"].items():
-            wrong = switch_mistake(key, value, parts)
+            wrong = switches.mistake(key, value, main.parts) if main.parts else None
             if wrong:
                 yield (*place, "switches", key), f"{who}: {wrong}"
+        for stage, text in _left_out(row.get("without", []), profiles):
+            yield (*place, "without", stage), f"{who}: {text}"
         for column, cells in row.get("paper", {}).items():
             if column not in columns:
                 yield (*place, "paper", column), f"{who}: no profile has column {column!r}{nearest(column, columns)}"
             for metric in cells:
-                wrong = _metric(metric, METRICS + COUNTED, stages)
+                wrong = _metric(metric, METRICS + COUNTED, scored)
                 if wrong:
                     yield (*place, "paper", column, metric), f"{who}: {wrong}"
     claimed = [claim["name"] for claim in raw.get("claims", [])]
@@ -274,7 +362,7 @@ def _meaning(raw: dict[str, Any], parts: dict[str, dict[str, Any]]) -> Iterator[
         for term in (t for c in comparisons for t in c.terms):
             if term.row not in names:
                 yield (*place, "holds"), f"{who}: no row {term.row!r}{nearest(term.row, names)}"
-            wrong = _metric(term.metric, METRICS, stages)
+            wrong = _metric(term.metric, METRICS, scored)
             if wrong:
                 yield (*place, "holds"), f"{who}: {wrong}"
 
@@ -283,9 +371,25 @@ def _shown(name: Any) -> str:
     return repr(f"{name[:20]}..." if isinstance(name, str) and len(name) > LONGEST_NAME else name)
 
 
-def _stages(parts: dict[str, dict[str, Any]]) -> tuple[str, ...]:
-    class_path = str(parts.get("model", {}).get("class_path", ""))
-    return signature.read(class_path).stages if signature.is_described(class_path) else ()
+def _left_out(names: Sequence[str], profiles: Mapping[str, _ReadProfile]) -> Iterator[tuple[int, str]]:
+    """(number, what is wrong) of the stages that a row leaves out."""
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield number, f"without {name!r}, which is there already"
+        for profile in profiles.values():
+            if name not in profile.names:
+                known = ", ".join(profile.names) or "none"
+                yield number, f"without {name!r}, which is no stage{nearest(name, profile.names)}; stages are {known}"
+                return
+    for profile in profiles.values() if names else ():
+        remaining = stages.without(profile.stages, names)
+        if not remaining:
+            yield 0, "without any stage: one has to remain"
+        before = {text for _, _, text in stages.mistakes(profile.stages, profile.parts)}
+        for _, _, text in stages.mistakes(remaining, profile.parts):
+            if text not in before:
+                yield 0, f"without {', '.join(names)}: {text}"
+                return
 
 
 def _metric(name: str, known: Sequence[str], stages: Sequence[str]) -> str | None:
@@ -298,32 +402,7 @@ def _metric(name: str, known: Sequence[str], stages: Sequence[str]) -> str | Non
     return None
 
 
-def switch_mistake(key: str, value: Any, parts: dict[str, dict[str, Any]]) -> str | None:
-    """What is wrong with a switch, or None. It is followed through the classes of `parts`, a config's model and data."""
-    part, *path = dotted(key).split(".")
-    if part not in PARTS or path[:1] != ["init_args"] or len(path) < 2:
-        return f"switch {key!r} must begin with {' or '.join(f'{p}.' for p in PARTS)}"
-    place: Any = parts.get(part)
-    owner, said = None, part
-    while isinstance(place, dict):
-        owner = place.get("class_path", owner)
-        if not (signature.is_described(owner)):
-            return None
-        if path[0] == "init_args":
-            path = path[1:]
-        if not path:
-            return f"switch {key!r} names no option"
-        known = signature.read(owner).options
-        if len(path) == 1 or path[0] not in known:
-            wrong = signature.check(owner, path[0], value)
-            return f"{said}.{wrong}" if wrong else None
-        owner, said = known[path[0]].of, f"{said}.{path[0]}"
-        options = place.get("init_args") or {} if "class_path" in place else place
-        place, path = options.get(path[0]), path[1:]
-    return None
-
-
-def _build(raw: dict[str, Any], path: Path) -> Table:
+def _build(raw: dict[str, Any], path: Path, read: Mapping[str, _ReadProfile]) -> Table:
     paper = raw["paper"]
     return Table(
         path=path,
@@ -348,10 +427,7 @@ def _build(raw: dict[str, Any], path: Path) -> Table:
                 profile["dataset"],
                 profile["is_paper_dataset"],
                 profile["split"],
-                {
-                    stage: tuple(config_path(file, path) for file in files)
-                    for stage, files in profile.get("stages", {}).items()
-                },
+                read[name].stages if profile.get("stages") else (),
                 profile.get("cluster", {}),
             )
             for name, profile in raw["profiles"].items()
@@ -365,6 +441,7 @@ def _build(raw: dict[str, Any], path: Path) -> Table:
                 row["label"],
                 {dotted(key): value for key, value in row["switches"].items()},
                 row.get("paper", {}),
+                tuple(row.get("without", [])),
             )
             for row in raw["rows"]
         ),

@@ -73,6 +73,7 @@ class TrialDir:
         self.provenance_file = path / "provenance.json"
         self.scores_file = path / "scores.parquet"
         self.checkpoints = path / "checkpoints"
+        self.outputs = path / "outputs"
         self.curves = path / "log" / "metrics.csv"
         self.stdout = path / "log" / "stdout.txt"
         self.lock_file = path / "lock"

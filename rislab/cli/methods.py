@@ -60,20 +60,22 @@ def _summary(name: str, class_path: str) -> dict[str, Any]:
 
 
 def _switched(class_path: str) -> list[tuple[Path, str, str]]:
-    """(table, row, option) of every table whose first profile runs this method."""
-    from rislab.ablation import plan, table
+    """(table, row, option) of every table whose first profile runs this method in any stage."""
+    from rislab.ablation import plan, stages, switches, table
 
     found = []
     for path in table.tables().values():
         loaded = table.load(path)
         first = next(iter(loaded.profiles.values()))
-        if plan.merged(first)["model"]["class_path"] == class_path:
-            found += [
-                (path, row.name, key.removeprefix("model.init_args."))
-                for row in loaded.rows
-                for key in row.switches
-                if key.startswith("model.init_args.")
-            ]
+        for stage in first.stages or stages.ONLY:
+            config = plan.merged(first, stage)
+            if config["model"]["class_path"] == class_path:
+                found += [
+                    (path, row.name, key.removeprefix("model.init_args."))
+                    for row in loaded.rows
+                    for key in switches.of_stage(row.switches, stage.name, config)
+                    if key.startswith("model.init_args.")
+                ]
     return found
 
 

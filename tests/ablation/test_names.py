@@ -62,7 +62,7 @@ def test_ordinary_names_are_names(name: str) -> None:
         ("- name: base\n", "- name: a--b\n", "row 'a--b': a name may not hold '--'"),
         ("  toy:\n", '  "t\\ny":\n', r"profile 't\ny': a name has letters"),
         ("  toy:\n", "  7:\n", "profile 7: a name is a text: put it in quotes"),
-        ("    split: val", "    stages: {../x: []}\n    split: val", "stage '../x': a name has letters"),
+        ("    split: val", "    stages: [{name: ../x}]\n    split: val", "stage '../x': a name has letters"),
     ],
 )
 def test_names_are_checked_where_they_are_read(old: str, new: str, said: str, tmp_path: Path) -> None:

@@ -87,7 +87,11 @@ def test_stages_have_files_of_their_own(tmp_path: Path) -> None:
     [
         ("patch:miou_expr", "pach:miou_expr", r"no stage 'pach' \(did you mean 'patch'\?\); stages are patch, pixel"),
         ("patch:miou_expr", "patch:miou_exp", r"no metric 'miou_exp' \(did you mean 'miou_expr'\?\)"),
-        ("      pixel:", "      pixels:", r"profile 'toy': no stage 'pixels' \(did you mean 'pixel'\?\)"),
+        (
+            "name: pixel",
+            "name: pixels",
+            r"profile 'toy': stage 'pixels': RISCLIPTask has no stage 'pixels' \(did you mean 'pixel'\?\)",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -104,7 +104,7 @@ def test_switches_are_followed_into_the_classes(tmp_path: Path, switch: str, sai
 
 def test_mistakes_in_a_profile_name_its_config(tmp_path: Path) -> None:
     path = tiny_table(tmp_path, model__init_args__words_len=17)
-    with pytest.raises(ConfigError, match=r"tiny.yaml  model.init_args: words_len is no option .* 'word_len'"):
+    with pytest.raises(ConfigError, match=r"tiny.yaml:\d+  model.init_args: words_len is no option .* 'word_len'"):
         load(path)
 
 

@@ -22,7 +22,7 @@ def add(action: Action) -> None:
 
 
 def show_plan(options: argparse.Namespace) -> int:
-    from rislab.ablation import plan
+    from rislab.ablation import plan, switches
     from rislab.ablation.configs import seed_key
     from rislab.ablation.integrity import SUSPECT
 
@@ -81,7 +81,7 @@ def show_plan(options: argparse.Namespace) -> int:
                 cell.hash[:8],
                 (state + shared, COLOURS.get(state, "magenta")) if answer is cell else f"same as {answer.name}",
                 f"{'' if state == 'done' else '~'}{seconds / 60:.1f}" if seconds else "",
-                ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in cell.row.switches.items()),
+                ", ".join([*switches.shown(cell.row.switches), *(f"without {name}" for name in cell.row.without)]),
             ]
         )
     screen_tables.show(screen, columns, rows, f"{table.title}\n{profile.dataset}, split {profile.split}")

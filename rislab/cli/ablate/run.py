@@ -103,7 +103,7 @@ def mirrors_of(options: argparse.Namespace, cells: "list[Planned]", table: "Tabl
 
 def preload(cells: "list[Planned]") -> list[str]:
     """Modules that the trials' processes share, imported once."""
-    from rislab.ablation.table import PARTS
+    from rislab.ablation.switches import PARTS
 
     return [TARGET, *sorted({cell.config[part]["class_path"].rpartition(".")[0] for cell in cells for part in PARTS})]
 
