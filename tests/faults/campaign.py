@@ -106,6 +106,8 @@ class Campaign:
     tally: list[str] = field(default_factory=list)
     finished: dict[Path, int] = field(default_factory=dict)
     """When a result was written, by trial, as seen first."""
+    later: list[Callable[[], None]] = field(default_factory=list)
+    """Checks of faults whose effect takes long, for when all faults have happened."""
     launcher: Launcher | None = None
     """The one that is at work; it goes on from fault to fault, as long as it lives."""
 
@@ -214,10 +216,6 @@ class Campaign:
     def node(self, job: str) -> str:
         """Number of the node that a job runs on."""
         return self.slurm.command("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%N").strip().lstrip("n")
-
-    def state(self, job: str) -> str:
-        """What SLURM calls a job's state; "" for a job that it has forgotten."""
-        return self.slurm.command("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%T").strip()
 
     def cancel_jobs(self) -> None:
         self.slurm.command("scancel", "--user", "root")

@@ -246,12 +246,10 @@ def job_cancelled(c: Campaign) -> None:
 def job_requeued(c: Campaign) -> None:
     """SLURM: scontrol requeue"""
     with c.on_slurm() as (_, trial):
-        before, job = starts(trial), c.job(trial)
-        c.slurm.command("scontrol", "requeue", job)
-        # SLURM holds a requeued job back for two minutes, in which the table would come to its end.
-        wait_until(lambda: c.state(job) == "PENDING")
-        c.slurm.command("scontrol", "update", f"JobId={job}", "StartTime=now")
-        goes_on(trial, before)
+        before = starts(trial)
+        c.slurm.command("scontrol", "requeue", c.job(trial))
+        # SLURM holds the job back for two minutes and starts the others first: it is waited for at the end.
+        c.later.append(lambda: goes_on(trial, before))
 
 
 def job_preempted(c: Campaign) -> None:
@@ -479,6 +477,8 @@ def _disturb(
                     f"{len(c.tally) + 1:>2}  {fault.__doc__}  ({seconds:.0f} s; {len(c.finished)} trials done)"
                 )
                 say(c.tally[-1])
+            for check in c.later:
+                check()
             if cluster is not None:
                 c.stop()
                 c.cancel_jobs()
