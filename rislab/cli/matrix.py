@@ -1,4 +1,4 @@
-"""`rislab matrix`: every method on every benchmark, through the same two questions, in one table."""
+"""`rislab matrix`: every method on every benchmark, in one table."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,6 @@ from rislab.printable import printable
 if TYPE_CHECKING:
     from rislab.report.matrix import Cell
 
-TARGET = "rislab.training.trial"
 EXPERIMENTS = Path("experiments")
 RECIPES = (".yaml", ".yml")
 
@@ -43,7 +42,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     from rislab.ablation.trial import CLOSED
-    from rislab.launch.local_pool import Job, LocalPool, cores
+    from rislab.launch import trial_jobs
+    from rislab.launch.local_pool import LocalPool, cores
     from rislab.report import matrix
 
     given = _checkpoints(options.checkpoints)
@@ -68,17 +68,8 @@ def run(options: argparse.Namespace) -> int:
         threads = max(1, cores() // options.jobs)
         for cell in todo:
             cell.write()
-        jobs = [
-            Job(
-                cell.name,
-                f"{TARGET}:run_trial",
-                str(cell.trial.path),
-                cell.trial,
-                ("fit", "--config", str(cell.trial.config)),
-            )
-            for cell in todo
-        ]
-        LocalPool(options.jobs, threads, [TARGET]).run(jobs, lambda: None)
+        jobs = [trial_jobs.of_directory(cell.name, cell.trial) for cell in todo]
+        LocalPool(options.jobs, threads, [trial_jobs.TARGET]).run(jobs, lambda: None)
     for path in matrix.build(cells, list(options.methods), list(options.benchmarks), options.out):
         print(path)
     failed = [cell for cell in cells if cell.trial.state() != "done"]

@@ -122,14 +122,14 @@ def test_a_finished_table_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_what_failed_waits_for_a_retry_unless_it_was_the_machine(tmp_path: Path) -> None:
-    from rislab.cli.ablate.run import make_ready, to_run
+    from rislab.launch.trial_jobs import is_to_run, make_ready
 
     cell = planned(tmp_path)[0]
     cell.write()
     for state, kind, again in [("failed", "bug", False), ("diverged", "nan", False), ("failed", "lost", True)]:
         cell.trial.update_status(state=state, kind=kind, error="x")
-        assert to_run(cell, stale=False, retry=False) is again
-        assert to_run(cell, stale=False, retry=True)
+        assert is_to_run(cell, stale=False, retry=False) is again
+        assert is_to_run(cell, stale=False, retry=True)
     cell.trial.checkpoints.mkdir()
     (cell.trial.checkpoints / "last.ckpt").touch()
     make_ready(cell)
@@ -138,7 +138,7 @@ def test_what_failed_waits_for_a_retry_unless_it_was_the_machine(tmp_path: Path)
 
 
 def test_a_running_trial_is_not_touched(tmp_path: Path) -> None:
-    from rislab.cli.ablate.run import make_ready
+    from rislab.launch.trial_jobs import make_ready
 
     cell = planned(tmp_path)[0]
     cell.write()

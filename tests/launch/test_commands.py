@@ -91,15 +91,15 @@ def test_run_leaves_anothers_trial_out_and_says_why(
     campaign: dict[str, Planned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other rows are run; here with a stand-in for the training."""
-    from rislab.cli.ablate import pooling, run
+    from rislab.launch import trial_jobs
 
     def stand_in(cell: Planned) -> local_pool.Job:
         return job(cell.trial.path.parent, cell.trial.path.name, "quick")
 
-    monkeypatch.setattr(pooling, "job", stand_in)
-    monkeypatch.setattr(pooling, "_prepare", lambda *_: False)
-    monkeypatch.setattr(pooling, "preload", lambda _: [JOBS])
-    monkeypatch.setattr(run, "FREE_BYTES", 0)
+    monkeypatch.setattr(trial_jobs, "of_cell", stand_in)
+    monkeypatch.setattr(trial_jobs, "prepare_inputs", lambda *_: False)
+    monkeypatch.setattr(trial_jobs, "shared_modules", lambda _: [JOBS])
+    monkeypatch.setattr(trial_jobs, "FREE_BYTES", 0)
     campaign["full"].trial.metrics_file.unlink()
     write_json(campaign["full"].trial.identity, {"hash": "0" * 64})
     done = ablate("run", tmp_path, "--jobs", "1")

@@ -198,7 +198,7 @@ def test_an_agents_trial_gets_the_gpu_that_its_agent_may_use(
     """`CUDA_VISIBLE_DEVICES=2 wandb agent ...`: one agent a GPU. Without one it is left to the trial to say what it lacks."""
     from rislab.ablation import plan, table
     from rislab.ablation.plan import Planned
-    from rislab.cli.ablate import sweep
+    from rislab.launch import table_run, trial_jobs
 
     driver(tmp_path, monkeypatch, *FOUR)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -209,12 +209,8 @@ def test_an_agents_trial_gets_the_gpu_that_its_agent_may_use(
     def stand_in(cell: Planned) -> Job:
         return Job(cell.name, f"{JOBS}:environment", str(file), need=Requirement(1))
 
-    class Silent:
-        def follow(self) -> None:
-            pass
-
-    monkeypatch.setattr(sweep, "job", stand_in)
-    monkeypatch.setattr(sweep, "TARGET", JOBS)
-    monkeypatch.setattr(sweep, "preload", lambda _: [JOBS])
-    assert sweep._train(cells, 1, Silent()) is False  # type: ignore[arg-type]
+    monkeypatch.setattr(trial_jobs, "of_cell", stand_in)
+    monkeypatch.setattr(trial_jobs, "TARGET", JOBS)
+    monkeypatch.setattr(trial_jobs, "shared_modules", lambda _: [JOBS])
+    assert table_run.run_chain(cells, 1, lambda: None) is False
     assert json.loads(file.read_text())["CUDA_VISIBLE_DEVICES"] == visible

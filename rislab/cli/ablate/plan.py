@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add(action: Action) -> None:
-    from rislab.cli.ablate.clustering import add_cluster_options
+    from rislab.cli.ablate.cluster_options import add_cluster_options
 
     planned = action("plan", "show what would run, what is done and what it costs", "cris --profile refcoco --seeds 3")
     planned.add_argument("--json", action="store_true", help="as JSON")
@@ -111,10 +111,12 @@ def _show_jobs(
 ) -> None:
     """The batch scripts as they would be handed in, and what they cost."""
     from rislab.ablation import plan
-    from rislab.cli.ablate import clustering
+    from rislab.cli.ablate.cluster_options import cluster_of
+    from rislab.launch import slurm_table
 
-    expected, most = clustering.gpu_hours(options, profile, todo, plan.expected(todo))
-    for title, text in clustering.scripts(options, table, profile, todo):
+    cluster = cluster_of(options, profile)
+    expected, most = slurm_table.gpu_hours(cluster, todo, plan.expected(todo))
+    for title, text in slurm_table.scripts(options.runs, table, cluster, todo):
         screen.print(f"\n{title}:", style="bold")
         screen.print(text.rstrip(), markup=False, soft_wrap=True)
     known = "never measured" if expected is None else f"about {expected:.1f}"

@@ -1,4 +1,4 @@
-"""Which table, which of its rows and seeds, and where trials lie: what every action asks first."""
+"""Which table, which of its rows and seeds, and where trials lie: what every action reads first."""
 
 import argparse
 from typing import TYPE_CHECKING, Protocol
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rislab.ablation.table import Profile, Table
 
 
-__all__ = ["COLOURS", "Action", "load", "load_table", "open_console"]
+__all__ = ["COLOURS", "Action", "load", "load_table", "open_console", "refusal"]
 
 
 class Action(Protocol):
@@ -40,7 +40,7 @@ COLOURS = {
 
 
 def load(options: argparse.Namespace) -> "tuple[Table, Profile, list[int], list[Planned]]":
-    """The table, its profile, the seeds and the trials that a command line asks for. Raises ConfigError."""
+    """The table, its profile, the seeds and the trials that a command line names. Raises ConfigError."""
     from rislab.ablation import plan
 
     loaded, profile = load_table(options)
@@ -50,11 +50,18 @@ def load(options: argparse.Namespace) -> "tuple[Table, Profile, list[int], list[
 
 
 def load_table(options: argparse.Namespace) -> "tuple[Table, Profile]":
-    """The table and the profile of it that a command line asks for. Raises ConfigError."""
+    """The table and the profile of it that a command line names. Raises ConfigError."""
     from rislab.ablation import table
 
     loaded = table.load(table.find(options.table))
     return loaded, loaded.profile(options.profile or next(iter(loaded.profiles)))
+
+
+def refusal(cell: "Planned", error: Exception) -> str:
+    """Why a trial is not changed: its directory cannot be written, or is another trial's."""
+    from rislab.launch.trial_jobs import unwritable
+
+    return f"{cell.name}: left alone: {unwritable(error, cell.trial.path) if isinstance(error, OSError) else error}"
 
 
 MOST_SEEDS = 10_000

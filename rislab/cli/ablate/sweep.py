@@ -3,15 +3,8 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rislab.cli.ablate.run import TARGET, job, make_ready, on_cpu, places_on, preload, to_run
 from rislab.cli.ablate.selection import Action, check_count, load, load_table
-from rislab.errors import RislabError
-
-if TYPE_CHECKING:
-    from rislab.ablation.plan import Planned
-    from rislab.launch.wandb_mirror import Mirrors
 
 
 def add(action: Action) -> None:
@@ -58,7 +51,7 @@ def export_sweep(options: argparse.Namespace) -> int:
 def run_trial(options: argparse.Namespace) -> int:
     """Exit codes as of `run`: 0 done, 1 failed or diverged, 130 stopped, to go on with the same command."""
     from rislab.ablation import plan, sweeps
-    from rislab.launch import wandb_mirror
+    from rislab.launch import table_run, trial_jobs, wandb_mirror
 
     check_count("--threads", options.threads)
     table, profile = load_table(options)
@@ -66,7 +59,7 @@ def run_trial(options: argparse.Namespace) -> int:
     table = sweeps.with_switches(table, profile, row, given)
     cells = sweeps.chain(table, profile, row.name, seed, runs=options.runs, data=options.data)
     shown = wandb_mirror.Mirrors(cells, table, profile, wandb_mirror.mode(options.wandb))
-    todo = [cell for cell in cells if to_run(cell, stale=False, retry=options.retry)]
+    todo = [cell for cell in cells if trial_jobs.is_to_run(cell, stale=False, retry=options.retry)]
     stopped = False
     if todo and all(cell.state == "done" for cell in cells if cell not in todo):
         plan.require_data(todo, profile)
@@ -75,7 +68,7 @@ def run_trial(options: argparse.Namespace) -> int:
             if holder is not None:
                 print(f"{cell.name}: being run by process {holder['pid']} on {holder['host']}", flush=True)
         shown.follow()  # opens the run while the pool imports
-        stopped = _train(todo, options.threads, shown)
+        stopped = table_run.run_chain(todo, options.threads, shown.follow)
     shown.finish()
     state = next((cell for cell in cells if cell.state != "done"), cells[-1])
     print(f"{state.name}: {state.state}  {state.trial.path}")
@@ -88,30 +81,6 @@ def run_trial(options: argparse.Namespace) -> int:
     if stopped or state.state in ("interrupted", "lost"):
         return 130
     return 0 if state.state == "done" else 1
-
-
-def _train(cells: "list[Planned]", threads: int | None, shown: "Mirrors") -> bool:
-    """Run what is to run of a chain. Whether the user requested a stop."""
-    from rislab.launch import local_pool, resources
-
-    for cell in cells:
-        make_ready(cell)
-    modules = preload(cells)
-    made = local_pool.LocalPool(
-        1, local_pool.cores(), modules
-    )  # inputs come out as they do in `run`, which uses all cores for them
-    ready = made.run(
-        [local_pool.Job(f"prepare {cell.name}", f"{TARGET}:prepare", str(cell.trial.config)) for cell in cells],
-        shown.follow,
-    )
-    if made.stop_requests:
-        return True
-    if set(ready.states.values()) != {"done"}:
-        raise RislabError("preparing failed; see the message above")
-    devices = [] if on_cpu(cells) else resources.gpus()
-    pool = local_pool.LocalPool(1, threads or (1 if on_cpu(cells) else local_pool.cores()), modules, devices)
-    pool.run([places_on(job(cell), devices) for cell in cells], shown.follow)
-    return bool(pool.stop_requests)
 
 
 def _typed(options: argparse.Namespace, *names: str) -> list[str]:

@@ -21,13 +21,13 @@ def add(action: Action) -> None:
     verify.add_argument("--threads", type=int, metavar="N", help="threads of each (default: what each was made with)")
     verify.add_argument("--devices", metavar="N|A,B", help="GPUs: how many, or which (default: all)")
     verify.add_argument("--keep", type=Path, metavar="DIR", help="repeat them in DIR, and keep it")
-    verify.set_defaults(run=run_verify, wandb=None)
+    verify.set_defaults(run=run_verify)
 
 
 def run_verify(options: argparse.Namespace) -> int:
     """0 when every trial gave the same files, 1 when one did not."""
     from rislab.ablation import plan
-    from rislab.cli.ablate.run import require_space
+    from rislab.launch.trial_jobs import require_space
 
     table, profile, seeds, planned = load(options)
     for name in ("jobs", "threads"):
@@ -58,7 +58,8 @@ def _repeat(
     options: argparse.Namespace, screen: Any, table: Any, profile: Any, pairs: "list[tuple[Planned, Planned]]"
 ) -> bool:
     """Run each again with as many threads and in as many parts as it was run with; True when the user stopped it."""
-    from rislab.cli.ablate import pooling
+    from rislab.cli.ablate.run_view import RunView
+    from rislab.launch.table_run import Request, TableRun
 
     groups: dict[tuple[int, int], list[Planned]] = {}
     for made, cell in pairs:
@@ -77,8 +78,9 @@ def _repeat(
                 group.append(one)
     for (_, threads), cells in sorted(groups.items(), key=lambda item: item[0]):
         if cells:
-            repeat_options = argparse.Namespace(**{**vars(options), "threads": threads or None})
-            if pooling.run(repeat_options, screen, table, profile, cells, cells) is not None:
+            request = Request(options.runs, options.table, options.jobs, threads or None, options.devices)
+            run = TableRun(table, profile, cells, request, RunView(screen))
+            if run.on_this_machine(cells) is not None:
                 return True
     return False
 
@@ -95,7 +97,7 @@ def _threads(cell: "Planned") -> int | None:
 
 
 def _say(screen: Any, made: "Planned", again: "Planned") -> bool:
-    """Print a line about a trial; whether it is equal."""
+    """Print a line about a trial. Returns whether it is equal."""
     from rislab.ablation.compare import differences
 
     state, found = made.trial.look(thorough=True)
