@@ -149,7 +149,7 @@ class Planned:
 def _placed(config: dict[str, Any], place: Path, parent: Planned | None, takes: Takes) -> dict[str, Any]:
     """The config with what depends on where trials lie."""
     if parent is not None and takes == "outputs":
-        config = with_outputs(config, parent.trial.outputs)
+        config = with_outputs(config, parent.trial.outputs.folder)
     elif parent is not None:
         config = put(config, "trial.start_from", str(parent.trial.checkpoints / "best.ckpt"))
     return put(config, "trainer.default_root_dir", str(place))

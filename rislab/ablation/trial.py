@@ -15,6 +15,7 @@ from typing import Any, Literal
 from rislab.ablation import integrity, records
 from rislab.ablation.attempts import Attempts, slurm_job
 from rislab.ablation.integrity import SUSPECT, Finding
+from rislab.data.stage_outputs import Outputs
 from rislab.errors import RislabError
 from rislab.files import being_created, create, leftovers, read_json, write_bytes, write_json
 
@@ -73,7 +74,7 @@ class TrialDir:
         self.provenance_file = path / "provenance.json"
         self.scores_file = path / "scores.parquet"
         self.checkpoints = path / "checkpoints"
-        self.outputs = path / "outputs"
+        self.outputs = Outputs(path / "outputs")
         self.curves = path / "log" / "metrics.csv"
         self.stdout = path / "log" / "stdout.txt"
         self.lock_file = path / "lock"
@@ -223,6 +224,7 @@ class TrialDir:
             )
             for path in (*self.checkpoints.glob("*.ckpt"), *results):
                 path.unlink(missing_ok=True)
+            self.outputs.remove()
             self.attempts.reset_counts()
 
     def clear_cancel(self) -> None:

@@ -8,17 +8,20 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from rislab.data.batch import IGNORED, LabelMaps
+from rislab.data import decoding
+from rislab.data.batch import IGNORED, LabelledPictures, LabelMaps
 from rislab.data.benchmark_trees import Item, Tree
 from rislab.data.geometry import Geometry, InverseGeometry
 from rislab.data.loader import ResumableLoader
 from rislab.data.sampling import Plan, Row, parts_of
+from rislab.data.stage_outputs import Outputs
 from rislab.data.transforms import Sample, Transform
 from rislab.datamodules.base import BenchmarkedData
 from rislab.datamodules.semantic import SemanticData
 from rislab.errors import ConfigError, DataError
+from rislab.paths import contents, user_path
 
 
 class LabelMapsData(BenchmarkedData):
@@ -30,6 +33,8 @@ class LabelMapsData(BenchmarkedData):
         batch_size: pictures a training batch and process.
         num_workers: loader processes.
         seed: of the order of pictures and of the method's transform.
+        labels_from: outputs of an earlier stage, which stand in for the label maps of the training split: `N.png`, labels of
+            picture number N of the split, of its size.
 
     Raises:
         ConfigError: A batch of no picture.
@@ -40,6 +45,8 @@ class LabelMapsData(BenchmarkedData):
     seed_option: ClassVar[str] = "seed"
     required_files: ClassVar[str] = "rislab.data.required_files.label_maps"
     neutral: ClassVar[tuple[str, ...]] = ("num_workers",)
+    from_stage: ClassVar[str] = "labels_from"
+    absent_means: ClassVar[dict[str, Any]] = {"labels_from": None}
     scored: SemanticData
 
     def __init__(
@@ -49,6 +56,7 @@ class LabelMapsData(BenchmarkedData):
         batch_size: int = 8,
         num_workers: int = 0,
         seed: int = 0,
+        labels_from: str | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -56,6 +64,7 @@ class LabelMapsData(BenchmarkedData):
         self.scored, self.train_split = benchmark_data, train_split
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.val_split = benchmark_data.val_split
+        self.stage_outputs = Outputs(user_path(labels_from)) if labels_from is not None else None
         self._loader: ResumableLoader | None = None
 
     def facts(self) -> dict[str, Any]:
@@ -65,6 +74,8 @@ class LabelMapsData(BenchmarkedData):
         """Look at everything that the run will need, the training split among it."""
         super().setup(stage)
         if stage == "fit":
+            if self.stage_outputs is not None:
+                self.stage_outputs.require()
             found, published = len(self.scored.items(self.train_split)), self.scored.of.counts.get(self.train_split)
             if published is not None and found != published and self.scored.generate is None:
                 warnings.warn(
@@ -91,10 +102,16 @@ class LabelMapsData(BenchmarkedData):
             batches = [mine[at : at + self.batch_size] for at in range(0, len(mine), self.batch_size)]
             return parts_of(batches, self.parts)
 
-        dataset = LabelMapBatches(self.scored, items, self.geometry, self.method.train_transform(), self.seed)
+        dataset = LabelMapBatches(
+            self.scored, items, self.geometry, self.method.train_transform(), self.seed, self.stage_outputs
+        )
         on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         self._loader = ResumableLoader(dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=on_gpu)
         return self._loader
+
+    def predict_dataloader(self) -> "DataLoader[LabelledPictures]":
+        """Pictures of the training split as evaluation shows them: what a stage makes files of."""
+        return self.scored.pictures_of(self.train_split)
 
 
 class LabelMapBatches(Dataset[LabelMaps]):
@@ -106,14 +123,22 @@ class LabelMapBatches(Dataset[LabelMaps]):
         geometry: the network's frame.
         transform: of the method; None puts pictures into the frame as evaluation does.
         seed: of the transform's draws.
+        outputs: label maps that an earlier stage has made; None: those of the benchmark.
     """
 
     def __init__(
-        self, data: SemanticData, items: Sequence[Item], geometry: Geometry, transform: Transform | None, seed: int
+        self,
+        data: SemanticData,
+        items: Sequence[Item],
+        geometry: Geometry,
+        transform: Transform | None,
+        seed: int,
+        outputs: Outputs | None = None,
     ) -> None:
         self.tree, self.items = Tree(data.root, data.of), items
         self.names, self.has_background, self.classes = data.names, data.of.has_background, len(data.classes)
         self.geometry, self.transform, self.seed = geometry, transform, seed
+        self.outputs = outputs
 
     def __getitem__(self, rows: list[Row]) -> LabelMaps:
         samples = [self._sample(row) for row in rows]
@@ -129,12 +154,32 @@ class LabelMapBatches(Dataset[LabelMaps]):
 
     def _sample(self, row: Row) -> Sample:
         picture, label = self.tree.sample(self.items[row.image_id], self.classes)
+        if self.outputs is not None:
+            label = self._made(row.image_id, label.shape)
         key = (self.seed, row.epoch, row.image_id)
         if self.transform is not None and not self.transform.in_frame:
             return self.transform(Sample(picture, label[None]), key)
         placement = self.geometry.place(*label.shape)
         sample = Sample(self.geometry.image(picture, placement), placed_labels(label, placement)[None])
         return sample if self.transform is None else self.transform(sample, key)
+
+    def _made(self, number: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The label map that the earlier stage has made of a picture, uint8 [h, w].
+
+        Raises:
+            DataError: It is not there, has another size, or holds a value that is no label.
+        """
+        assert self.outputs is not None
+        path = self.outputs.path(f"{number}.png")
+        label = decoding.label_map(contents(path), str(path))
+        if label.shape != shape:
+            raise DataError(
+                f"{path}: {label.shape[1]} x {label.shape[0]} pixels, its picture has {shape[1]} x {shape[0]}"
+            )
+        wrong = [value for value in np.unique(label).tolist() if value >= self.classes and value != IGNORED]
+        if wrong:
+            raise DataError(f"{path}: value {wrong[0]} is no label ({self.classes} classes)")
+        return label
 
 
 def placed_labels(label: NDArray[np.uint8], placement: InverseGeometry) -> NDArray[np.uint8]:

@@ -111,6 +111,10 @@ class SemanticData(EvaluatedData):
             _Labelled(self, items, mine), batch_size=None, num_workers=self.num_workers, generator=torch.Generator()
         )
 
+    def pictures_of(self, split: str) -> "DataLoader[LabelledPictures]":
+        """All pictures of a split, each once over all processes."""
+        return self._loader(split)
+
     def val_dataloader(self) -> "DataLoader[LabelledPictures]":
         return self._loader(self.val_split, self.limit_val_images)
 

@@ -143,14 +143,16 @@ def _print(text: str) -> None:
 
 
 def _start_server() -> None:
-    """Start the fork server so that it ignores the signals which go to whole jobs.
+    """Start the fork server so that it ignores the signals which go to whole jobs, and without the ranks of a job.
 
     A scheduler signals every process of a job. Were the server to die of it, its children would be taken for dead in the
-    middle of their checkpoints.
+    middle of their checkpoints. Lightning reads this process's rank when it is imported, which the server does for all trials:
+    one above 0 would keep them from logging.
     """
     ignored = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGUSR2)}
     try:
-        forkserver.ensure_running()
+        with environment.outside_of_job():
+            forkserver.ensure_running()
     finally:
         for number, handler in ignored.items():
             if handler is not None:

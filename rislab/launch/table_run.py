@@ -97,7 +97,7 @@ class TableRun:
                 "--detach leaves no process to mirror the trials; "
                 "`rislab ablate run` with --wandb tells wandb all, also afterwards"
             )
-        missing = [cell for cell in self.cells if trial_jobs.is_to_run(cell, self.request.stale, self.request.retry)]
+        missing = trial_jobs.missing(self.cells, self.request.stale, self.request.retry)
         if not missing:
             self._mirrors().finish()
             return exit_code(self.cells)

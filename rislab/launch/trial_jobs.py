@@ -81,6 +81,20 @@ def is_to_run(cell: Planned, stale: bool, retry: bool) -> bool:
     return True
 
 
+def missing(cells: Sequence[Planned], stale: bool, retry: bool) -> list[Planned]:
+    """The trials that a launcher starts, in the order of `cells`.
+
+    Beside those of `is_to_run` these are finished stages whose files a trial to run would read, and which are not as they were
+    made: they are made again.
+    """
+    chosen = {cell.hash for cell in cells if is_to_run(cell, stale, retry)}
+    for cell in cells:
+        reads = cell.parent if cell.hash in chosen and cell.takes == "outputs" else None
+        if reads is not None and reads.state == "done" and reads.trial.outputs.fault():
+            chosen.add(reads.hash)
+    return [cell for cell in cells if cell.hash in chosen]
+
+
 def make_ready(cell: Planned) -> None:
     """Write the directory from which the trial starts or goes on. One that another launcher is running stays as it is.
 
@@ -88,7 +102,7 @@ def make_ready(cell: Planned) -> None:
         RislabError: It cannot be written, or is another trial's.
     """
     try:
-        if cell.state == "done":  # made with other code
+        if cell.state == "done":  # made with other code, or its outputs are damaged
             cell.trial.reset()
         elif cell.state in ("failed", "diverged", "cancelled"):
             cell.trial.clear_cancel()

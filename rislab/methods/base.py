@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rislab.data.batch import Images, LabelledPictures
 from rislab.data.geometry import Geometry
+from rislab.data.stage_outputs import Outputs
 from rislab.data.transforms import Transform
 from rislab.encoders.clip.weights import fingerprint
 from rislab.errors import ConfigError, DivergedError
@@ -214,6 +215,30 @@ class TrainingFree(TextSegmenter):
 
     def configure_optimizers(self) -> None:
         return None
+
+
+class FileMaker(TrainingFree):
+    """A stage that makes files for a later one instead of training.
+
+    It goes over what `predict_dataloader` of its data gives, batch by batch, on any number of processes. A file that an earlier
+    start has made is not made again.
+    """
+
+    outputs: Outputs | None = None
+    """Where the files go; set for the run that makes them."""
+
+    @abstractmethod
+    def produce(self, batch: Any) -> Mapping[str, Callable[[], bytes]]:
+        """The files of a batch: names, each with a function that computes the content, called where the file is missing."""
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
+        """Write the files of a batch; outside of such a run, predict as any method does."""
+        if self.outputs is None:
+            return super().predict_step(batch, batch_idx, dataloader_idx)
+        for name, content in self.produce(batch).items():
+            if not self.outputs.has(name):
+                self.outputs.write(name, content())
+        return {}
 
 
 SHARPNESS = 12.0

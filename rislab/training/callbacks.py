@@ -10,6 +10,7 @@ import torch
 
 from rislab.ablation.trial import TrialDir
 from rislab.data.batch import Images
+from rislab.methods.base import FileMaker
 
 
 class StepSeed(L.Callback):
@@ -60,6 +61,20 @@ class TrialStatus(L.Callback):
                     if name.startswith("val/")
                 },
             )
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        i: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Of a stage that makes files, a batch is a step."""
+        if trainer.is_global_zero and isinstance(pl_module, FileMaker) and pl_module.outputs is not None:
+            with suppress(OSError):
+                self.trial.update_status(stage="fit", step=i + 1, max_steps=int(trainer.num_predict_batches[0]))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.fit_seconds = time.monotonic() - self._began

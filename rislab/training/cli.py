@@ -23,7 +23,7 @@ from rislab.ablation.compatibility import check_batches
 from rislab.ablation.trial import TrialDir
 from rislab.datamodules.base import EvaluatedData
 from rislab.errors import ConfigError, DataError, RislabError, about, from_system, nearest, one_line, underlying
-from rislab.methods.base import TextSegmenter
+from rislab.methods.base import FileMaker, TextSegmenter
 from rislab.paths import user_path
 from rislab.training import cluster, provenance, rank_failures
 from rislab.training.callbacks import StepSeed, TrialStatus
@@ -31,7 +31,7 @@ from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_
 from rislab.training.construction import constructing, parse_message, running
 from rislab.training.curve_logger import CurveLogger
 from rislab.training.graceful_stop import EvaluationInStep, GracefulStop, StopRequest, take_over_signals
-from rislab.training.score_callback import ScoreCallback
+from rislab.training.score_callback import ScoreCallback, write_metrics
 
 WRITING = ("fit", "validate", "test")
 """Commands that write results or curves into the trial's directory."""
@@ -241,7 +241,9 @@ class RislabCLI(LightningCLI):
                 if "state_dict" not in checkpoint:
                     raise DataError("no checkpoint of a training run; expected a dict with 'state_dict'")
                 model.start_from(checkpoint)
-        if model.is_trained and self.options.train:
+        if isinstance(model, FileMaker):
+            self._produce(model, datamodule)
+        elif model.is_trained and self.options.train:
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         self.seconds["fit"] = time.monotonic() - began
         if self.options.test and not self.trainer.interrupted:
@@ -252,8 +254,20 @@ class RislabCLI(LightningCLI):
             if not model.is_trained:
                 # The stage after this one starts from a file like any other.
                 self.trainer.save_checkpoint(self.trial.checkpoints / "best.ckpt", weights_only=True)
+        elif isinstance(model, FileMaker) and not self.trainer.interrupted and self.trainer.is_global_zero:
+            write_metrics(self.trial.path, datamodule, {}, model)  # there is nothing to score: the files are the result
         if self.trainer.is_global_zero:
             self._write_provenance()
+
+    def _produce(self, model: FileMaker, datamodule: EvaluatedData) -> None:
+        """Make the files of a stage, and their manifest once all ranks have made theirs."""
+        model.outputs = self.trial.outputs
+        if self.trainer.is_global_zero:
+            model.outputs.manifest.unlink(missing_ok=True)
+        self.trainer.predict(model, datamodule=datamodule, return_predictions=False)
+        self.trainer.strategy.barrier("outputs")
+        if self.trainer.is_global_zero:
+            model.outputs.seal()
 
     def _write_provenance(self) -> None:
         provenance.end(

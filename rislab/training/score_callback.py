@@ -15,6 +15,7 @@ from rislab.datamodules.base import EvaluatedData
 from rislab.errors import ConfigError
 from rislab.evaluation.base import Evaluation
 from rislab.files import replacing, write_json
+from rislab.methods.base import FileMaker
 from rislab.metrics.unit_counts import UnitCounts
 
 Part = TypeVar("Part")
@@ -114,6 +115,8 @@ class ScoreCallback(L.Callback):
             write_metrics(self.folder, self.data, self.splits, pl_module)
 
     def on_predict_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if _makes_files(pl_module):
+            return
         self._start(trainer, pl_module, 0)
         self.exported = []
 
@@ -126,14 +129,23 @@ class ScoreCallback(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        if _makes_files(pl_module):
+            return
         assert isinstance(outputs, dict)
         self.exported += self.evaluation.export(pl_module, batch, dict(outputs))  # type: ignore[arg-type]  # as above
 
     def on_predict_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write every answer to the file of exports, each once."""
+        if _makes_files(pl_module):
+            return
         everything = {answer["sent_id"]: answer for part in gathered(trainer, self.exported) for answer in part}
         if trainer.is_global_zero:
             write_json(self.export_file, [everything[sent_id] for sent_id in sorted(everything)])
+
+
+def _makes_files(module: L.LightningModule) -> bool:
+    """Whether a run over `predict_dataloader` makes the files of a stage, and not masks to be exported."""
+    return isinstance(module, FileMaker) and module.outputs is not None
 
 
 def gathered(trainer: L.Trainer, own: Part) -> list[Part]:

@@ -246,8 +246,9 @@ def job_cancelled(c: Campaign) -> None:
 def job_requeued(c: Campaign) -> None:
     """SLURM: scontrol requeue"""
     with c.on_slurm() as (_, trial):
-        before = starts(trial)
+        before, child = starts(trial), pid(trial)
         c.slurm.command("scontrol", "requeue", c.job(trial))
+        died(child)
         # SLURM holds the job back for two minutes and starts the others first: it is waited for at the end.
         c.later.append(lambda: goes_on(trial, before))
 

@@ -60,16 +60,17 @@ def test_a_job_handed_in_from_a_job_inherits_nothing_of_it(monkeypatch: pytest.M
     assert dict(os.environ) == before
 
 
-def test_a_table_in_a_job_of_four_tasks_trains_as_its_recipe_says(tmp_path: Path) -> None:
-    """Two devices, so two processes, whatever the job has: one alone would make twenty steps."""
-    config = {"trainer__devices": 2, "trainer__strategy": "ddp", "trainer__max_epochs": 1, **WORLD}
-    table = tiny_table(tmp_path, **config)
+@pytest.mark.parametrize(("devices", "steps"), [(2, 10), (1, 20)])
+def test_a_table_in_a_job_of_four_tasks_trains_as_its_recipe_says(devices: int, steps: int, tmp_path: Path) -> None:
+    """As many processes as devices, whatever the job has; and the curves are logged, whatever rank the launcher has in it."""
+    config = {"trainer__devices": devices, "trainer__strategy": "ddp" if devices > 1 else "auto"}
+    table = tiny_table(tmp_path, **config, trainer__max_epochs=1, **WORLD)
     given = ["ablate", "run", str(table), "--threads", "1", "--jobs", "1"]
-    job_of_four = {name: value for name, value in OF_A_JOB.items() if name.startswith("SLURM_")}
-    done = rislab(*given, "--runs", str(tmp_path / "runs"), **job_of_four)
+    done = rislab(*given, "--runs", str(tmp_path / "runs"), **OF_A_JOB)
     assert done.returncode == 0, done.stdout + done.stderr
     (metrics,) = (tmp_path / "runs").glob("tiny/*/metrics.json")
-    assert json.loads(metrics.read_text())["step"] == 10, "twenty batches, shared by two processes"
+    assert json.loads(metrics.read_text())["step"] == steps, "twenty batches, shared by the processes"
+    assert "train/" in (metrics.parent / "log" / "metrics.csv").read_text()
 
 
 def driver(folder: Path, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:

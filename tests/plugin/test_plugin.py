@@ -2,44 +2,16 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import yaml
 
+from tests.plugin.installed import PACKAGE, Installed
 from tests.worlds import ROOT, tiny_config
-
-PACKAGE = Path(__file__).parent / "package"
-
-
-class Installed:
-    """The package in a folder of its own, and the command line that sees it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.site, self.work = folder / "site", folder / "work"
-        self.work.mkdir()
-        source = shutil.copytree(PACKAGE, folder / "source")
-        config = tiny_config() | {"model": {"class_path": "rislab_probe.ProbeTask", "init_args": {"image_size": 64}}}
-        (source / "rislab_probe" / "probe-config.yaml").write_text(yaml.safe_dump(config))
-        install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(self.site), str(source)]
-        subprocess.run([sys.executable, "-m", "pip", *install], check=True)
-
-    def rislab(self, *arguments: str, code: int = 0) -> tuple[str, str]:
-        """(output, errors) of a command."""
-        path = os.pathsep.join([str(self.site), str(ROOT), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-m", "rislab.cli.main", *arguments]
-        env = os.environ | {"PYTHONPATH": path, "COLUMNS": "200"}
-        done = subprocess.run(command, cwd=self.work, env=env, capture_output=True, text=True, check=False)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout, done.stderr
-
-    def trials(self) -> dict[str, Path]:
-        return {path.name.split("--")[0]: path for path in (self.work / "runs" / "probe").iterdir()}
 
 
 @pytest.fixture(scope="module")

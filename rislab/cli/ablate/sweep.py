@@ -59,7 +59,7 @@ def run_trial(options: argparse.Namespace) -> int:
     table = sweeps.with_switches(table, profile, row, given)
     cells = sweeps.chain(table, profile, row.name, seed, runs=options.runs, data=options.data)
     shown = wandb_mirror.Mirrors(cells, table, profile, wandb_mirror.mode(options.wandb))
-    todo = [cell for cell in cells if trial_jobs.is_to_run(cell, stale=False, retry=options.retry)]
+    todo = trial_jobs.missing(cells, stale=False, retry=options.retry)
     stopped = False
     if todo and all(cell.state == "done" for cell in cells if cell not in todo):
         plan.require_data(todo, profile)
