@@ -60,7 +60,7 @@ def test_a_job_handed_in_from_a_job_inherits_nothing_of_it(monkeypatch: pytest.M
     assert dict(os.environ) == before
 
 
-@pytest.mark.parametrize(("devices", "steps"), [(2, 10), (1, 20)])
+@pytest.mark.parametrize(("devices", "steps"), [(2, 10), (1, 21)])
 def test_a_table_in_a_job_of_four_tasks_trains_as_its_recipe_says(devices: int, steps: int, tmp_path: Path) -> None:
     """As many processes as devices, whatever the job has; and the curves are logged, whatever rank the launcher has in it."""
     config = {"trainer__devices": devices, "trainer__strategy": "ddp" if devices > 1 else "auto"}
@@ -69,7 +69,7 @@ def test_a_table_in_a_job_of_four_tasks_trains_as_its_recipe_says(devices: int, 
     done = rislab(*given, "--runs", str(tmp_path / "runs"), **OF_A_JOB)
     assert done.returncode == 0, done.stdout + done.stderr
     (metrics,) = (tmp_path / "runs").glob("tiny/*/metrics.json")
-    assert json.loads(metrics.read_text())["step"] == steps, "twenty batches, shared by the processes"
+    assert json.loads(metrics.read_text())["step"] == steps, "the batches of an epoch, shared by the processes"
     assert "train/" in (metrics.parent / "log" / "metrics.csv").read_text()
 
 
