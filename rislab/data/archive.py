@@ -34,6 +34,7 @@ class ArchiveSpec:
         root: Folder; every picture in it and in its folders belongs to the archive. With `generate`, a relative one lies in the
             user's cache folder.
         name: What it is called: part of a trial's identity, as its place is not.
+        folder: Below `root`, where only the pictures of one folder are meant.
         benchmark: A benchmark below `root` whose pictures are taken instead, without their labels.
         split: Of that benchmark.
         generate: A world to write into `root` when it is not there.
@@ -44,6 +45,7 @@ class ArchiveSpec:
 
     root: str
     name: str
+    folder: str = ""
     benchmark: str | None = None
     split: str = "train"
     generate: ToyVocabulary | None = None
@@ -90,6 +92,7 @@ class Archive:
             self.root.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(self.root.with_name(f"{self.root.name}.lock")):
                 spec.generate.write(self.root)
+        self.root /= spec.folder
         if not self.root.is_dir():
             raise DataError(f"archive {self.name}: no folder {self.root}")
         if spec.benchmark is not None:

@@ -101,7 +101,7 @@ class Lattice:
         self.index = index  # [N, d + 1]
         # Points by the corner that they belong to: spreading is a sum over bags, as reading is.
         order = index.flatten().argsort(dim=0, stable=True)
-        self.sources = torch.div(order, d + 1, rounding_mode="floor")
+        self.sources = order // (d + 1)
         self.source_weights = self.weights.flatten()[order]
         counts = torch.bincount(index.flatten(), minlength=self.size)
         self.offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)[:-1]])

@@ -108,7 +108,7 @@ def best_patches(s: Tensor) -> Tensor:
     """Seeds, int64 [k, 2]: row and column of the largest s of each picture, one also where the class is missing."""
     best = s.flatten(1).argmax(1)
     width = s.shape[2]
-    return torch.stack([torch.div(best, width, rounding_mode="floor"), best % width], 1)
+    return torch.stack([best // width, best % width], 1)
 
 
 def reference(features: Tensor, seeds: Tensor, ref_type: RefType) -> Tensor:

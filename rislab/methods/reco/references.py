@@ -238,10 +238,10 @@ class Embedder:
             at += len(some)
         found = [self._features[number] for number in numbers]
         dense_found = [dense for _, dense in found if dense is not None]
-        self._forget()
+        self._trim()
         return torch.stack([features for features, _ in found]), torch.stack(dense_found) if dense_found else None
 
-    def _forget(self) -> None:
+    def _trim(self) -> None:
         """Keep the features of the last pictures only: a large archive has more than memory holds."""
         for number in list(self._features)[: max(0, len(self._features) - KEPT)]:
             del self._features[number]
@@ -254,7 +254,7 @@ def index_files(of: Embedder) -> list[Path]:
     """
     weights = fingerprint(of.model.retrieval.state_dict())
     side = of.making.retrieval_size
-    name = f"{of.archive.digest()[:16]}-{weights[:16]}-{side}-v{VERSION}"
+    name = f"{of.archive.digest()[:16]}-{weights[:16]}-{side}-{PART}-v{VERSION}"
     folder = cache_dir() / "archives" / name
     folder.mkdir(parents=True, exist_ok=True)
     numbers = range(len(of.archive))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from rislab.encoders.deit.load import DeiTSpec
 from rislab.encoders.deit.load import load as load_encoder
 from rislab.errors import ConfigError, brief, nearest
 from rislab.methods.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, TrainingFree, contrast_stretched
-from rislab.methods.reco.cosegment import Columns, OwnImage, RefType
 from rislab.methods.reco.inference import SHARPNESS, label_map, picture_of
 from rislab.methods.reco.model import ReCo, Seen, scores
 from rislab.methods.reco.references import Embedder, Making, References
@@ -64,9 +63,9 @@ class ReCoTask(TrainingFree):
         text_attention: bool = True,
         context_elimination: bool = True,
         contexts: tuple[str, ...] = ("tree", "sky", "building", "road", "person"),
-        coseg_columns: Columns = "image",
-        own_image: OwnImage = "keep",
-        ref_type: RefType = "avg",
+        coseg_columns: Literal["image", "official_slice"] = "image",
+        own_image: Literal["keep", "drop"] = "keep",
+        ref_type: Literal["avg", "weighted", "winner"] = "avg",
         dense_clip_inference: bool = True,
         crf: bool = True,
         templates: TemplateName = "scene85",
