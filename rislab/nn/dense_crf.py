@@ -106,23 +106,26 @@ class Lattice:
         counts = torch.bincount(index.flatten(), minlength=self.size)
         self.offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)[:-1]])
         steps = torch.cat([torch.eye(d, dtype=torch.int64, device=codes.device) * (d + 1) - 1, -codes.new_ones(1, d)])
-        self.neighbours = [
-            [self._find(codes, codes + sign * (step * stride).sum()) for sign in (1, -1)] for step in steps
-        ]
+        self.neighbours = [_neighbours(codes, int((step * stride).sum())) for step in steps]
         self.alpha = 1 / (1 + 2.0**-d)
-
-    def _find(self, codes: Tensor, wanted: Tensor) -> Tensor:
-        """Where codes stand in a sorted list; its length for those that are not there."""
-        at = torch.searchsorted(codes, wanted).clamp(max=self.size - 1)
-        return torch.where(codes[at] == wanted, at, self.size)
 
     def __call__(self, values: Tensor) -> Tensor:
         """Values float32 [N, C] -> their weighted sums [N, C]."""
-        x = F.embedding_bag(self.sources, values, self.offsets, mode="sum", per_sample_weights=self.source_weights)
+        spread = F.embedding_bag(self.sources, values, self.offsets, mode="sum", per_sample_weights=self.source_weights)
+        x = F.pad(spread, (0, 0, 0, 1))  # the last row stands for what is not there
         for forward, backward in self.neighbours:
-            padded = F.pad(x, (0, 0, 0, 1))
-            x = x + 0.5 * (padded[forward] + padded[backward])
+            x[:-1].add_(x.index_select(0, forward).add_(x.index_select(0, backward)), alpha=0.5)
         return self.alpha * F.embedding_bag(self.index, x, mode="sum", per_sample_weights=self.weights)
+
+
+def _neighbours(codes: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    """Where the codes that are larger, and smaller, by a step stand in a sorted list; its length for those that are not there."""
+    count = len(codes)
+    at = torch.searchsorted(codes, codes + step).clamp(max=count - 1)
+    there = codes[at] == codes + step
+    forward, backward = torch.where(there, at, count), torch.full_like(at, count)
+    backward[at[there]] = torch.arange(count, device=codes.device)[there]
+    return forward, backward
 
 
 def _simplices(features: Tensor) -> tuple[Tensor, Tensor]:
