@@ -56,14 +56,14 @@ def test_what_does_not_depend_on_the_text_runs_once_a_picture() -> None:
     def note(name: str) -> Any:
         return lambda _m, inputs: seen[name].append(len(inputs[0]))
 
-    method.model.trunk.stages[0].register_forward_pre_hook(note("stage 1"))
-    method.model.trunk.stages[1].register_forward_pre_hook(note("stage 2"))
+    method.model.trunk.layers[0].register_forward_pre_hook(note("stage 1"))
+    method.model.trunk.layers[1].register_forward_pre_hook(note("stage 2"))
     method.model.text.register_forward_pre_hook(note("text"))
     with torch.no_grad():
         method.segment(pictures, texts, torch.zeros(12, dtype=torch.int64))
     assert seen == {"stage 1": [1], "stage 2": [8, 4], "text": [2]}
     late = tiny(language_pathway="none").eval()
-    late.model.trunk.stages[3].register_forward_pre_hook(note("stage 1"))
+    late.model.trunk.layers[3].register_forward_pre_hook(note("stage 1"))
     with torch.no_grad():
         late.segment(pictures, texts, torch.zeros(12, dtype=torch.int64))
     assert seen["stage 1"] == [1, 1], "without a pathway the whole trunk is the picture's alone"
@@ -135,7 +135,7 @@ def plain_pwam(self: Any, x: Tensor, words: Tensor, present: Tensor, rows: Tenso
     return gelu(self.project(gelu(self.visual(x)) * attended))
 
 
-@pytest.mark.parametrize("heads", [(1, 1, 1, 1), (2, 3, 4, 8)])
+@pytest.mark.parametrize("heads", [(1, 1, 1, 1), (2, 4, 4, 8)])
 def test_shared_and_reordered_fusion_gives_the_plain_ones_numbers(heads: tuple[int, int, int, int]) -> None:
     torch.manual_seed(0)
     method = tiny(pwam_heads=heads).eval().double()
@@ -202,7 +202,7 @@ def test_small_batches_are_warned_of(queries: int, world: int, accumulated: int,
         ({"image_size": 32}, "model.image_size is 32, expected more than 32"),
         ({"fusion_stages": ()}, r"model.fusion_stages is \(\), expected some of 1 to 4"),
         ({"fusion_stages": (1, 5)}, r"model.fusion_stages is \(1, 5\), expected some of 1 to 4"),
-        ({"pwam_heads": (1, 5, 1, 1)}, "5 does not divide the 48 channels of stage 2"),
+        ({"pwam_heads": (1, 5, 1, 1)}, "5 does not divide the 32 channels of stage 2"),
         ({"bert_train_layers": 3}, "model.bert_train_layers is 3: this BERT has 2 layers, expected 0 to 2"),
     ],
 )

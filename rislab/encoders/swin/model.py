@@ -63,17 +63,26 @@ class Swin(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Normalised pixels [B, 3, H, W] -> the map of each stage, [B, h, w, C], before patch merging."""
-        x, maps = self.patch_embed(pixels), []
-        for stage in self.stages:
-            x = stage(x)
+        x, maps = pixels, []
+        for number in range(len(self.layers)):
+            x = self.stage(number, x)
             maps.append(x)
-            x = x if stage.downsample is None else stage.downsample(x)
         return maps
 
-    @property
-    def stages(self) -> "list[Stage]":
-        """The stages, for methods that do something between them."""
-        return cast("list[Stage]", list(self.layers))
+    def stage(self, number: int, x: Tensor) -> Tensor:
+        """The map of one stage, for methods that do something between them.
+
+        Args:
+            number: Of the stage, from 0.
+            x: [B, h, w, C], the map of the stage before; for the first one, normalised pixels [B, 3, H, W].
+
+        Returns:
+            [B, h', w', C'], before patch merging.
+        """
+        stages = cast("list[Stage]", list(self.layers))
+        merging = stages[number - 1].downsample if number else self.patch_embed
+        assert merging is not None, "all stages but the last one are followed by patch merging"
+        return stages[number](merging(x))
 
 
 class PatchEmbed(nn.Module):
@@ -93,7 +102,7 @@ class PatchEmbed(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks, windows shifted in every second one. Patch merging is not applied here: methods fuse the text in before it."""
+    """Blocks, windows shifted in every second one. Its patch merging, a part of the next stage, goes by this one's name."""
 
     def __init__(self, blocks: Sequence["Block"], downsample: "PatchMerging | None") -> None:
         super().__init__()

@@ -19,7 +19,7 @@ from rislab.encoders.pretrained import cached_file, made_once, one_thread, own_r
 from rislab.encoders.swin.model import Swin
 
 NAME = "rislab-tiny-Swin"
-EMBED_DIM, DEPTHS, NUM_HEADS, WINDOW = 24, (1, 1, 2, 1), (2, 4, 4, 8), 6
+EMBED_DIM, DEPTHS, NUM_HEADS, WINDOW = 16, (1, 1, 2, 1), (2, 4, 4, 8), 6
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
 VERSION = 1

@@ -91,7 +91,7 @@ class LAVT(nn.Module):
         self.decoder = CoarseToFine(
             finer[::-1], [width] * len(finer), "conv-norm-relu", extra=coarsest, out=2, doubles=False, aligned=True
         ).to(memory_format=torch.channels_last)
-        stages = len(trunk.stages)
+        stages = len(trunk.layers)
         self.entrance = stages if language_pathway == "none" else min(fusion_stages, default=stages + 1) - 1
         if decoder_input == "residual" and str(stages - 1) in self.fusions:
             # Nothing comes behind the last stage: official files hold its gate, and nothing reads it.
@@ -116,12 +116,10 @@ class LAVT(nn.Module):
 
     def look(self, pixels: Tensor) -> list[Tensor]:
         """Maps [I, h, w, C] of the stages that see nothing of the text: up to the first one with a fusion."""
-        x, maps = self.trunk.patch_embed(pixels), []
-        for stage in self.trunk.stages[: self.entrance + 1]:
-            x = stage(x)
+        x, maps = pixels, []
+        for number in range(min(self.entrance + 1, len(self.trunk.layers))):
+            x = self.trunk.stage(number, x)
             maps.append(x)
-            if len(maps) <= self.entrance and stage.downsample is not None:
-                x = stage.downsample(x)
         return maps
 
     def answer(self, maps: Sequence[Tensor], words: Tensor, is_word: Tensor, image_index: Tensor) -> Tensor:
@@ -131,22 +129,19 @@ class LAVT(nn.Module):
             words = (words * present[..., None]).sum(1, keepdim=True) / present.sum(1)[:, None, None]  # [N, 1, D]
         features: list[Tensor] = []
         x = words  # replaced by the first stage
-        for i, stage in enumerate(self.trunk.stages):
+        for i, norm in enumerate(self.norms):
             # Rows are pictures as long as no text has entered, and then queries.
-            x, rows = (maps[i], image_index) if i < len(maps) else (stage(x), None)  # [I or N, h, w, C]
-            following = stage.downsample if i + 1 >= len(maps) else None
+            x, rows = (maps[i], image_index) if i < len(maps) else (self.trunk.stage(i, x), None)  # [I or N, h, w, C]
             if str(i) in self.fusions:
                 fusion = cast(Fusion, self.fusions[str(i)])
                 residual = fusion(x, words, present, rows)  # [N, h, w, C]
-                if following is not None or self.decoder_input == "gated_sum":
+                if len(maps) <= i + 1 < len(self.norms) or self.decoder_input == "gated_sum":
                     x = fusion.joined(x if rows is None else x[rows], residual)
-                feature = self.norms[i](residual if self.decoder_input == "residual" else x)
+                feature = norm(residual if self.decoder_input == "residual" else x)
             else:
-                feature = self.norms[i](x)
+                feature = norm(x)
                 feature = feature if rows is None else feature[rows]
             features.append(feature.permute(0, 3, 1, 2))
-            if following is not None:
-                x = following(x)
         return self.decoder(features[-2::-1], features[-1])
 
 
