@@ -12,12 +12,11 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from rislab.encoders.clip.trunk import CLIPSpec, build
 from rislab.encoders.imagenet import ImageNetSpec
-from rislab.losses.enlarged import enlarged_cross_entropy
 from rislab.methods.lseg import task
 from rislab.methods.lseg.model import LOGIT_SCALE, Activation, Block, Regulariser, ResNetTrunk, ViTTrunk
 from rislab.methods.lseg.official import from_official, to_official
 from rislab.methods.lseg.task import LSegTask
-from rislab.nn.enlarging import enlarged
+from rislab.nn.enlarging import enlarged, enlarged_cross_entropy
 from rislab.nn.renaming import rename
 from tests.parity.cases import ROOT, Case, cases, close
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from types import UnionType
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,7 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from rislab.data.batch import IGNORED, Episodes, LabelledPictures, LabelMaps
+from rislab.data.batch import IGNORED, Episodes, Images, LabelledPictures, LabelMaps
 from rislab.data.geometry import Stretch
 from rislab.data.transforms import LongSideScaleCrop, Transform
 from rislab.encoders import imagenet
@@ -17,9 +18,9 @@ from rislab.encoders.clip.dense import Prompts
 from rislab.encoders.clip.tokens import Tokenizer
 from rislab.encoders.clip.trunk import CLIPSpec, load
 from rislab.errors import ConfigError, nearest
-from rislab.losses.enlarged import enlarged_cross_entropy
 from rislab.methods.base import IMAGENET_MEAN, IMAGENET_STD, TextSegmenter
 from rislab.methods.lseg.model import Activation, Block, LSeg, Readout, Regulariser, ResNetTrunk, ViTTrunk
+from rislab.nn.enlarging import enlarged_cross_entropy
 
 HALF = (0.5, 0.5, 0.5)
 LAYOUTS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -64,7 +65,7 @@ class LSegTask(TextSegmenter):
         "model.trunk.vit.head.",
     )
     frozen: ClassVar[tuple[str, ...]] = ("prompts.",)
-    trains_on: ClassVar[Any] = LabelMaps | Episodes
+    trains_on: ClassVar[type[Images] | UnionType | None] = LabelMaps | Episodes
 
     def __init__(
         self,
