@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 
 from rislab.data.batch import IGNORED, Episodes, LabelledPictures, LabelMaps, Viewing
 from rislab.data.synthetic import batch_of
@@ -22,6 +23,8 @@ from rislab.methods.lseg.model import Regulariser
 from rislab.methods.lseg.official import load_official, to_official
 from rislab.methods.lseg.task import LSegTask
 from rislab.nn.enlarging import enlarged, enlarged_cosines, enlarged_cross_entropy
+from rislab.training import inference
+from rislab.training.checkpoints import WholeCheckpointIO
 
 
 def method(**switches: Any) -> LSegTask:
@@ -294,3 +297,26 @@ def test_parameters_are_those_of_the_official_sizes() -> None:
                 == vit + readout + reduce + resample + lateral + fusion + head
             )
             assert math.isclose(vit / 1e6, {1024: 304.7, 768: 88.3}[width], abs_tol=0.1)
+
+
+def test_a_checkpoint_holds_the_trained_trunk_and_reads_no_file_for_it(tmp_path: Path) -> None:
+    task = tiny()
+    clip = {
+        key.removeprefix("prompts.clip."): value.clone()
+        for key, value in task.prompts.state_dict(prefix="prompts.").items()
+    }
+    save_file(clip, tmp_path / "clip.safetensors")
+    checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(checkpoint)
+    options = {"image_size": 64, "features": 16, "reg_block": "bottleneck", "reg_depth": 2}
+    options |= {"clip": {"name": "rislab-tiny-ViT", "pretrained": "elsewhere.pt"}}
+    options |= {"trunk": {"name": "rislab-tiny-ViT16", "pretrained": str(tmp_path / "gone.pth")}}
+    made = {"class_path": "rislab.methods.lseg.task.LSegTask", "init_args": options}
+    WholeCheckpointIO(made).save_checkpoint(checkpoint, tmp_path / "best.ckpt")
+    found = inference.load_method(tmp_path / "best.ckpt", tmp_path / "clip.safetensors")
+    assert all(torch.equal(value, found.state_dict()[key]) for key, value in task.state_dict().items())
+    options["clip"] = {"name": "rislab-tiny-ViT", "pretrained": "toy"}
+    WholeCheckpointIO(made).save_checkpoint(checkpoint, tmp_path / "best.ckpt")
+    named = inference.recipe_of(tmp_path / "best.ckpt")["init_args"]
+    assert named["trunk"]["pretrained"] is None
+    assert named["clip"]["pretrained"] == "toy"

@@ -17,6 +17,7 @@ from rislab.encoders import imagenet
 from rislab.encoders.clip.dense import Prompts
 from rislab.encoders.clip.tokens import Tokenizer
 from rislab.encoders.clip.trunk import CLIPSpec, load
+from rislab.encoders.imagenet import ImageNetSpec
 from rislab.errors import ConfigError, nearest
 from rislab.methods.base import IMAGENET_MEAN, IMAGENET_STD, TextSegmenter
 from rislab.methods.lseg.model import Activation, Block, LSeg, Readout, Regulariser, ResNetTrunk, ViTTrunk
@@ -70,7 +71,7 @@ class LSegTask(TextSegmenter):
     def __init__(
         self,
         clip: CLIPSpec,
-        trunk: imagenet.ImageNetSpec,
+        trunk: ImageNetSpec,
         image_size: int = 480,
         features: int = 256,
         readout: Readout = "project",
@@ -151,12 +152,8 @@ class LSegTask(TextSegmenter):
         found = vectors.new_zeros(len(texts), 2 * height, 2 * width, dtype=torch.float32)
         for picture in image_index.unique().tolist():
             mine = image_index == picture
-            rest, own = (
-                self.model.logits(vectors[picture : picture + 1], pairs[mine].flatten(0, 1))[0]
-                .unflatten(0, (-1, 2))
-                .unbind(1)
-            )
-            found[mine] = own - rest
+            logits = self.model.logits(vectors[picture : picture + 1], pairs[mine].flatten(0, 1))[0]
+            found[mine] = logits[1::2] - logits[::2]
         return found
 
     def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:
@@ -191,7 +188,7 @@ class LSegTask(TextSegmenter):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
 
 
-def trunk_of(spec: imagenet.ImageNetSpec, readout: Readout) -> ViTTrunk | ResNetTrunk:
+def trunk_of(spec: ImageNetSpec, readout: Readout) -> ViTTrunk | ResNetTrunk:
     """The trunk of a spec. Raises ConfigError for a vision transformer without a layout; see `imagenet.load`."""
     if spec.name not in LAYOUTS and spec.name not in imagenet.RESNETS:
         known = [*LAYOUTS, *imagenet.RESNETS]
