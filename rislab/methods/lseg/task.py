@@ -147,13 +147,14 @@ class LSegTask(TextSegmenter):
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """Logit of each sentence against `others`, the zero-shot form; pixels are embedded once a picture."""
-        vectors, pairs = self.model.embed(self.normalise(images)), self.pairs(texts)
+        vectors, embedded = self.model.embed(self.normalise(images)), self.prompts([self.others, *texts])
         height, width = vectors.shape[-2:]
         found = vectors.new_zeros(len(texts), 2 * height, 2 * width, dtype=torch.float32)
         for picture in image_index.unique().tolist():
             mine = image_index == picture
-            logits = self.model.logits(vectors[picture : picture + 1], pairs[mine].flatten(0, 1))[0]
-            found[mine] = logits[1::2] - logits[::2]
+            both = torch.cat([embedded[:1], embedded[1:][mine]])
+            logits = self.model.logits(vectors[picture : picture + 1], both)[0]
+            found[mine] = logits[1:] - logits[:1]
         return found
 
     def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:
