@@ -26,15 +26,16 @@ def check_batches(config: Mapping[str, Any]) -> None:
     ):
         return
     wanted, given = signature.read(model).trains_on, signature.read(data).gives
-    if not wanted or wanted == given:
+    if not wanted or given in wanted:
         return
-    fitting = sorted(name for name, path in signature.data_modules().items() if signature.read(path).gives == wanted)
+    fitting = sorted(name for name, path in signature.data_modules().items() if signature.read(path).gives in wanted)
     others = sorted(
-        name for name, path in signature.methods().items() if given and signature.read(path).trains_on == given
+        name for name, path in signature.methods().items() if given and given in signature.read(path).trains_on
     )
+    named = " or ".join(wanted)
     gives = f"gives {given}" if given else "gives no training batches"
     raise ConfigError(
-        f"{_short(model)} trains on {wanted}, {_short(data)} {gives}; data that give {wanted}: {', '.join(fitting) or 'none'}"
+        f"{_short(model)} trains on {named}, {_short(data)} {gives}; data that give {named}: {', '.join(fitting) or 'none'}"
         + (f"; methods that train on {given}: {', '.join(others) or 'none'}" if given else "")
     )
 

@@ -50,7 +50,7 @@ class Signature:
     untrained_when: values of options with which nothing is trained, each alternative a mapping; an empty one for a method that
         trains nothing at all. Such a trial gives the same result with every seed.
     seed_option: the option that seeds what data draw, dotted into a class inside; "" where nothing is drawn.
-    trains_on: the batches that a method's losses take, by the name of their class; "" for a method without training.
+    trains_on: the batches that a method's losses take, by the names of their classes; none for a method without training.
     gives: the batches that data give to training; "" for data that are only scored.
     from_stage: of data, the option that takes the folder of an earlier stage's outputs; "" for data that read none.
     produces: whether a method makes files for a later stage instead of training: its class defines `produce`.
@@ -69,7 +69,7 @@ class Signature:
     required_files: str = ""
     untrained_when: tuple[dict[str, Any], ...] = ()
     seed_option: str = ""
-    trains_on: str = ""
+    trains_on: tuple[str, ...] = ()
     gives: str = ""
     from_stage: str = ""
     produces: bool = False
@@ -112,8 +112,8 @@ def read(class_path: str) -> Signature:
         _declared(node, "required_files", ""),
         _declared(node, "untrained_when", ()),
         _declared(node, "seed_option", ""),
-        _declared_class(node, "trains_on"),
-        _declared_class(node, "gives"),
+        _declared_classes(node, "trains_on"),
+        next(iter(_declared_classes(node, "gives")), ""),
         _declared(node, "from_stage", ""),
         any(isinstance(item, ast.FunctionDef) and item.name == "produce" for item in node.body),
     )
@@ -172,7 +172,7 @@ def data_modules() -> dict[str, str]:
     for path in sorted(source_file("rislab.datamodules").parent.glob("*.py")):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef) and (
-                _declared_class(node, "gives") or _declared(node, "root_option", "")
+                _declared_classes(node, "gives") or _declared(node, "root_option", "")
             ):
                 found[node.name] = f"rislab.datamodules.{path.stem}.{node.name}"
     return found | plugins.sound(plugins.DATASETS, found)
@@ -241,13 +241,13 @@ def _declared(node: ast.ClassDef, name: str, default: Any) -> Any:
     return default
 
 
-def _declared_class(node: ast.ClassDef, name: str) -> str:
-    """The name of the class that a class variable is set to; "" for None and where it is not declared."""
+def _declared_classes(node: ast.ClassDef, name: str) -> tuple[str, ...]:
+    """The names of the classes that a class variable is set to, one or `A | B`; none for None and where it is not declared."""
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id == name:
             value = "None" if item.value is None else ast.unparse(item.value)
-            return "" if value == "None" else value.rpartition(".")[2]
-    return ""
+            return () if value == "None" else tuple(each.rpartition(".")[2] for each in value.split(" | "))
+    return ()
 
 
 def check(class_path: str, name: str, value: Any) -> str | None:

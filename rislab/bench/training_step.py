@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rislab.data.batch import MaskQueries
+from rislab.data.batch import MaskQueries, members
 from rislab.data.synthetic import batch_of
 from rislab.errors import ConfigError, DataError, DiskError
 from rislab.training.inference import build, without_pretraining
@@ -46,7 +46,8 @@ def measure(
             parameter.requires_grad_(True)
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-6)
-    batch = batch_of(method.trains_on or MaskQueries, method.geometry, images, queries).to(device)
+    kind, *_ = (*members(method.trains_on), MaskQueries)
+    batch = batch_of(kind, method.geometry, images, queries).to(device)
     losses = torch.compile(method.losses) if compiled else method.losses
 
     def step() -> None:

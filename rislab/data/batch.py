@@ -6,7 +6,8 @@ A method names the member that it trains on (`TextSegmenter.trains_on`), a data 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
@@ -143,6 +144,13 @@ class Episodes(Images):
     class_index: Tensor
     names: tuple[str, ...]
     masks: Tensor
+
+
+def members(trains_on: type[Images] | UnionType | None) -> tuple[type[Images], ...]:
+    """The batches that a method trains on: one, several of `LabelMaps | Episodes`, or none."""
+    if trains_on is None:
+        return ()
+    return get_args(trains_on) if isinstance(trains_on, UnionType) else (trains_on,)
 
 
 @dataclass(frozen=True)

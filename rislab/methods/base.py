@@ -4,6 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from types import UnionType
 from typing import Any, ClassVar
 
 import lightning as L
@@ -44,7 +45,8 @@ class TextSegmenter(L.LightningModule):
     vocabulary: the only class names that a method can answer, for one without a text encoder; None for all others.
     any_size: pictures of any height and width are taken as they are, not only those of the geometry's frame.
     splits_batches: stages in which a batch may be computed in parts; see `rislab.ablation.signature.Signature`.
-    trains_on: the batches that `losses` takes, a member of the family in `rislab.data.batch`; None for a method without training.
+    trains_on: the batches that `losses` takes, a member of the family in `rislab.data.batch`, or several
+        (`LabelMaps | Episodes`), the usual one first; None for a method without training.
     mask_threshold: a pixel is foreground when its probability is strictly greater; used for masks that people look at.
         Scores follow the benchmark's convention instead.
     """
@@ -53,7 +55,7 @@ class TextSegmenter(L.LightningModule):
     unused: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = False
     vocabulary: ClassVar[tuple[str, ...] | None] = None
-    trains_on: ClassVar[type[Images] | None] = None
+    trains_on: ClassVar[type[Images] | UnionType | None] = None
     splits_batches: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     geometry: Geometry
     mask_threshold: float = 0.5

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rislab.data.batch import Captions, Images, LabelledPictures, MaskQueries, Viewing
+from rislab.data.batch import Captions, Images, LabelledPictures, MaskQueries, Viewing, members
 from rislab.data.synthetic import batch_of
 from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
@@ -48,8 +48,9 @@ def pictures_of(method: TextSegmenter, count: int = 2) -> Tensor:
 def training_batch(method: TextSegmenter) -> Images:
     """A batch of what the method trains on; of mask queries, one with odd texts, soft and empty masks."""
     assert method.trains_on is not None, "a method that is trained declares trains_on"
-    if method.trains_on is not MaskQueries:
-        return batch_of(method.trains_on, method.geometry, images=3)
+    kind = members(method.trains_on)[0]
+    if kind is not MaskQueries:
+        return batch_of(kind, method.geometry, images=3)
     height, width = method.geometry.size
     masks = torch.zeros(len(TEXTS), height, width, dtype=torch.uint8)
     masks[0, : height // 2] = 255
@@ -242,8 +243,9 @@ def bfloat16_autocast_trains(factory: Factory) -> None:
 def overfits_two_samples(factory: Factory) -> None:
     """Masks are learnt by heart; without masks, the texts of two pictures must come to be told apart."""
     method = factory().train()
-    batch = _two_halves(method) if method.trains_on is MaskQueries else training_batch(method)
-    left = {MaskQueries: 0.1, Captions: 0.8}.get(method.trains_on or Images, 0.5)
+    kind, *_ = members(method.trains_on)
+    batch = _two_halves(method) if kind is MaskQueries else training_batch(method)
+    left = {MaskQueries: 0.1, Captions: 0.8}.get(kind, 0.5)
     optimiser = optimiser_of(method)
     losses = []
     for _ in range(STEPS):

@@ -59,7 +59,7 @@ def recipe_of(path: Path) -> dict[str, Any]:
             if TRUNK in checkpoint:
                 raise
             return dict(without_pretraining(recipe))
-    return recipe
+    return clip_alone_pretrained(recipe)
 
 
 def load_method(path: Path, trunk: Path | None = None) -> TextSegmenter:
@@ -77,6 +77,7 @@ def load_method(path: Path, trunk: Path | None = None) -> TextSegmenter:
     with about(path):
         recipe = own_recipe(checkpoint)
         method = named_class(recipe["class_path"])
+        recipe = clip_alone_pretrained(recipe)
         if TRUNK not in checkpoint:
             recipe = without_pretraining(recipe)
         elif not method.frozen:
@@ -238,6 +239,14 @@ def without_pretraining(recipe: Any) -> Any:
             for key, value in recipe.items()
         }
     return recipe
+
+
+def clip_alone_pretrained(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The same recipe with `pretrained` set to None everywhere but in `clip`: a checkpoint holds all trunks that are trained."""
+    options = {
+        name: value if name == "clip" else without_pretraining(value) for name, value in recipe["init_args"].items()
+    }
+    return recipe | {"init_args": options}
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from rislab.ablation import signature
-from rislab.data.batch import Images, MaskQueries
+from rislab.data.batch import Images, MaskQueries, members
 from rislab.data.synthetic import batch_of
 from rislab.methods.base import TextSegmenter
 from rislab.training.graceful_stop import share_buffers
@@ -33,9 +33,9 @@ class Step(nn.Module):
 
 def batch(method: TextSegmenter, rank: int) -> Images:
     """Of another content on every rank, and of another number of queries where the method's ranks may have that."""
-    assert method.trains_on is not None
-    count = 3 + rank if method.trains_on is MaskQueries else 3
-    return batch_of(method.trains_on, method.geometry, images=count, seed=100 + rank)
+    kind, *_ = members(method.trains_on)
+    count = 3 + rank if kind is MaskQueries else 3
+    return batch_of(kind, method.geometry, images=count, seed=100 + rank)
 
 
 def train(rank: int, port: int, answers: Connection) -> None:
