@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
@@ -214,10 +213,3 @@ def _of_torchvision(name: str) -> dict[str, Tensor]:
             f"weights, trunk.pretrained: /path/to/{name}.pth"
         ) from error
     return found
-
-
-@torch.no_grad()
-def freeze(trunk: ResNet) -> None:
-    """Take the gradient of the stem's convolution and norm away, as every code of this family does."""
-    for module in (trunk.conv1, trunk.bn1):
-        module.requires_grad_(False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 STRIDE, MULTIPLE = 4, 16
 """Of the small maps; and what the sides of the large ones are a multiple of before they are cut."""
@@ -63,6 +63,8 @@ def summed(maps: Sequence[Tensor], classes: Tensor, size: tuple[int, int]) -> Ac
     height, width = size
 
     def at(target: tuple[int, int]) -> Tensor:
+        if not len(classes):
+            return maps[0].new_zeros(0, *target)
         large = [F.interpolate(each[None], target, mode="bilinear", align_corners=False)[0] for each in maps]
         return torch.stack(large).sum(0)
 
@@ -71,13 +73,24 @@ def summed(maps: Sequence[Tensor], classes: Tensor, size: tuple[int, int]) -> Ac
     return ActivationMaps(classes, _relative(small), _relative(full))
 
 
-def nothing(size: tuple[int, int], device: torch.device) -> ActivationMaps:
-    """The maps of a picture without a class."""
-    height, width = size
-    small = torch.zeros(0, -(-height // STRIDE), -(-width // STRIDE), device=device)
-    return ActivationMaps(
-        torch.zeros(0, dtype=torch.int64, device=device), small, torch.zeros(0, height, width, device=device)
-    )
+def activation_maps(
+    network: nn.Module, normalise: Callable[[Tensor], Tensor], image: Tensor, classes: Tensor, scales: Sequence[float]
+) -> ActivationMaps:
+    """The maps of the classes that a picture shows; without a class the network is not run.
+
+    Args:
+        network: Pixels [2, 3, h, w] and classes [k] -> logits [2, k, h', w'].
+        normalise: uint8 [3, h, w] -> float32 [3, h, w].
+        image: uint8 [3, H, W].
+        classes: int64 [k], columns of the network.
+        scales: Of the picture.
+    """
+    height, width = image.shape[-2:]
+    if len(classes):
+        maps = [activated(lambda x: network(x, classes), normalise(scaled(image, scale))) for scale in scales]
+    else:
+        maps = [torch.zeros(0, 1, 1, device=image.device)]
+    return summed(maps, classes, (height, width))
 
 
 def labelled(maps: Tensor, classes: Tensor, threshold: float) -> Tensor:
