@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ class Scored(Protocol):
     """What evaluations need of `rislab.methods.base.TextSegmenter`."""
 
     mask_threshold: float
-    vocabulary: ClassVar[tuple[str, ...] | None]
+    vocabulary: tuple[str, ...] | None
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor: ...
 

@@ -42,7 +42,8 @@ class TextSegmenter(L.LightningModule):
         sha256 instead; loading one takes the same trunk.
     unused: prefixes of state keys that official weights hold and nothing reads. They are loaded and exported again, and kept
         out of the optimiser and of DDP: the constructor takes their gradient away.
-    vocabulary: the only class names that a method can answer, for one without a text encoder; None for all others.
+    vocabulary: the only class names that a method can answer, for one without a text encoder: its own ones first, then other
+        spellings; None for all others. Of a class or, where options say it, of an instance.
     any_size: pictures of any height and width are taken as they are, not only those of the geometry's frame.
     splits_batches: stages in which a batch may be computed in parts; see `rislab.ablation.signature.Signature`.
     trains_on: the batches that `losses` takes, a member of the family in `rislab.data.batch`, or several
@@ -54,7 +55,7 @@ class TextSegmenter(L.LightningModule):
     frozen: ClassVar[tuple[str, ...]] = ()
     unused: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = False
-    vocabulary: ClassVar[tuple[str, ...] | None] = None
+    vocabulary: tuple[str, ...] | None = None
     trains_on: ClassVar[type[Images] | UnionType | None] = None
     splits_batches: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     geometry: Geometry

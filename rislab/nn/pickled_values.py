@@ -252,10 +252,13 @@ class PendingArray:
         self.kept: list[int] = []  # places in the memo
 
     def build(self, state: tuple[Any, ...]) -> None:
-        """Fill the array from its state `(version, shape, dtype, is Fortran order, bytes)`."""
+        """Fill the array from its state `(version, shape, dtype, is Fortran order, bytes)`; one of objects becomes their list."""
         if len(state) != 5:
             return
         _, shape, dtype, fortran, content = state
+        if isinstance(content, list):
+            self.value = content
+            return
         found = _filled(content, dtype, shape, "F" if fortran is True else "C")
         if found is not None:
             self.value = found
@@ -267,6 +270,8 @@ def _filled(content: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any] | 
     Raises:
         PickleError: The shape does not match the number of bytes.
     """
+    if isinstance(content, str):  # bytes, as Python 2 wrote them
+        content = content.encode("latin1")
     if not isinstance(dtype, PendingDtype) or dtype.kind is None or not isinstance(content, (bytes, bytearray)):
         return None
     if not isinstance(shape, tuple) or len(shape) > 64 or any(type(n) is not int or n < 0 for n in shape):

@@ -22,6 +22,18 @@ STEPS = 60
 """Of the check that a method overfits two samples."""
 
 
+def texts_of(method: TextSegmenter) -> list[str]:
+    """Five sentences, or class names of a method that answers no others; the first and the third are the same."""
+    if method.vocabulary is None:
+        return TEXTS
+    return [method.vocabulary[number] for number in (0, 1, 0, 2, 1)]
+
+
+def names_of(method: TextSegmenter) -> tuple[str, ...]:
+    """Three class names."""
+    return ("dog", "cat", "sky") if method.vocabulary is None else method.vocabulary[:3]
+
+
 def check_method(factory: Factory) -> None:
     """Run every check that applies to a method.
 
@@ -113,17 +125,17 @@ def unused_weights_stay_out_of_training(factory: Factory) -> None:
 
 def segment_answers_each_query_alike_in_any_company(factory: Factory) -> None:
     method = factory().eval()
-    pictures = pictures_of(method)
+    pictures, texts = pictures_of(method), texts_of(method)
     with torch.no_grad():
-        together = method.segment(pictures, TEXTS, INDEX)
-        again = method.segment(pictures, TEXTS, INDEX)
+        together = method.segment(pictures, texts, INDEX)
+        again = method.segment(pictures, texts, INDEX)
         alone = torch.cat(
             [
                 method.segment(pictures[i : i + 1], [text], torch.zeros(1, dtype=torch.int64))
-                for text, i in zip(TEXTS, INDEX, strict=True)
+                for text, i in zip(texts, INDEX, strict=True)
             ]
         )
-    assert together.shape[0] == len(TEXTS)
+    assert together.shape[0] == len(texts)
     assert together.ndim == 3, "one map [h, w] a query"
     assert torch.equal(together, again), "two calls, two answers"
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-3)
@@ -132,12 +144,12 @@ def segment_answers_each_query_alike_in_any_company(factory: Factory) -> None:
 
 def vocabulary_gives_each_name_a_map(factory: Factory) -> None:
     method = factory().eval()
-    pictures, names = pictures_of(method), ["dog", "cat", "sky"]
+    pictures, names = pictures_of(method), names_of(method)
     with torch.no_grad():
         logits = method.segment_vocabulary(pictures, names)
         backwards = method.segment_vocabulary(pictures, names[::-1])
         second = method.segment_vocabulary(pictures[1:], names)
-        one = method.segment(pictures, ["cat", "cat"], torch.tensor([0, 1]))
+        one = method.segment(pictures, [names[1], names[1]], torch.tensor([0, 1]))
     assert logits.shape[:2] == (2, 3)
     torch.testing.assert_close(backwards.flip(1), logits, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(second[0], logits[1], atol=1e-4, rtol=1e-3)
@@ -146,12 +158,24 @@ def vocabulary_gives_each_name_a_map(factory: Factory) -> None:
         torch.testing.assert_close(logits[:, 1], one, atol=1e-4, rtol=1e-3)
 
 
+def a_closed_vocabulary_refuses_other_names(factory: Factory) -> None:
+    method = factory().eval()
+    if method.vocabulary is None:
+        return
+    strange = "no class of any vocabulary"
+    refusals = [
+        _refusal(lambda: method.segment(pictures_of(method, 1), [strange], torch.zeros(1, dtype=torch.int64))),
+        _refusal(lambda: method.segment_vocabulary(pictures_of(method, 1), [strange])),
+    ]
+    assert all(strange in refusal for refusal in refusals), "a name that the method does not know is answered"
+
+
 def pictures_of_any_size_are_labelled_by_windows(factory: Factory) -> None:
     method = factory().eval()
     sizes, original = [(48, 48), (48, 100), (70, 48)], [(30, 31), (61, 150), (80, 55)]
     pictures = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes]
     labels = [np.zeros(size, np.uint8) for size in original]
-    names = ("dog", "cat", "sky")
+    names = names_of(method)
     for background in (True, False):
         pack = LabelledPictures(pictures, labels, names, background, Viewing(48, 200, 48, 24, "mmseg"), [0, 1, 2])
         with torch.no_grad():
@@ -228,7 +252,8 @@ def save_and_load_gives_the_same_answers(factory: Factory) -> None:
 def _assert_same_answers(method: TextSegmenter, other: TextSegmenter) -> None:
     pictures = pictures_of(method)
     with torch.no_grad():
-        same = torch.equal(method.segment(pictures, TEXTS, INDEX), other.segment(pictures, TEXTS, INDEX))
+        texts = texts_of(method)
+        same = torch.equal(method.segment(pictures, texts, INDEX), other.segment(pictures, texts, INDEX))
     assert same, "the same weights give other answers"
 
 
@@ -290,6 +315,7 @@ OF_ALL: tuple[Check, ...] = (
     unused_weights_stay_out_of_training,
     segment_answers_each_query_alike_in_any_company,
     vocabulary_gives_each_name_a_map,
+    a_closed_vocabulary_refuses_other_names,
     pictures_of_any_size_are_labelled_by_windows,
     checkpoints_leave_a_frozen_trunk_out_and_require_it,
     save_and_load_gives_the_same_answers,

@@ -58,14 +58,15 @@ class ToyVocabulary:
         held = read_json(root / RECIPE)
         if held == self.recipe:
             return
-        is_ours = isinstance(held, dict) and held.get("version", VERSION) < VERSION
+        own = self.recipe
+        is_kind = isinstance(held, dict) and held.get("kind") == own.get("kind")
+        is_ours = is_kind and held.get("version", VERSION) < own["version"]
         if root.exists() and any(root.iterdir()) and not is_ours:
             raise DataError(f"{root} holds {held or 'other files'}; choose another folder or remove it")
         unfinished = root.with_name(f".{root.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
-            self._write_voc(unfinished / "VOCdevkit" / "VOC2012")
-            self._write_shards(unfinished / "shards")
+            self._make(unfinished)
             write_json(unfinished / RECIPE, self.recipe)
             shutil.rmtree(root, ignore_errors=True)
             unfinished.rename(root)
@@ -73,6 +74,11 @@ class ToyVocabulary:
             raise DataError(f"{root}: the toy vocabulary could not be written: {error}") from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _make(self, root: Path) -> None:
+        """All but the recipe."""
+        self._write_voc(root / "VOCdevkit" / "VOC2012")
+        self._write_shards(root / "shards")
 
     def _write_voc(self, folder: Path) -> None:
         for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
@@ -82,7 +88,7 @@ class ToyVocabulary:
             drawn = kinds_scene(np.random.default_rng([self.seed, 11, number]), self.size)
             name = f"2026_{number:06d}"
             (folder / "JPEGImages" / f"{name}.jpg").write_bytes(jpeg(drawn.image))
-            _palette(labels(drawn)).save(folder / "SegmentationClass" / f"{name}.png")
+            palette(labels(drawn)).save(folder / "SegmentationClass" / f"{name}.png")
             splits[SPLITS[number % len(SPLITS)]].append(name)
         for split, names in splits.items():
             (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{n}\n" for n in names))
@@ -112,7 +118,7 @@ def labels(drawn: Scene) -> NDArray[np.uint8]:
     return found
 
 
-def _palette(values: NDArray[np.uint8]) -> Image.Image:
+def palette(values: NDArray[np.uint8]) -> Image.Image:
     """A PNG of indices with colours, as VOC's: read as RGB, it loses the labels."""
     picture = Image.fromarray(values, mode="P")
     picture.putpalette(np.random.default_rng(0).integers(0, 256, 768).astype(np.uint8).tobytes())
