@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rislab.data.geometry import InverseGeometry
 from rislab.data.masks import RLE
+from rislab.nn.multi_scale import MultiScale
 
 IGNORED = 255
 """The label of a pixel that is neither trained on nor scored."""
@@ -155,13 +156,17 @@ def members(trains_on: type[Images] | UnionType | None) -> tuple[type[Images], .
 
 @dataclass(frozen=True)
 class Viewing:
-    """How pictures are shown to a network: fitted into (short, long), by windows of a side and stride, names of a set."""
+    """How pictures are shown to a network: fitted into (short, long), by windows of a side and stride, names of a set.
+
+    With `multi_scale` a picture comes at its own size instead, and is shown as that says.
+    """
 
     short: int
     long: int
     window: int
     stride: int
     names: str
+    multi_scale: MultiScale | None = None
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,22 @@ from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.datamodules.base import EvaluatedData, data_root
 from rislab.errors import ConfigError, DataError
 from rislab.evaluation.semantic import SemanticEvaluation
+from rislab.nn.multi_scale import MultiScale
 
 
 class SemanticProtocol(Enum):
     """How a benchmark is scored. Sources: kakaobrain/tcl and NVlabs/GroupViT, segmentation/configs; MaskCLIP's VOC config.
 
     tcl and groupvit differ in class names only. maskclip: the whole picture at once. toy: as tcl, at the toy world's size.
+    lseg: six scales with mirror images (isl-org/lang-seg, test_lseg.py); toy_scales: the same at the toy world's size.
     """
 
     tcl = Viewing(448, 2048, 448, 224, "mmseg")
     groupvit = Viewing(448, 2048, 448, 224, "groupvit")
     maskclip = Viewing(512, 2048, 2048, 2048, "maskclip")
     toy = Viewing(96, 432, 96, 48, "mmseg")
+    lseg = Viewing(480, 2048, 480, 320, "lseg", MultiScale(520, (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), 480, 320))
+    toy_scales = Viewing(96, 432, 96, 64, "mmseg", MultiScale(104, (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), 96, 64))
 
 
 class SemanticData(EvaluatedData):
@@ -73,7 +77,9 @@ class SemanticData(EvaluatedData):
 
     @property
     def evaluation(self) -> SemanticEvaluation:
-        return SemanticEvaluation(self.protocol.name, self.protocol.value.names, self.classes)
+        protocol = self.protocol
+        has_scales = protocol.value.multi_scale is not None
+        return SemanticEvaluation(protocol.name, protocol.value.names, self.classes, has_scales)
 
     @property
     def test_splits(self) -> list[str]:
@@ -141,6 +147,7 @@ class _Labelled(Dataset[LabelledPictures]):
         number = self.mine[at]
         item = self.items[number]
         picture, label = self.tree.sample(item, self.classes)
-        image = fitted(picture, self.viewing.short, self.viewing.long)
+        has_scales = self.viewing.multi_scale is not None
+        image = picture if has_scales else fitted(picture, self.viewing.short, self.viewing.long)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return LabelledPictures([pixels], [label], self.names, self.has_background, self.viewing, [number])

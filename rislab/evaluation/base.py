@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ class Scored(Protocol):
 
     mask_threshold: float
     vocabulary: tuple[str, ...] | None
+    multi_scale: ClassVar[bool]
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor: ...
 

@@ -21,10 +21,11 @@ class SemanticEvaluation(Evaluation):
         protocol: name of the protocol that shows pictures.
         name_set: name of the set of class names that the protocol uses.
         names: classes by label, background first where there is one.
+        has_scales: whether pictures are shown at several scales.
     """
 
-    def __init__(self, protocol: str, name_set: str, names: Sequence[str]) -> None:
-        self._protocol, self.name_set = protocol, name_set
+    def __init__(self, protocol: str, name_set: str, names: Sequence[str], has_scales: bool = False) -> None:
+        self._protocol, self.name_set, self.has_scales = protocol, name_set, has_scales
         self.names = tuple(names)
         self.arithmetic = ClassArithmetic(self.names)
 
@@ -36,6 +37,8 @@ class SemanticEvaluation(Evaluation):
         return {"names": self.name_set, "classes": len(self.names)}
 
     def refuse(self, method: Scored) -> str | None:
+        if self.has_scales and not method.multi_scale:
+            return f"its protocol {self._protocol} shows pictures at several scales, and the method fuses windows by itself"
         missing = [] if method.vocabulary is None else [name for name in self.names if name not in method.vocabulary]
         return f"it answers its own class names only, and not {missing[0]!r}" if missing else None
 

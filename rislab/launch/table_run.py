@@ -27,7 +27,7 @@ class Request:
     Attributes:
         runs: Folder of the trials.
         table: As the user gave it, for the commands that messages name.
-        jobs: Trials at once on this machine. By default one a core, or as many as the GPUs have room for.
+        jobs: Trials at once on this machine. By default one a core, or as many as the GPUs have memory for.
         threads: Of each trial. By default the cores, shared out.
         devices: GPUs: how many, or which, as `--devices` takes them.
         stale: Also repeat what was made with other code.

@@ -21,7 +21,8 @@ from rislab.data.transforms import Transform
 from rislab.encoders.clip.weights import fingerprint
 from rislab.errors import ConfigError, DivergedError
 from rislab.evaluation.base import Evaluation
-from rislab.nn.sliding import NO_MARGINS, Margins, label_map
+from rislab.nn.multi_scale import multi_scale_labels
+from rislab.nn.sliding import NO_MARGINS, Margins, cut, label_map
 
 TRUNK = "rislab_trunk"
 """Key of a checkpoint under which the sha256 of the frozen weights stands."""
@@ -45,6 +46,7 @@ class TextSegmenter(L.LightningModule):
     vocabulary: the only class names that a method can answer, for one without a text encoder: its own ones first, then other
         spellings; None for all others. Of a class or, where options say it, of an instance.
     any_size: pictures of any height and width are taken as they are, not only those of the geometry's frame.
+    multi_scale: whether the scores of scales may be added; False for a method that puts windows together in its own way.
     splits_batches: stages in which a batch may be computed in parts; see `rislab.ablation.signature.Signature`.
     trains_on: the batches that `losses` takes, a member of the family in `rislab.data.batch`, or several
         (`LabelMaps | Episodes`), the usual one first; None for a method without training.
@@ -55,6 +57,7 @@ class TextSegmenter(L.LightningModule):
     frozen: ClassVar[tuple[str, ...]] = ()
     unused: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = False
+    multi_scale: ClassVar[bool] = True
     vocabulary: tuple[str, ...] | None = None
     trains_on: ClassVar[type[Images] | UnionType | None] = None
     splits_batches: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -168,10 +171,28 @@ class TextSegmenter(L.LightningModule):
             return self.with_background(scores) if batch.has_background else scores, margins
 
         viewing = batch.viewing
+        if viewing.multi_scale is not None:
+            scales = viewing.multi_scale
+            return [
+                multi_scale_labels(
+                    lambda window: self._unpadded(ask, window), image, (label.shape[0], label.shape[1]), scales
+                )
+                for image, label in zip(batch.images, batch.labels, strict=True)
+            ]
         return [
             label_map(ask, image, (label.shape[0], label.shape[1]), viewing.window, viewing.stride)
             for image, label in zip(batch.images, batch.labels, strict=True)
         ]
+
+    @staticmethod
+    def _unpadded(ask: Callable[[Tensor], tuple[Tensor, Margins]], window: Tensor) -> Tensor:
+        """Scores of a window alone, at full size where the network covers more than the window."""
+        scores, margins = ask(window)
+        if margins == NO_MARGINS:
+            return scores
+        above, below, left, right = margins
+        height, width = window.shape[-2] + above + below, window.shape[-1] + left + right
+        return cut(F.interpolate(scores, (height, width), mode="bilinear", align_corners=False), margins)
 
     def take_tokens(self, tokenizer: str, ids: Mapping[str, NDArray[np.int32]]) -> None:
         """Token ids that lie ready, by sentence, made by a tokenizer of this kind; a method that has such a one may take them."""

@@ -12,6 +12,7 @@ from rislab.data.batch import Captions, Images, LabelledPictures, MaskQueries, V
 from rislab.data.synthetic import batch_of
 from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
+from rislab.nn.multi_scale import MultiScale
 
 Factory = Callable[[], TextSegmenter]
 """Builds the method anew, with random weights, in a second or less."""
@@ -170,6 +171,21 @@ def a_closed_vocabulary_refuses_other_names(factory: Factory) -> None:
     assert all(strange in refusal for refusal in refusals), "a name that the method does not know is answered"
 
 
+def pictures_are_labelled_at_several_scales(factory: Factory) -> None:
+    method = factory().eval()
+    if not method.multi_scale:
+        return
+    scales = MultiScale(52, (0.5, 1.0, 1.5), 48, 32)
+    picture = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8)
+    blank, view = np.zeros((40, 60), np.uint8), Viewing(48, 200, 48, 32, "given", scales)
+    with torch.no_grad():
+        (found,) = method.label(LabelledPictures([picture], [blank], names_of(method), False, view, [0]))
+        (mirrored,) = method.label(LabelledPictures([picture.flip(-1)], [blank], names_of(method), False, view, [0]))
+    assert found.shape == (40, 60)
+    assert set(found.unique().tolist()) <= {0, 1, 2}
+    assert mirrored.shape == found.shape
+
+
 def pictures_of_any_size_are_labelled_by_windows(factory: Factory) -> None:
     method = factory().eval()
     sizes, original = [(48, 48), (48, 100), (70, 48)], [(30, 31), (61, 150), (80, 55)]
@@ -317,6 +333,7 @@ OF_ALL: tuple[Check, ...] = (
     vocabulary_gives_each_name_a_map,
     a_closed_vocabulary_refuses_other_names,
     pictures_of_any_size_are_labelled_by_windows,
+    pictures_are_labelled_at_several_scales,
     checkpoints_leave_a_frozen_trunk_out_and_require_it,
     save_and_load_gives_the_same_answers,
 )

@@ -49,6 +49,7 @@ class GroupViTTask(TextSegmenter):
     """
 
     any_size: ClassVar[bool] = True
+    multi_scale: ClassVar[bool] = False
     trains_on: ClassVar[type[Captions]] = Captions
     hashed_with: ClassVar[dict[str, dict[str, object]]] = {"rislab.data.nouns.VERSION": {"tagger": "pattern"}}
 

@@ -46,6 +46,7 @@ class ReCoTask(TrainingFree):
 
     frozen: ClassVar[tuple[str, ...]] = ("model.", "retrieval_prompts.", "prompts.")
     any_size: ClassVar[bool] = True
+    multi_scale: ClassVar[bool] = False
     untrained_when: ClassVar[tuple[dict[str, object], ...]] = ({},)
     clip_mean: Tensor
     clip_std: Tensor
