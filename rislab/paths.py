@@ -18,7 +18,8 @@ LONGEST_PATH = 1024
 def user_path(given: str | os.PathLike[str]) -> Path:
     """A path as a person wrote it: `~` and `~name` are expanded, links are kept.
 
-    Raises ConfigError: empty, a NUL in it, or a `~name` that is no user's.
+    Raises:
+        ConfigError: Empty, a NUL in it, or a `~name` that is no user's.
     """
     text = os.fspath(given)
     if not text or "\0" in text:

@@ -37,9 +37,13 @@ MOST_PARTS = 16
 class Attempt:
     """One start of a trial.
 
-    before: steps done by all starts before it; reached: by its end, as far as is known. kind: why it ended without a result; ""
     while it runs or after a result, "lost" when it ended without a word. parts: into how many each batch was split.
-    job: the scheduler's job, "" outside of one.
+
+    Attributes:
+        before: steps done by all starts before it.
+        reached: by its end, as far as is known.
+        kind: why it ended without a result; ""
+        job: the scheduler's job, "" outside of one.
     """
 
     started: float
@@ -56,7 +60,8 @@ class Attempt:
 class Attempts:
     """The history of one trial.
 
-    path: of `attempts.jsonl`.
+    Args:
+        path: of `attempts.jsonl`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -189,8 +194,11 @@ def stalled(attempts: Sequence[Attempt]) -> int:
 def next_move(attempts: Sequence[Attempt], can_split: bool) -> tuple[Move, str]:
     """What to do with a trial that is not running and has no result, and why not when it is left.
 
-    attempts: those that count; the last one has ended, with or without a word. can_split: whether a batch of its method may be
     computed in parts, with the same gradient.
+
+    Args:
+        attempts: those that count; the last one has ended, with or without a word.
+        can_split: whether a batch of its method may be
     """
     if not attempts:
         return "again", ""

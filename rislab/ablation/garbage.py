@@ -36,7 +36,9 @@ _TEMPORARY = re.compile(
 class Garbage:
     """Something to remove. what: "trial", "optimiser state", "temporary file", "claim" or "trash".
 
-    trial: the directory whose lock is taken meanwhile. modified: of a trial, when it was last changed, as far as was seen.
+    Attributes:
+        trial: the directory whose lock is taken meanwhile.
+        modified: of a trial, when it was last changed, as far as was seen.
     """
 
     path: Path

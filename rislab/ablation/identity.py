@@ -34,8 +34,10 @@ def resolve(config: Any, hashed: bool = False) -> Any:
 
     Options that have the value which their class declares in `absent_means` are left out, so that adding such an option
     changes no identity.
-    hashed: as it is hashed: without the options that classes declare as `neutral`, with the constants that they declare in
-        `hashed_with`, and with paths below the data's root written from there.
+
+    Args:
+        hashed: as it is hashed: without the options that classes declare as `neutral`, with the constants that they declare in
+            `hashed_with`, and with paths below the data's root written from there.
     """
     if isinstance(config, list):
         return [resolve(item, hashed) for item in config]

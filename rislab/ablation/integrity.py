@@ -36,10 +36,14 @@ SUSPECT: tuple[Suspect, ...] = ("foreign", "damaged", "unreadable")
 class Finding:
     """What a look into a directory found.
 
-    suspect: the state of one that cannot be believed, with the reason; "" for any other. is_done: it holds a result.
-    has_digests: the result came with a manifest. result: metrics.json. recorded: identity.json.
-    changed: files that no number comes from and that are not what the trial wrote, pictures and curves: they are not shown, and
-        the result stands. Known after a thorough look only.
+    Attributes:
+        suspect: the state of one that cannot be believed, with the reason; "" for any other.
+        is_done: it holds a result.
+        has_digests: the result came with a manifest.
+        result: metrics.json.
+        recorded: identity.json.
+        changed: files that no number comes from and that are not what the trial wrote, pictures and curves: they are not shown,
+            and the result stands. Known after a thorough look only.
     """
 
     suspect: Suspect | Literal[""] = ""

@@ -50,7 +50,8 @@ class Planned:
     Attributes:
         config: Shares its parts with other cells' configs; nothing in it may be changed in place.
         place: The trial's directory.
-        parent: What it starts from. takes: what it takes of that.
+        parent: What it starts from.
+        takes: what it takes of that.
         is_last: Whether this is the stage that the row's cells show.
         shared_with: The table in whose folder the trial lies, where that is not its own.
         metric: What it is watched by, the first of the table's that its stage is scored with; "" for one that makes files.
@@ -96,7 +97,8 @@ class Planned:
     def stale(self, recorded: Mapping[str, Any] | None = None) -> list[str]:
         """Source files that have changed since the trial was begun; empty where that is not known.
 
-        recorded: identity.json, where it has been read already.
+        Args:
+            recorded: identity.json, where it has been read already.
         """
         if recorded is None:
             recorded = _record(self.trial.identity, records.IDENTITY) or {}
@@ -118,7 +120,8 @@ class Planned:
         The config of an existing one is brought up to date, since the data may lie elsewhere today; its identity, with
         the sources that the trial was begun with, stays; so does everything of one that has a result.
 
-        Raises ConfigError when the directory is another trial's, damaged, or closed to us.
+        Raises:
+            ConfigError: When the directory is another trial's, damaged, or closed to us.
         """
         self._settle()
         state, found = self.trial.look()
@@ -167,7 +170,9 @@ def plan(
 
     A trial that has been begun in another table's folder below `runs` is used where it lies.
 
-    rows: names, or None for all. data: where the data set lies, instead of what the config says.
+    Args:
+        rows: names, or None for all.
+        data: where the data set lies, instead of what the config says.
     """
     chosen = [table.row(name) for name in rows] if rows is not None else list(table.rows)
     configs, places, folder = Configs(profile, data), sharing.SharedDirectories(runs), runs / table.name
@@ -289,7 +294,8 @@ class Cost:
 def expected(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[str, Cost | None]:
     """What each cell should take, by name: what the same config took with any seed; None when never measured.
 
-    among: further cells of the table, from which it may be known.
+    Args:
+        among: further cells of the table, from which it may be known.
     """
     requested = {(cell.row.name, cell.stage): cell for cell in planned}
     by_group: dict[tuple[str, str], dict[str, Planned]] = {}

@@ -159,7 +159,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def against(schema: Mapping[str, Any], value: Any, place: YamlPath, unknown: list[Mistake]) -> Iterator[Mistake]:
     """Mistakes of `value` against the part of JSON Schema that SCHEMA uses.
 
-    unknown: keys that should not be there go here, since the rest can be understood without them.
+    Args:
+        unknown: keys that should not be there go here, since the rest can be understood without them.
     """
     name = ".".join(map(str, place)) or "the table"
     kind = schema["type"]

@@ -71,8 +71,9 @@ class SharedDirectories:
 def claim(runs: Path, digest: str, own: Path) -> Path:
     """The directory in which the trial with this hash belongs from now on: `own`, or that of the first claim.
 
-    Raises OSError when nothing can be written below `runs`, ConfigError when the claim names a directory of something else,
-    which only hands can have done.
+    Raises:
+        OSError: When nothing can be written below `runs`, ConfigError when the claim names a directory of something else, which
+            only hands can have done.
     """
     place = runs / CLAIMS / digest
     text = f"{own.parent.name}/{own.name}\n"

@@ -22,7 +22,8 @@ PACKAGE = "rislab."
 class Option:
     """One constructor argument: its annotation as written, its default (or REQUIRED), its literal choices if any.
 
-    of: the class of ours that the annotation names, so that a plain mapping given for it can be filled in and checked.
+    Attributes:
+        of: the class of ours that the annotation names, so that a plain mapping given for it can be filled in and checked.
     """
 
     name: str
@@ -36,24 +37,25 @@ class Option:
 class Signature:
     """What a class takes, and what it declares of its options.
 
-    absent_means: values that an option has in configs written before it existed.
-    hashed_with: constants by their dotted path that count, each with the options it goes with; none for always. What
-        code makes from a recipe changes with the code, and a version number says so.
-    stages: values of the option `stage`, in the order in which they are trained, each from the one before.
-    unused_in: options that change nothing in a stage, by its name: rows that differ in nothing else share it.
-    splits_batches: stages ("" for a method without) in which a batch may be computed in parts with the same gradient, since no
-        term and no normalisation looks across samples; each with the options that this takes.
-    neutral: options that cannot change a result: where files lie, processes, caches.
-    root_option: the option, dotted into a class inside, that says where the data lie; "" for a class that reads none.
-    below_root: options that hold paths, of which those below the root move with it.
-    required_files: function of `rislab.data.required_files`, by its dotted path, that says what must lie where; "" for none.
-    untrained_when: values of options with which nothing is trained, each alternative a mapping; an empty one for a method that
-        trains nothing at all. Such a trial gives the same result with every seed.
-    seed_option: the option that seeds what data draw, dotted into a class inside; "" where nothing is drawn.
-    trains_on: the batches that a method's losses take, by the names of their classes; none for a method without training.
-    gives: the batches that data give to training; "" for data that are only scored.
-    from_stage: of data, the option that takes the folder of an earlier stage's outputs; "" for data that read none.
-    produces: whether a method makes files for a later stage instead of training: its class defines `produce`.
+    Attributes:
+        absent_means: values that an option has in configs written before it existed.
+        hashed_with: constants by their dotted path that count, each with the options it goes with; none for always. What code
+            makes from a recipe changes with the code, and a version number says so.
+        stages: values of the option `stage`, in the order in which they are trained, each from the one before.
+        unused_in: options that change nothing in a stage, by its name: rows that differ in nothing else share it.
+        splits_batches: stages ("" for a method without) in which a batch may be computed in parts with the same gradient, since
+            no term and no normalisation looks across samples; each with the options that this takes.
+        neutral: options that cannot change a result: where files lie, processes, caches.
+        root_option: the option, dotted into a class inside, that says where the data lie; "" for a class that reads none.
+        below_root: options that hold paths, of which those below the root move with it.
+        required_files: function of `rislab.data.required_files`, by its dotted path, that says what must lie where; "" for none.
+        untrained_when: values of options with which nothing is trained, each alternative a mapping; an empty one for a method
+            that trains nothing at all. Such a trial gives the same result with every seed.
+        seed_option: the option that seeds what data draw, dotted into a class inside; "" where nothing is drawn.
+        trains_on: the batches that a method's losses take, by the names of their classes; none for a method without training.
+        gives: the batches that data give to training; "" for data that are only scored.
+        from_stage: of data, the option that takes the folder of an earlier stage's outputs; "" for data that read none.
+        produces: whether a method makes files for a later stage instead of training: its class defines `produce`.
     """
 
     class_path: str
@@ -312,7 +314,8 @@ def check_config(
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Mistakes in the options given to a class and to the classes inside them, each with its place below `given`.
 
-    takes_outputs: `from_stage` will be given by the plan.
+    Args:
+        takes_outputs: `from_stage` will be given by the plan.
     """
     known = read(class_path)
     for name, value in given.items():

@@ -51,7 +51,9 @@ def export(
 ) -> str:
     """The sweep over rows and seeds of a table, as YAML; equal arguments give equal bytes.
 
-    typed: the arguments of `export-sweep`; the first is the table. passed: options that each trial is given, too.
+    Args:
+        typed: the arguments of `export-sweep`; the first is the table.
+        passed: options that each trial is given, too.
     """
     sweep = {
         "name": f"{table.name}, {profile.name}",
@@ -100,8 +102,10 @@ def arguments(table: Table, given: Sequence[str]) -> tuple[Row, int, dict[str, s
 def with_switches(table: Table, profile: Profile, row: Row, given: Mapping[str, str]) -> Table:
     """A table of one row: `row` with switches over its own, as a search over hyper-parameters asks for.
 
-    given: switches as written on a command line; the table itself for none.
     Raises ConfigError listing what is no option, or no value of one.
+
+    Args:
+        given: switches as written on a command line; the table itself for none.
     """
     if not given:
         return table
@@ -151,7 +155,8 @@ def _numbers(value: Any) -> Any:
 def chain(table: Table, profile: Profile, row: str, seed: int, **where: Any) -> list[plan.Planned]:
     """The trials of one row and seed, stages in order, in the very directories that the whole table has for them.
 
-    where: runs and data, as of `plan`.
+    Args:
+        where: runs and data, as of `plan`.
     """
     planned = plan.plan(table, profile, [seed], **where)
     answers = plan.answered_by(planned)

@@ -40,10 +40,13 @@ class Paper:
 class Profile:
     """The table at one scale.
 
-    config: config files, later ones over earlier ones. column: the paper's data set that results stand beside.
-    dataset: what the results were measured on. split: the split that the table shows.
-    stages: of each row, in order; empty where the method's own hold, if it declares any.
-    cluster: what its trials request of a SLURM cluster; the options are those of `rislab.launch.slurm.Cluster`.
+    Attributes:
+        config: config files, later ones over earlier ones.
+        column: the paper's data set that results stand beside.
+        dataset: what the results were measured on.
+        split: the split that the table shows.
+        stages: of each row, in order; empty where the method's own hold, if it declares any.
+        cluster: what its trials request of a SLURM cluster; the options are those of `rislab.launch.slurm.Cluster`.
     """
 
     name: str
@@ -60,9 +63,11 @@ class Profile:
 class Row:
     """One line of the table.
 
-    switches: full config keys and values; `STAGE:` before a key makes it one stage's.
-    paper: verified numbers, by the paper's data set and metric.
-    without: stages of the profile that the row leaves out; what starts from one of them starts from what that one starts from.
+    Attributes:
+        switches: full config keys and values; `STAGE:` before a key makes it one stage's.
+        paper: verified numbers, by the paper's data set and metric.
+        without: stages of the profile that the row leaves out; what starts from one of them starts from what that one starts
+            from.
     """
 
     name: str
@@ -185,8 +190,9 @@ def name_mistake(name: Any) -> str | None:
 class _ReadProfile:
     """A profile with its configs read.
 
-    stages: of every row; one without a name where there are none.
-    parts: model and data by stage, where their classes are known and their options sound.
+    Attributes:
+        stages: of every row; one without a name where there are none.
+        parts: model and data by stage, where their classes are known and their options sound.
     """
 
     stages: tuple[Stage, ...]
@@ -210,7 +216,12 @@ class _ReadProfile:
 class _Reader:
     """Reads the profiles of a table, each config file once.
 
-    path: of the table. mistakes: what is wrong in the table goes here. in_configs: what is wrong in config files.
+    Args:
+        path: of the table.
+        mistakes: what is wrong in the table goes here.
+
+    Attributes:
+        in_configs: what is wrong in config files.
     """
 
     def __init__(self, path: Path, mistakes: list[Mistake]) -> None:

@@ -62,7 +62,9 @@ class TrialBusyError(RislabError):
 class TrialDir:
     """Paths and state of one trial. Nothing is cached: every question is answered from the files.
 
-    wanted: hash of the trial that the directory should hold; None where that is not known, and the directory is taken as it is.
+    Args:
+        wanted: hash of the trial that the directory should hold; None where that is not known, and the directory is taken as it
+            is.
     """
 
     def __init__(self, path: Path, wanted: str | None = None) -> None:

@@ -37,10 +37,13 @@ def measure(
 ) -> dict[str, float]:
     """Seconds and MiB for one picture of noise [3, height, width] under TCL's protocol, in this process, after a small one.
 
-    how: `loop` gives each name in turn the features of its window, brings the scores to full size and keeps those of every name.
     Names are encoded before, in both: `text_seconds`, once a benchmark. seconds: without them; cpu_seconds: of all threads, which
     other programs of the machine hardly change. grown_mb: peak of resident memory over what was there before. labels: a file to
     keep the label map in.
+
+    Args:
+        how: `loop` gives each name in turn the features of its window, brings the scores to full size and keeps those of every
+            name.
     """
     torch.manual_seed(0)
     method = build(without_pretraining(recipe)).eval()
@@ -70,7 +73,8 @@ def measure(
 def one_by_one(method: TextSegmenter, image: Tensor, names: Sequence[str]) -> Tensor:
     """The plain way: what a window shows is computed once; each name's scores are made, and kept, at full size.
 
-    Raises ConfigError for a method that looks at the picture anew for every text, or only at frames of its own size.
+    Raises:
+        ConfigError: For a method that looks at the picture anew for every text, or only at frames of its own size.
     """
     if not isinstance(method, LabelMapMethod) or not method.any_size:
         raise ConfigError(

@@ -67,7 +67,8 @@ class Fault:
 class Faults:
     """Where readers say what is wrong: the first fault ends the reading, unless they are collected.
 
-    collect: keep every fault in `found` and go on without the record (`rislab data check`).
+    Args:
+        collect: keep every fault in `found` and go on without the record (`rislab data check`).
     """
 
     def __init__(self, collect: bool = False) -> None:

@@ -173,9 +173,12 @@ class Viewing:
 class LabelledPictures:
     """Pictures to be labelled, each with its own size.
 
-    images: uint8 [3, H, W] each, as the protocol shows them. labels: uint8 [h, w] each, at the original size, 255 where
     nothing is scored. names: the vocabulary, background not among them; with `has_background`, label 0 is
     background and `names` follow. ids: numbers of the pictures within the split.
+
+    Attributes:
+        images: uint8 [3, H, W] each, as the protocol shows them.
+        labels: uint8 [h, w] each, at the original size, 255 where
     """
 
     images: list[Tensor]

@@ -29,15 +29,18 @@ NAMES = Path(__file__).parent / "names"
 class Benchmark:
     """title: as reports print it. folders: below the data root; the first that is there is taken.
 
-    images, labels: files below the folder; `{split}` is the split's folder, `{}` the picture's name.
-    list_file: names of a split, one a line; None: whatever pictures there are, sorted.
-    names: file of `rislab/data/names`, by label. has_background: label 0 is background, the named classes follow from 1.
-    reduce_zero_label: label 0 is ignored, the others count from 0.
-    raw, raw_labels: label files of the release before the usual conversion, and what each value means; used where `labels`
-        is absent.
-    split_folders: what a split's folder is called, if not by the split. counts: published numbers of pictures.
-    get: where to get it. listed_splits: splits with label maps, where lists name them: TCL watches its training on VOC's and
-        Context's train.
+    Attributes:
+        images, labels: files below the folder; `{split}` is the split's folder, `{}` the picture's name.
+        list_file: names of a split, one a line; None: whatever pictures there are, sorted.
+        names: file of `rislab/data/names`, by label.
+        has_background: label 0 is background, the named classes follow from 1.
+        reduce_zero_label: label 0 is ignored, the others count from 0.
+        raw, raw_labels: label files of the release before the usual conversion, and what each value means; used where `labels` is
+            absent.
+        split_folders: what a split's folder is called, if not by the split.
+        counts: published numbers of pictures.
+        get: where to get it.
+        listed_splits: splits with label maps, where lists name them: TCL watches its training on VOC's and Context's train.
     """
 
     title: str
@@ -97,7 +100,11 @@ class Item:
 class Tree:
     """A benchmark's files below a data root.
 
-    root: folder that holds the benchmark's folder, or that folder itself. Raises DataError where neither is there.
+    Args:
+        root: folder that holds the benchmark's folder, or that folder itself.
+
+    Raises:
+        DataError: Where neither is there.
     """
 
     def __init__(self, root: Path, of: Benchmark) -> None:
@@ -126,8 +133,11 @@ class Tree:
     def listed(self, split: str, refused: list[str] | None = None) -> list[Item]:
         """The same, whether the files are there or not.
 
-        refused: takes what is wrong with names that cannot be files of this folder; without it the first one raises.
-        Raises DataError: no such split, a list that is no text.
+        Args:
+            refused: takes what is wrong with names that cannot be files of this folder; without it the first one raises.
+
+        Raises:
+            DataError: No such split, a list that is no text.
         """
         found = []
         for name in self._names(split):
@@ -200,7 +210,9 @@ class Tree:
 def expected_of(item: Item, data: bytes, height: int, width: int) -> decoding.Expected:
     """The size that a label map must have: that of its picture's stored pixels.
 
-    data: the encoded picture; height, width: of its stored pixels.
+    Args:
+        data: the encoded picture.
+        height, width: of its stored pixels.
     """
     value = decoding.orientation(data)
     turned = f" (EXIF orientation {value} is not applied: label maps are drawn on stored pixels)" if value > 1 else ""

@@ -70,8 +70,12 @@ class Header:
 def header(data: bytes, where: str, expected: Expected | None = None, noun: str = "picture") -> Header:
     """Read the header of a picture; nothing is decoded.
 
-    where: begins the error. noun: what the file should be.
-    Raises DataError: no picture of `FORMATS`, more than `MAX_PIXELS`, another size than expected.
+    Args:
+        where: begins the error.
+        noun: what the file should be.
+
+    Raises:
+        DataError: No picture of `FORMATS`, more than `MAX_PIXELS`, another size than expected.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
@@ -100,9 +104,14 @@ def picture(
 ) -> NDArray[np.uint8]:
     """A picture as uint8 RGB [h, w, 3], whatever its mode; opacity is dropped, 16 bits become their upper 8.
 
-    expected: of the stored size. upright: turn it as its EXIF orientation says, as viewers do; annotations of data sets are
     drawn on pictures as they are stored.
-    Raises DataError: what `header` refuses, truncated or damaged, numbers of 32 bits.
+
+    Args:
+        expected: of the stored size.
+        upright: turn it as its EXIF orientation says, as viewers do; annotations of data sets are
+
+    Raises:
+        DataError: What `header` refuses, truncated or damaged, numbers of 32 bits.
     """
     found = header(data, where, expected, noun)
     if found.mode in ("F", "I"):
@@ -129,8 +138,10 @@ def mask(data: bytes, where: str, expected: Expected) -> NDArray[np.bool_]:
     """The mask in a PNG, bool [h, w]: any stored value but 0 is foreground.
 
     Of a palette the index counts, not its colour. RGB must have three equal channels, or one colour beside black.
-    Raises DataError: what `header` refuses, another format (JPEG has no clean edges), damaged, several colours, opacity that
-    differs between pixels or is 0 everywhere.
+
+    Raises:
+        DataError: What `header` refuses, another format (JPEG has no clean edges), damaged, several colours, opacity that differs
+            between pixels or is 0 everywhere.
     """
     found = header(data, where, noun="picture")
     depth, colour = _png(data, where, found, "mask")
@@ -168,7 +179,8 @@ def mask(data: bytes, where: str, expected: Expected) -> NDArray[np.bool_]:
 def label_map(data: bytes, where: str, expected: Expected | None = None) -> NDArray[np.uint8]:
     """Stored values of a label map in a PNG, uint8 [h, w]: grey values of 1 to 16 bits, or the indices of a palette.
 
-    Raises DataError: what `header` refuses, another format, damaged, colours or opacity, a value above 255.
+    Raises:
+        DataError: What `header` refuses, another format, damaged, colours or opacity, a value above 255.
     """
     found = header(data, where, noun="label map")
     depth, colour = _png(data, where, found, "label map")

@@ -54,7 +54,8 @@ def _like(model: str, word: str) -> str:
 def is_flipped(flip: Flip, texts: list[str], seed: int, epoch: int, image_id: int, probability: float = 0.5) -> bool:
     """Whether a picture is mirrored in an epoch: a function of its arguments alone, so that a resumed run agrees.
 
-    texts: all sentences about the picture.
+    Args:
+        texts: all sentences about the picture.
     """
     if flip is Flip.none:
         return False

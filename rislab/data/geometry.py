@@ -15,9 +15,10 @@ CLIP_FILL = (123, 117, 104)  # CLIP's mean colour * 255 as uint8: the border is 
 class InverseGeometry:
     """Where an image lies in the network's frame.
 
-    matrix: float64 [2, 3], original (x, y) -> network (x, y).
-    original_size, input_size: (height, width) in pixels.
-    is_stretched: the picture fills the frame; otherwise there is a border around it.
+    Attributes:
+        matrix: float64 [2, 3], original (x, y) -> network (x, y).
+        original_size, input_size: (height, width) in pixels.
+        is_stretched: the picture fills the frame; otherwise there is a border around it.
     """
 
     matrix: NDArray[np.float64]
@@ -34,7 +35,9 @@ class InverseGeometry:
         """Map a probability map from network size [H, W] to the original size [h, w].
 
         Outside the frame lies 0, or what lies at its edge when the picture was stretched over it.
-        cubic: overshoots, so that values may leave [0, 1] slightly, as in the evaluation of CRIS; otherwise bilinear.
+
+        Args:
+            cubic: overshoots, so that values may leave [0, 1] slightly, as in the evaluation of CRIS; otherwise bilinear.
         """
         if probability.shape != self.input_size:
             raise ValueError(f"expected a map of {self.input_size}, got {probability.shape}")
@@ -54,7 +57,8 @@ class InverseGeometry:
 class Geometry(ABC):
     """How a method wants its pictures, and training targets beside them.
 
-    size: (height, width) of the network's frame.
+    Attributes:
+        size: (height, width) of the network's frame.
     """
 
     size: tuple[int, int]
@@ -83,8 +87,9 @@ class Letterbox(Geometry):
     matrix itself, without the half-pixel shift of most resize functions. The picture's position in the frame is not
     rounded to whole pixels.
 
-    size: side of the square frame, or (height, width).
-    fill: RGB of the border, 0..255.
+    Args:
+        size: side of the square frame, or (height, width).
+        fill: RGB of the border, 0..255.
     """
 
     def __init__(self, size: int | tuple[int, int], fill: tuple[int, int, int] = CLIP_FILL) -> None:
@@ -142,7 +147,8 @@ class Stretch(Geometry):
     Source: LAVT and DMMI `transforms.py`, ReLA: Pillow's antialiased bilinear filter for pictures, its nearest pixel for
     masks. OpenCV's filters of the same names are others.
 
-    size: side of the square frame, or (height, width).
+    Args:
+        size: side of the square frame, or (height, width).
     """
 
     def __init__(self, size: int | tuple[int, int]) -> None:

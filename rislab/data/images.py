@@ -37,7 +37,8 @@ class ImageRecord:
 class ImageStore:
     """The pictures below a data root.
 
-    root: the folder that IMAGE_FOLDERS are relative to.
+    Args:
+        root: the folder that IMAGE_FOLDERS are relative to.
     """
 
     def __init__(self, root: Path) -> None:
@@ -73,7 +74,8 @@ class ImageStore:
     def read(self, record: ImageRecord) -> NDArray[np.uint8]:
         """uint8 RGB [h, w, 3]; grey pictures become RGB; EXIF rotation is not applied (masks are not rotated either).
 
-        Raises DataError for a missing or damaged file and for one whose size is not what `instances.json` says.
+        Raises:
+            DataError: For a missing or damaged file and for one whose size is not what `instances.json` says.
         """
         path = self.path(record)
         return decode(contents(path), record, str(path))

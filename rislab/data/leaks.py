@@ -31,8 +31,11 @@ class Part:
 class Leak:
     """What one training part shares with one evaluation part.
 
-    images: by COCO id. objects: by annotation id. sentences: the same cleaned text about the same image.
-    evaluated: how many (images, objects, sentences) the evaluation part has.
+    Attributes:
+        images: by COCO id.
+        objects: by annotation id.
+        sentences: the same cleaned text about the same image.
+        evaluated: how many (images, objects, sentences) the evaluation part has.
     """
 
     train: str
@@ -67,7 +70,8 @@ def part(folder: Path, name: str) -> Part:
 def leaks(train: Sequence[Part], evaluation: Sequence[Part], notes: list[str] | None = None) -> list[Leak]:
     """Every pair, in the order given, also those that share nothing. Raises DataError.
 
-    notes: takes what is in no split that is compared, in words.
+    Args:
+        notes: takes what is in no split that is compared, in words.
     """
     sets: dict[DataFolder, Refer] = {}
 

@@ -141,9 +141,12 @@ class LmdbStore:
 class LmdbRefer:
     """Images and references of the LMDB layout; in use like `rislab.data.refer.Refer`.
 
-    root: the folder that holds `lmdb`; dataset: the folder below it, e.g. refcoco, refcocog_u.
     The texts and sizes are read once and cached, since every record holds its picture, too.
     Raises DataError, ConfigError (the extra is missing).
+
+    Args:
+        root: the folder that holds `lmdb`.
+        dataset: the folder below it, e.g. refcoco, refcocog_u.
     """
 
     def __init__(self, root: Path, dataset: str) -> None:

@@ -17,10 +17,11 @@ class PlannedLoader:
 
     It holds a DataLoader instead of being one, so that a Trainer can put no sampler of its own in the place of ours.
 
-    dataset: makes a batch of a planned one.
-    num_workers: processes that prepare batches; 0 prepares them in this one.
-    persistent: keep the workers, and what they have in memory, from one iteration to the next.
-    pin_memory: put batches where a GPU can fetch them by itself.
+    Args:
+        dataset: makes a batch of a planned one.
+        num_workers: processes that prepare batches; 0 prepares them in this one.
+        persistent: keep the workers, and what they have in memory, from one iteration to the next.
+        pin_memory: put batches where a GPU can fetch them by itself.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class ResumableLoader(PlannedLoader):
     iteration that stops early is gone on with by the next one, whatever a Trainer then calls the epoch. So a run that
     stops at any step and goes on sees what it would have seen.
 
-    plan: epoch -> batches of rows, of the same number for every epoch.
+    Args:
+        plan: epoch -> batches of rows, of the same number for every epoch.
     """
 
     def __init__(self, dataset: Dataset[Images], plan: Planner, **options: Any) -> None:

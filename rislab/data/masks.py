@@ -69,7 +69,9 @@ def from_segmentation(segmentation: Any, height: int, width: int) -> RLE:
     """RLE of one annotation's `segmentation`, whatever its form; an empty mask when no usable polygon is left.
 
     Forms: list of flat polygons; one RLE dict; a list of RLE dicts; counts compressed (str, bytes) or not (list).
-    Raises DataError for anything else, for coordinates that are no numbers, and for an RLE of another size.
+
+    Raises:
+        DataError: For anything else, for coordinates that are no numbers, and for an RLE of another size.
     """
     if isinstance(segmentation, dict):
         return _from_rle(segmentation, height, width)

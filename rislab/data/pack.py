@@ -107,8 +107,12 @@ def write(
 ) -> Path:
     """Pack every picture, mask and sentence that references use; return the folder. Done already: nothing happens.
 
-    tokenizer, encode: name of the tokenizer and its text -> token ids. progress: called with (pictures done, in all).
-    Raises DataError: a picture is missing or damaged, the disk is full.
+    Args:
+        tokenizer, encode: name of the tokenizer and its text -> token ids.
+        progress: called with (pictures done, in all).
+
+    Raises:
+        DataError: A picture is missing or damaged, the disk is full.
     """
     place = place_of(refer.store.root, dataset, split_by, geometry)
     sources = _sources(refer)
@@ -239,7 +243,8 @@ def _noted(
 class Pack:
     """A pack that is of the files beside it.
 
-    changed: images whose file is not the one that was packed; they are read from their files.
+    Attributes:
+        changed: images whose file is not the one that was packed; they are read from their files.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any], refer: Refer, geometry: Geometry) -> None:

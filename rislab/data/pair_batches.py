@@ -94,8 +94,9 @@ class Pairs(Dataset[Captions]):
 class PairsLoader(ResumableLoader):
     """Counts what its batches had to skip. A loader process that dies is replaced, and its batches are made again.
 
-    skipped: so far, by reason; it is stored with the position, so that a resumed run counts what a whole one does.
-    lost: loader processes replaced in this run. Each reason is warned of once.
+    Attributes:
+        skipped: so far, by reason; it is stored with the position, so that a resumed run counts what a whole one does.
+        lost: loader processes replaced in this run. Each reason is warned of once.
     """
 
     RESTARTS = 5  # without a batch in between: then it is no accident

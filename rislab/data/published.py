@@ -30,11 +30,12 @@ class Counts(NamedTuple):
 class DataSet:
     """folder: below the data root, and the name that a config gives. title: as papers print it.
 
-    files: names under which the references of a partition are found; `{}` stands for the partition.
-    partitions: published counts by partition and split. Every split is listed, those of unknown size with empty counts.
-    no_validation: the release has no validation split, and says so: hold out images of train.
-    annotations, pictures: where to get them.
-    sources: of the counts.
+    Attributes:
+        files: names under which the references of a partition are found; `{}` stands for the partition.
+        partitions: published counts by partition and split. Every split is listed, those of unknown size with empty counts.
+        no_validation: the release has no validation split, and says so: hold out images of train.
+        annotations, pictures: where to get them.
+        sources: of the counts.
     """
 
     folder: str

@@ -29,7 +29,10 @@ class ByteCache:
     Samples come in random order, so throwing out the oldest would gain nothing: the first `capacity // size` numbers get a
     place, the others are made afresh each time. Forked workers share the memory; it is used up only as it fills.
 
-    count: arrays there could be; shape: of each, uint8; capacity: bytes.
+    Args:
+        count: arrays there could be.
+        shape: of each, uint8.
+        capacity: bytes.
     """
 
     def __init__(self, count: int, shape: tuple[int, ...], capacity: int) -> None:
@@ -69,11 +72,12 @@ class ByteCache:
 class Queries(Dataset[MaskQueries]):
     """Turns planned rows into a batch. Targets are rasterised here, once, so that a bad annotation is found at once.
 
-    references: what the indices of the rows point into.
-    convention: which text of an expression is the query, and what an evaluation's target is.
-    training: with targets placed as the images are (`masks`), else with those that the convention scores (`targets`).
-    capacity: bytes for decoded images and then masks.
-    pack: where placed images and masks lie ready; images need no memory then.
+    Args:
+        references: what the indices of the rows point into.
+        convention: which text of an expression is the query, and what an evaluation's target is.
+        training: with targets placed as the images are (`masks`), else with those that the convention scores (`targets`).
+        capacity: bytes for decoded images and then masks.
+        pack: where placed images and masks lie ready; images need no memory then.
     """
 
     def __init__(

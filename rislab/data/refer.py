@@ -28,10 +28,17 @@ def required_files(root: Path, dataset: str, split_by: str) -> list[Path]:
 class Refer:
     """Images, annotations that are referred to, references in file order.
 
-    root: the folder that holds `dataset`; dataset: its folder there; split_by: the partition (unc, umd, google, final).
-    faults: where contradictions are said; by default the first raises.
-    without_sentences: references without any sentence, by split; they ask nothing and are in no split.
-    Raises DataError with the file and record for whatever contradicts itself.
+    Args:
+        root: the folder that holds `dataset`.
+        dataset: its folder there.
+        split_by: the partition (unc, umd, google, final).
+        faults: where contradictions are said; by default the first raises.
+
+    Attributes:
+        without_sentences: references without any sentence, by split; they ask nothing and are in no split.
+
+    Raises:
+        DataError: With the file and record for whatever contradicts itself.
     """
 
     def __init__(self, root: Path, dataset: str, split_by: str, faults: Faults | None = None) -> None:

@@ -18,7 +18,8 @@ from rislab.errors import ConfigError, DataError
 class Row:
     """One image and its queries: pairs of (index of the reference, index of its sentence).
 
-    epoch: of training, which a transform is drawn from.
+    Attributes:
+        epoch: of training, which a transform is drawn from.
     """
 
     image_id: int
@@ -43,12 +44,13 @@ def training_plan(
 ) -> Plan:
     """Uniformly random sentences of every reference, shuffled (CRIS: one each; an epoch has as many items as references).
 
-    batch_size: queries a batch and process; whole batches only, the same number for every process.
-    references_per_image: how many references of an image share one row of `images`. 1 is official: every reference
-        brings its own copy of the image. With k, a batch holds batch_size // k images, and an epoch asks up to k
-        references of every image, so that the trunk runs once for k queries.
-    sentences_per_reference: sentences drawn of a reference, at most, none twice; they share its image. With s, a batch
-        holds batch_size // (k * s) images.
+    Args:
+        batch_size: queries a batch and process; whole batches only, the same number for every process.
+        references_per_image: how many references of an image share one row of `images`. 1 is official: every reference brings its
+            own copy of the image. With k, a batch holds batch_size // k images, and an epoch asks up to k references of every
+            image, so that the trunk runs once for k queries.
+        sentences_per_reference: sentences drawn of a reference, at most, none twice; they share its image. With s, a batch holds
+            batch_size // (k * s) images.
     """
     rng = np.random.default_rng([seed, epoch])
     sentences = [_drawn(rng, len(ref.expressions), sentences_per_reference) for ref in references]
@@ -88,9 +90,11 @@ def sentence_plan(
 ) -> Plan:
     """Every sentence of every reference is an item of its own, with its own copy of the image (LAVT's and DMMI's Ref-ZOM).
 
-    interleaved: spread sentences of references without a referent evenly among the others, so that (nearly) every batch of every
-        process has some. DMMI's sampler has this aim: it puts one after every N_other // N_zero others and the rest at the
-        end, once for all epochs, and its ranks overlap. Here the order is drawn anew for each epoch, and ranks share it out.
+    Args:
+        interleaved: spread sentences of references without a referent evenly among the others, so that (nearly) every batch of
+            every process has some. DMMI's sampler has this aim: it puts one after every N_other // N_zero others and the rest at
+            the end, once for all epochs, and its ranks overlap. Here the order is drawn anew for each epoch, and ranks share it
+            out.
     """
     rng = np.random.default_rng([seed, epoch])
     items = [(i, s) for i, ref in enumerate(references) for s in range(len(ref.expressions))]
@@ -116,9 +120,10 @@ def sentence_plan(
 class Holdout:
     """Images of a split that are kept from training and stand in for a validation split.
 
-    split: which split gives them.
-    images: share of its images, more than 0 and less than 1.
-    seed: of the choice.
+    Attributes:
+        split: which split gives them.
+        images: share of its images, more than 0 and less than 1.
+        seed: of the choice.
     """
 
     split: str = "train"

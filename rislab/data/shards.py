@@ -44,7 +44,8 @@ _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 def expand(pattern: str) -> list[Path]:
     """`cc3m/gcc-{000000..000347}.tar` -> 348 paths; the digits of the first number are kept. Without braces: that one path.
 
-    Raises DataError: other braces than those of numbers, more shards than `MOST_SHARDS`.
+    Raises:
+        DataError: Other braces than those of numbers, more shards than `MOST_SHARDS`.
     """
     literals, ranges = _RANGE.split(pattern)[::3], _RANGE.findall(pattern)
     if any(brace in literal for literal in literals for brace in "{}"):
@@ -69,11 +70,12 @@ def expand(pattern: str) -> list[Path]:
 class Index:
     """Where the pairs of one shard lie, and what its other members are.
 
-    places: int64 [N, 4], offset and size of the picture, offset and size of the text.
-    skipped: why members are no pair, and how many. "empty text" counts a picture and its text as one.
-    ignored: members that are no pairs, by kind: metadata, hidden files, further members of a pair.
-    members: files in the shard. Every one is in exactly one place, so that the numbers add up.
-    example: the name of a member with an unknown suffix, or "".
+    Attributes:
+        places: int64 [N, 4], offset and size of the picture, offset and size of the text.
+        skipped: why members are no pair, and how many. "empty text" counts a picture and its text as one.
+        ignored: members that are no pairs, by kind: metadata, hidden files, further members of a pair.
+        members: files in the shard. Every one is in exactly one place, so that the numbers add up.
+        example: the name of a member with an unknown suffix, or "".
     """
 
     places: NDArray[np.int64]
@@ -185,7 +187,11 @@ def _kept(path: Path, size: int) -> Index | None:
 class Shards:
     """All pairs of some shards, numbered in order. Raises DataError when there is no shard, or no pair in any.
 
-    patterns: paths, with braces for numbers. missing: of the shards that the patterns name, those that are not there.
+    Args:
+        patterns: paths, with braces for numbers.
+
+    Attributes:
+        missing: of the shards that the patterns name, those that are not there.
     """
 
     def __init__(self, patterns: Sequence[str]) -> None:

@@ -15,7 +15,8 @@ from rislab.metrics.scored_size import at_scored_size
 def union(annotations: Sequence[Annotation], height: int, width: int) -> RLE:
     """Everything under any polygon or run of any of the annotations, at the original size; empty for none.
 
-    Raises DataError for a segmentation that is none.
+    Raises:
+        DataError: For a segmentation that is none.
     """
     return masks.union([masks.from_segmentation(a.segmentation, height, width) for a in annotations], height, width)
 

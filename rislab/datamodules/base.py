@@ -43,9 +43,10 @@ class Method(Protocol):
 class EvaluatedData(L.LightningDataModule):
     """Data that a method is scored on, and maybe trained on.
 
-    gives: the batches that training gets, a member of the family in `rislab.data.batch`; None for data that are only scored.
-    val_split: what validation during training reads.
-    parts: into how many each training batch is split, in order; the Trainer adds up their gradients.
+    Attributes:
+        gives: the batches that training gets, a member of the family in `rislab.data.batch`; None for data that are only scored.
+        val_split: what validation during training reads.
+        parts: into how many each training batch is split, in order; the Trainer adds up their gradients.
     """
 
     gives: ClassVar[type[Images] | None] = None

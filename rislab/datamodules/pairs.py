@@ -18,11 +18,14 @@ from rislab.paths import user_path
 class PairsData(BenchmarkedData):
     """Image-text pairs for training, a benchmark for validation and test.
 
-    shards: tar files, with braces for numbers: `cc3m/gcc-train-{000000..000347}.tar`. Those that are missing are reported;
-        relative ones lie below the benchmark's root where that is generated.
-    benchmark_data: what the method is scored on.
-    batch_size: pairs a training batch and process. num_workers: loader processes. seed: of order and of the transform.
-    at_once: shards that an epoch's order mixes, for disks that do not like to be read everywhere; None: all.
+    Args:
+        shards: tar files, with braces for numbers: `cc3m/gcc-train-{000000..000347}.tar`. Those that are missing are reported;
+            relative ones lie below the benchmark's root where that is generated.
+        benchmark_data: what the method is scored on.
+        batch_size: pairs a training batch and process.
+        num_workers: loader processes.
+        seed: of order and of the transform.
+        at_once: shards that an epoch's order mixes, for disks that do not like to be read everywhere; None: all.
     """
 
     gives: ClassVar[type[Captions]] = Captions

@@ -36,32 +36,34 @@ ORDER = ("val", "testA", "testB", "test")  # as papers print them
 class ReferringData(EvaluatedData):
     """A referring data set in the layout of its release: RefCOCO, RefCOCO+, RefCOCOg, Ref-ZOM, gRefCOCO, or one alike.
 
-    root: folder that holds the data set's folder and the images. With `generate`, a relative root lies in the user's
-        cache folder.
-    dataset, split_by: which files, `ROOT/<dataset>/refs(<split_by>).p`, or what the release calls them.
-    protocol: the evaluation convention; it also says which text of the file is read.
-    generate: a world to write into `root` when it is not there.
-    train_split, val_split: names in the file; test_splits: those to score at the end, None for all but training.
-    batch_size: queries a training batch and process, at most.
-    references_per_image: how many references share one image of a batch; 1 as CRIS does, see `training_plan`.
-    sentences_per_reference: how many sentences of a reference one epoch uses, at most; 1 as CRIS does. They share the image.
-    eval_images: images an evaluation batch; all their expressions come along.
-    num_workers: loader processes.
-    seed: of the order of samples and of the sentences drawn.
-    cache_mb: memory for decoded images and masks, of a process and its loader processes together: training's images
-        first, then its masks, then what validation reads.
-    shuffle_sentences: deal the sentences out to other references, in training and in evaluation: what a model scores
-        then, it scores without language.
-    limit_val_images: validate on the first so many images only; tests are always whole.
-    sampling: what is an item of an epoch: one sentence of each reference (`per_reference`: CRIS, LAVT), each sentence
-        (`per_sentence`), or each sentence with zero targets spread evenly (`interleaved_zero_targets`: DMMI on Ref-ZOM).
-    holdout: images of a split that training leaves out and `val_split` consists of, for a set without a validation split.
-    no_target_min_pixels: a mask of fewer pixels says "nothing there", where sentences may have no referent.
-    layout: files as released, or the LMDB files that CRIS's tools make, `ROOT/lmdb/<dataset>/<split>.lmdb`.
-    packed: use what `rislab data pack` has made, where it is still of these files; the batches are the same.
-
     Empty and overlong sentences are queries like any other. A reference whose annotated mask has no pixel is left out
     of training, with a warning, and scored in evaluation.
+
+    Args:
+        root: folder that holds the data set's folder and the images. With `generate`, a relative root lies in the user's cache
+            folder.
+        dataset, split_by: which files, `ROOT/<dataset>/refs(<split_by>).p`, or what the release calls them.
+        protocol: the evaluation convention; it also says which text of the file is read.
+        generate: a world to write into `root` when it is not there.
+        train_split, val_split: names in the file.
+        test_splits: those to score at the end, None for all but training.
+        batch_size: queries a training batch and process, at most.
+        references_per_image: how many references share one image of a batch; 1 as CRIS does, see `training_plan`.
+        sentences_per_reference: how many sentences of a reference one epoch uses, at most; 1 as CRIS does. They share the image.
+        eval_images: images an evaluation batch; all their expressions come along.
+        num_workers: loader processes.
+        seed: of the order of samples and of the sentences drawn.
+        cache_mb: memory for decoded images and masks, of a process and its loader processes together: training's images first,
+            then its masks, then what validation reads.
+        shuffle_sentences: deal the sentences out to other references, in training and in evaluation: what a model scores then, it
+            scores without language.
+        limit_val_images: validate on the first so many images only; tests are always whole.
+        sampling: what is an item of an epoch: one sentence of each reference (`per_reference`: CRIS, LAVT), each sentence
+            (`per_sentence`), or each sentence with zero targets spread evenly (`interleaved_zero_targets`: DMMI on Ref-ZOM).
+        holdout: images of a split that training leaves out and `val_split` consists of, for a set without a validation split.
+        no_target_min_pixels: a mask of fewer pixels says "nothing there", where sentences may have no referent.
+        layout: files as released, or the LMDB files that CRIS's tools make, `ROOT/lmdb/<dataset>/<split>.lmdb`.
+        packed: use what `rislab data pack` has made, where it is still of these files; the batches are the same.
     """
 
     gives: ClassVar[type[MaskQueries]] = MaskQueries

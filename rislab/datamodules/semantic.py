@@ -23,7 +23,10 @@ class SemanticProtocol(Enum):
     """How a benchmark is scored. Sources: kakaobrain/tcl and NVlabs/GroupViT, segmentation/configs; MaskCLIP's VOC config.
 
     tcl and groupvit differ in class names only. maskclip: the whole picture at once. toy: as tcl, at the toy world's size.
-    lseg: six scales with mirror images (isl-org/lang-seg, test_lseg.py); toy_scales: the same at the toy world's size.
+
+    Attributes:
+        lseg: six scales with mirror images (isl-org/lang-seg, test_lseg.py).
+        toy_scales: the same at the toy world's size.
     """
 
     tcl = Viewing(448, 2048, 448, 224, "mmseg")
@@ -37,12 +40,15 @@ class SemanticProtocol(Enum):
 class SemanticData(EvaluatedData):
     """A benchmark of open-vocabulary segmentation in its official tree.
 
-    root: folder that holds the benchmark's folder. With `generate`, a relative root lies in the user's cache folder.
-    name: voc21, voc20, context60, context59, coco_object, coco_stuff, cityscapes, ade20k, or toy_voc.
-    protocol: size, windows and class names. generate: a world to write into `root` when it is not there.
-    val_split: scored while a method is trained; limit_val_images: the first so many of its pictures.
-    test_splits: scored at the end; None: `val_split` alone.
-    num_workers: loader processes.
+    Args:
+        root: folder that holds the benchmark's folder. With `generate`, a relative root lies in the user's cache folder.
+        name: voc21, voc20, context60, context59, coco_object, coco_stuff, cityscapes, ade20k, or toy_voc.
+        protocol: size, windows and class names.
+        generate: a world to write into `root` when it is not there.
+        val_split: scored while a method is trained.
+        limit_val_images: the first so many of its pictures.
+        test_splits: scored at the end; None: `val_split` alone.
+        num_workers: loader processes.
     """
 
     root_option: ClassVar[str] = "root"

@@ -46,12 +46,14 @@ SAME_FAILURES = 3
 class Job:
     """One call in a process of its own.
 
-    target: `module:function`, called as function(argument, threads).
-    argv: the command line that does the same by hand. What starts secondary ranks, one for each further GPU, repeats
-        `sys.argv`; with the launcher's own it would launch the table again.
-    secondary: what further ranks of a trial that spans nodes call instead of `target`.
-    after: a trial that must be done first. need: what it takes of the machine's GPUs.
-    can_split: whether a batch may be computed in parts when memory does not suffice for it.
+    Attributes:
+        target: `module:function`, called as function(argument, threads).
+        argv: the command line that does the same by hand. What starts secondary ranks, one for each further GPU, repeats
+            `sys.argv`; with the launcher's own it would launch the table again.
+        secondary: what further ranks of a trial that spans nodes call instead of `target`.
+        after: a trial that must be done first.
+        need: what it takes of the machine's GPUs.
+        can_split: whether a batch may be computed in parts when memory does not suffice for it.
     """
 
     name: str
@@ -167,8 +169,12 @@ def _die_with(sentinel: int) -> None:
 class LocalPool:
     """Runs jobs in `slots` processes.
 
-    slots: trials at once; threads: of each. preload: modules to import once, before any trial. devices: GPUs to share out.
-    patience: seconds for which a trial that another launcher runs is waited for; None for ever.
+    Args:
+        slots: trials at once.
+        threads: of each.
+        preload: modules to import once, before any trial.
+        devices: GPUs to share out.
+        patience: seconds for which a trial that another launcher runs is waited for; None for ever.
     """
 
     def __init__(
@@ -199,8 +205,10 @@ class LocalPool:
         A trial that another launcher is running is waited for, and taken over when that launcher dies. One that ends without a
         result is started again where `settle` says so.
 
-        watch: called about twice a second.
         Ctrl-C (or SIGTERM, SIGHUP) once: running trials write a checkpoint and end. Twice: they are killed.
+
+        Args:
+            watch: called about twice a second.
         """
         outcome = Outcome({job.name: "not started" for job in jobs})
         _start_server()

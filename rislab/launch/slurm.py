@@ -34,12 +34,18 @@ ASK_SECONDS = 60
 class Cluster:
     """What is requested of the cluster; the `cluster:` block of a profile, and options of the command line.
 
-    partition, account, qos, constraint, mem: as sbatch takes them. time: limit of a job, as D-HH:MM:SS, HH:MM:SS or minutes; a
     trial that needs longer goes on in the same job, requeued.
-    gpus_per_trial: of each node; by default as many as the config's trainer.devices. cpus_per_trial: on each node.
-    array_parallelism: jobs at once. trials_per_job: short trials packed into one job, at_once of them side by side.
-    signal_seconds: how long before the limit, and before preemption where the cluster allows it, trials write a checkpoint.
-    setup: shell lines before the start (`module load cuda`). sbatch: further options by name.
+
+    Attributes:
+        partition, account, qos, constraint, mem: as sbatch takes them.
+        time: limit of a job, as D-HH:MM:SS, HH:MM:SS or minutes; a
+        gpus_per_trial: of each node; by default as many as the config's trainer.devices.
+        cpus_per_trial: on each node.
+        array_parallelism: jobs at once.
+        trials_per_job: short trials packed into one job, at_once of them side by side.
+        signal_seconds: how long before the limit, and before preemption where the cluster allows it, trials write a checkpoint.
+        setup: shell lines before the start (`module load cuda`).
+        sbatch: further options by name.
     """
 
     partition: str | None = None
@@ -260,7 +266,8 @@ def submit(
 ) -> dict[str, str]:
     """Hand in the jobs of one shape as arrays, note each in its trials' directories, and return their ids by trial.
 
-    Raises RislabError with SLURM's own words when it refuses.
+    Raises:
+        RislabError: With SLURM's own words when it refuses.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 

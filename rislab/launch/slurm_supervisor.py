@@ -27,7 +27,9 @@ NEVER_STARTED = 3
 class Wanted:
     """A trial that is to be run on the cluster.
 
-    depth: how many stages it waits for. before_can_split: `can_split` of the one that it waits for.
+    Attributes:
+        depth: how many stages it waits for.
+        before_can_split: `can_split` of the one that it waits for.
     """
 
     job: Job
@@ -86,7 +88,8 @@ class Supervisor:
     def hand_in(self) -> list[str]:
         """Jobs for all trials that have neither an end, nor a process, nor a job that SLURM knows; returns their ids.
 
-        Raises DiskError when nothing can be written where trials lie: jobs that cannot be noted would be handed in again.
+        Raises:
+            DiskError: When nothing can be written where trials lie: jobs that cannot be noted would be handed in again.
         """
         try:
             return self._hand_in()

@@ -53,7 +53,8 @@ def in_sweep() -> bool:
 class Curve:
     """Steps of a `log/metrics.csv` that grows, and is cut back when its trial resumes. Each is handed out once, whole.
 
-    after: the last step that was handed out in an earlier life.
+    Args:
+        after: the last step that was handed out in an earlier life.
     """
 
     def __init__(self, path: Path, after: int = -1) -> None:
@@ -64,8 +65,10 @@ class Curve:
     def fresh(self, complete: bool) -> list[tuple[int, dict[str, float]]]:
         """(step, values by name), in order.
 
-        complete: nothing more is coming. Otherwise the newest step waits until a later one shows that it is whole:
         validation scores are written some seconds after the losses of their step.
+
+        Args:
+            complete: nothing more is coming. Otherwise the newest step waits until a later one shows that it is whole:
         """
         self._read()
         newest = max(self._steps, default=-1)
@@ -143,7 +146,8 @@ class _Part:
 class Mirror:
     """One run of wandb that says what trial directories say: one trial's, or in a sweep those of a chain.
 
-    cells: of one row and seed, stages in order. Raises whatever wandb raises.
+    Args:
+        cells: of one row and seed, stages in order. Raises whatever wandb raises.
     """
 
     def __init__(self, cells: "Sequence[Planned]", table: "Table", profile: "Profile", mode: str) -> None:
@@ -334,8 +338,10 @@ def _settings(wandb: Any) -> Any:
 class Mirrors:
     """The mirrors of many trials, in a thread of their own: neither a slow network nor an error of wandb holds a launcher up.
 
-    cells: trials, each once. mode: one of MODES; disabled does not even import wandb.
-    say: is told, once, why the mirror stays behind.
+    Args:
+        cells: trials, each once.
+        mode: one of MODES; disabled does not even import wandb.
+        say: is told, once, why the mirror stays behind.
     """
 
     def __init__(

@@ -14,8 +14,11 @@ TextSide = Literal["official", "exact"]
 def symmetric_cross_entropy(image_to_text: Tensor, text_to_image: Tensor) -> Tensor:
     """Mean of both directions' cross entropies.
 
-    image_to_text: logits [B, N] of own images against the texts of all processes; text_to_image: [B, N] of own texts against
     all images. The right answers lie in the columns of this process, in order.
+
+    Args:
+        image_to_text: logits [B, N] of own images against the texts of all processes.
+        text_to_image: [B, N] of own texts against
     """
     rows = len(image_to_text)
     right = torch.arange(rows, device=image_to_text.device) + world()[0] * rows
@@ -34,10 +37,12 @@ def image_text(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
 def region_text(regions: Tensor, texts: Tensor, scale: Tensor, text_side: TextSide) -> Tensor:
     """InfoNCE of regions, each cut out of an image by a text, with that text: TCL's feature level (Cha et al., CVPR 2023).
 
-    regions: [B, N, D], of own image i under text j of all processes; texts: [N, D] of all processes, by rank.
-    text_side: against which regions of other processes an own text is held. `exact`: the other image under the own text, as
-        the formula has it; `official`: the other image under the text that has the same place in the other process's batch, as
-        the released code has it. With one process there is no difference.
+    Args:
+        regions: [B, N, D], of own image i under text j of all processes.
+        texts: [N, D] of all processes, by rank.
+        text_side: against which regions of other processes an own text is held. `exact`: the other image under the own text, as
+            the formula has it; `official`: the other image under the text that has the same place in the other process's batch,
+            as the released code has it. With one process there is no difference.
     """
     own = slice(world()[0] * len(regions), (world()[0] + 1) * len(regions))
     region, text = F.normalize(regions, dim=-1), F.normalize(texts, dim=-1)

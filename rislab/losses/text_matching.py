@@ -33,7 +33,9 @@ def suppressed(cosines: Tensor, threshold: float) -> Tensor:
 def suppressed_own(cosines: Tensor, own: Tensor) -> Tensor:
     """CBS of `paper`: -log(1 - s), averaged over the prompts of an instance's own class, summed over instances.
 
-    cosines: s_ob, [n, L]. own: bool [n, L]; an instance without prompts adds nothing.
+    Args:
+        cosines: s_ob, [n, L].
+        own: bool [n, L]; an instance without prompts adds nothing.
     """
     each = torch.where(own, -(1 - cosines.float()).log(), 0.0)
     return (each.sum(1) / own.sum(1).clamp(min=1)).sum()

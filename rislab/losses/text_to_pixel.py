@@ -11,7 +11,9 @@ def text_to_pixel(logits: Tensor, target: Tensor) -> Tensor:
     CRIS section 3.4, eq. 9 and 10: averaged over all pixels the two cases of the paper are binary cross-entropy, and that
     is what the official code computes (no temperature, no negatives from other images; the target stays soft).
 
-    logits: [N, h, w]; target: [N, H, W] in [0, 1], resized to [h, w] by nearest neighbour. Returns a scalar.
+    Args:
+        logits: [N, h, w].
+        target: [N, H, W] in [0, 1], resized to [h, w] by nearest neighbour. Returns a scalar.
     """
     target = F.interpolate(target[:, None], logits.shape[-2:], mode="nearest")[:, 0]
     return F.binary_cross_entropy_with_logits(logits, target)

@@ -38,20 +38,21 @@ class TextSegmenter(L.LightningModule):
 
     A subclass sets `geometry` and `mask_threshold`, and says `losses` and `segment`.
 
-    geometry: how an image gets into the network; the data layer asks for it.
-    frozen: prefixes of state keys that are never trained and come with the trunk. Checkpoints leave them out and hold their
-        sha256 instead; loading one takes the same trunk.
-    unused: prefixes of state keys that official weights hold and nothing reads. They are loaded and exported again, and kept
-        out of the optimiser and of DDP: the constructor takes their gradient away.
-    vocabulary: the only class names that a method can answer, for one without a text encoder: its own ones first, then other
-        spellings; None for all others. Of a class or, where options say it, of an instance.
-    any_size: pictures of any height and width are taken as they are, not only those of the geometry's frame.
-    multi_scale: whether the scores of scales may be added; False for a method that puts windows together in its own way.
-    splits_batches: stages in which a batch may be computed in parts; see `rislab.ablation.signature.Signature`.
-    trains_on: the batches that `losses` takes, a member of the family in `rislab.data.batch`, or several
-        (`LabelMaps | Episodes`), the usual one first; None for a method without training.
-    mask_threshold: a pixel is foreground when its probability is strictly greater; used for masks that people look at.
-        Scores follow the benchmark's convention instead.
+    Attributes:
+        geometry: how an image gets into the network; the data layer asks for it.
+        frozen: prefixes of state keys that are never trained and come with the trunk. Checkpoints leave them out and hold their
+            sha256 instead; loading one takes the same trunk.
+        unused: prefixes of state keys that official weights hold and nothing reads. They are loaded and exported again, and kept
+            out of the optimiser and of DDP: the constructor takes their gradient away.
+        vocabulary: the only class names that a method can answer, for one without a text encoder: its own ones first, then other
+            spellings; None for all others. Of a class or, where options say it, of an instance.
+        any_size: pictures of any height and width are taken as they are, not only those of the geometry's frame.
+        multi_scale: whether the scores of scales may be added; False for a method that puts windows together in its own way.
+        splits_batches: stages in which a batch may be computed in parts; see `rislab.ablation.signature.Signature`.
+        trains_on: the batches that `losses` takes, a member of the family in `rislab.data.batch`, or several (`LabelMaps |
+            Episodes`), the usual one first; None for a method without training.
+        mask_threshold: a pixel is foreground when its probability is strictly greater; used for masks that people look at. Scores
+            follow the benchmark's convention instead.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ()
@@ -110,7 +111,8 @@ class TextSegmenter(L.LightningModule):
     def start_from(self, checkpoint: dict[str, Any]) -> None:
         """Take the weights of an earlier stage: all that it trained. What is new here keeps its start.
 
-        Raises ConfigError when the stage has something that this method has not, or has with another shape.
+        Raises:
+            ConfigError: When the stage has something that this method has not, or has with another shape.
         """
         self.on_load_checkpoint(checkpoint)
         own, given = self.state_dict(), checkpoint["state_dict"]
@@ -138,7 +140,10 @@ class TextSegmenter(L.LightningModule):
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """Mask logits [N, h, w], at the network's own stride.
 
-        images: uint8 [I, 3, H, W]; texts: N sentences; image_index: int64 [N].
+        Args:
+            images: uint8 [I, 3, H, W].
+            texts: N sentences.
+            image_index: int64 [N].
         """
 
     def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:

@@ -17,7 +17,8 @@ AVERAGES = ("miou_class", "macc_class", "aacc")
 def confusion(prediction: NDArray[np.integer], label: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
     """int64 [C, C], rows are labels: pixels of two maps [h, w] of one size.
 
-    Raises ValueError for sizes that differ and for labels that are neither a class nor ignored.
+    Raises:
+        ValueError: For sizes that differ and for labels that are neither a class nor ignored.
     """
     if prediction.shape != label.shape:
         raise ValueError(f"prediction is {prediction.shape}, label is {label.shape}")

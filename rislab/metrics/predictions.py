@@ -44,9 +44,11 @@ def predictions(
 ) -> list[NDArray[np.bool_]]:
     """Mask logits [N, h, w] and one placement a query -> N masks, each of the size that the convention compares at.
 
-    mask_threshold: the method's own, for conventions that leave it to the method.
     A map of a stretched picture is enlarged straight to the convention's square; what was letterboxed returns to the
     original size first, and its mask is stretched then.
+
+    Args:
+        mask_threshold: the method's own, for conventions that leave it to the method.
     """
     if not placements:
         return []

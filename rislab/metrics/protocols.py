@@ -17,24 +17,23 @@ PRECISIONS = tuple(f"pr@{x}" for x in PRECISION_AT)
 class Convention:
     """How one official code base scores a prediction.
 
-    title: what a report prints.
-    text_field: which text of the annotation file is read, the cleaned `sent` or the typed `raw`.
-
-    interpolation, aligned_corners, sigmoid_first: how a logit map is enlarged, and whether as probabilities.
-    threshold: a pixel is foreground when its probability is strictly greater; None leaves it to the method.
-    undo: kernel of the way back from a method's frame to the original size.
-    side: masks are compared on a square of this side that the picture is stretched to; None: at the original size.
-
-    overlaps: pixels under several polygons of a target belong to it (`union`), or do not (`holes`, see `lavt`).
-    redraws_polygons: targets are polygons stretched and drawn at `side`, not stretched masks.
-    skips_crowds: crowd annotations are no part of a target.
-
-    iou_eps: added to the union. strict_precision: Pr@X counts IoU > X / 100 (strict) or IoU >= X / 100.
-    zero_target: expressions without a referent are scored like any other (`counted`: IoU 0), leave the IoUs and have an
-        accuracy of their own (`apart`), or enter as in generalised RES (`generalised`, see `rislab.metrics.referring`).
-    no_target_min_pixels: a mask of fewer pixels says "nothing there".
-    averages: what is computed; those that need zero-target expressions are left out where there are none.
-    source: where the convention was read.
+    Attributes:
+        title: what a report prints.
+        text_field: which text of the annotation file is read, the cleaned `sent` or the typed `raw`.
+        interpolation, aligned_corners, sigmoid_first: how a logit map is enlarged, and whether as probabilities.
+        threshold: a pixel is foreground when its probability is strictly greater; None leaves it to the method.
+        undo: kernel of the way back from a method's frame to the original size.
+        side: masks are compared on a square of this side that the picture is stretched to; None: at the original size.
+        overlaps: pixels under several polygons of a target belong to it (`union`), or do not (`holes`, see `lavt`).
+        redraws_polygons: targets are polygons stretched and drawn at `side`, not stretched masks.
+        skips_crowds: crowd annotations are no part of a target.
+        iou_eps: added to the union.
+        strict_precision: Pr@X counts IoU > X / 100 (strict) or IoU >= X / 100.
+        zero_target: expressions without a referent are scored like any other (`counted`: IoU 0), leave the IoUs and have an
+            accuracy of their own (`apart`), or enter as in generalised RES (`generalised`, see `rislab.metrics.referring`).
+        no_target_min_pixels: a mask of fewer pixels says "nothing there".
+        averages: what is computed; those that need zero-target expressions are left out where there are none.
+        source: where the convention was read.
     """
 
     title: str

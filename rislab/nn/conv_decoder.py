@@ -25,9 +25,13 @@ def double_conv(channels_in: int, channels_out: int, order: NormOrder) -> nn.Seq
 class CoarseToFine(nn.Module):
     """One stage a level, coarsest first: what came so far and the level's features, two convolutions, then twice the size.
 
-    channels: of the levels' features, coarsest first, as they are given; widths: of the stages. out: logits a pixel.
-    extra: channels that are put beside the coarsest level. doubles: enlarge after every stage (RISCLIP); otherwise a stage only
-        goes to the size of the next level (LAVT). aligned: resize with aligned corners (LAVT).
+    Args:
+        channels: of the levels' features, coarsest first, as they are given.
+        widths: of the stages.
+        out: logits a pixel.
+        extra: channels that are put beside the coarsest level.
+        doubles: enlarge after every stage (RISCLIP); otherwise a stage only goes to the size of the next level (LAVT).
+        aligned: resize with aligned corners (LAVT).
     """
 
     def __init__(

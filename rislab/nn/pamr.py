@@ -17,7 +17,8 @@ CLASSES_AT_ONCE = 8
 def neighbours(x: Tensor, dilations: Sequence[int], centre: bool = False) -> Iterator[Tensor]:
     """Views of [..., h, w], shifted: for each dilation its 8 neighbours row by row; beyond the border lies the border.
 
-    centre: with the pixel itself among them, 9 a dilation.
+    Args:
+        centre: with the pixel itself among them, 9 a dilation.
     """
     height, width = x.shape[-2:]
     flat = x.reshape(-1, 1, height, width)

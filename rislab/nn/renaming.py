@@ -11,7 +11,8 @@ from rislab.errors import DataError
 def rename(keys: Iterable[str], table: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Old key -> new key by the first prefix of `table` that fits, the longest first; `*` stands for one part of a name.
 
-    Raises DataError: keys that no prefix fits, and two keys that would get one name.
+    Raises:
+        DataError: Keys that no prefix fits, and two keys that would get one name.
     """
     rules = [
         (re.compile(re.escape(old).replace(r"\*", r"([^.]+)")), new)

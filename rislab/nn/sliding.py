@@ -63,10 +63,12 @@ def label_map(
 ) -> Tensor:
     """The class of each pixel, int64 [h0, w0].
 
-    ask: a window [1, 3, h, w] -> scores [1, C, h', w'] at the network's own stride, and their margins. image: [3, H, W].
-
     Scores of all classes exist at the network's stride only (for a stride of 4: a sixteenth of the pixels); at full size there
     are those of `classes_at_once`, beside the best score so far.
+
+    Args:
+        ask: a window [1, 3, h, w] -> scores [1, C, h', w'] at the network's own stride, and their margins.
+        image: [3, H, W].
     """
     where = boxes(image.shape[-2], image.shape[-1], window, stride)
     maps, margins = [], NO_MARGINS

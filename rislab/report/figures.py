@@ -193,7 +193,8 @@ def examples(results: Results) -> list[Example]:
 def read_picture(cell: Cell, name: str, mode: str | None = None) -> NDArray[np.uint8] | None:
     """A picture beside the kept predictions, [h, w] or [h, w, 3]; None for one that is not there, not whole, or far too large.
 
-    mode: Pillow's, to convert to; None for a picture as it is.
+    Args:
+        mode: Pillow's, to convert to; None for a picture as it is.
     """
     path = cell.picture(name)
     if path is None:

@@ -24,7 +24,10 @@ from rislab.report.markdown import md_code, md_escape, md_row
 class Cell:
     """One method on one benchmark.
 
-    identity: everything that decides the result. weights: sha256 of the checkpoint, if any. trunk: what the method was built on.
+    Attributes:
+        identity: everything that decides the result.
+        weights: sha256 of the checkpoint, if any.
+        trunk: what the method was built on.
     """
 
     method: str

@@ -35,7 +35,8 @@ class Measurement:
 
     Attributes:
         difference: in percent points, turned so that a larger one is what the claim says.
-        images: variance from the choice of pictures. pictures: how many there are.
+        images: variance from the choice of pictures.
+        pictures: how many there are.
         seeds: variance from the choice of seeds; None when a trained row has one seed only.
         least: seeds of the trained row that has fewest; None when no row is trained.
     """
@@ -114,7 +115,8 @@ class Evidence:
     def pool(self, weights: Weights, without: frozenset[tuple[str, ...]] = frozenset()) -> SeedSpread | None:
         """Spread between seeds of these metrics, pooled over the trained rows of the table; each trial counts once.
 
-        without: trials of rows that are left out.
+        Args:
+            without: trials of rows that are left out.
         """
         key = (weights, without)
         if key not in self._pools:

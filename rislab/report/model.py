@@ -21,7 +21,8 @@ NOT_MEASURED = "not measured"
 class Measured:
     """One cell of ours: value with spread, change against the baseline row, whether it is the column's best.
 
-    ratio: the row's standard deviation over the one pooled over rows; None where it has none.
+    Attributes:
+        ratio: the row's standard deviation over the one pooled over rows; None where it has none.
     """
 
     metric: str

@@ -70,8 +70,10 @@ class RowSpread:
     """A row of a comparison.
 
     Attributes:
-        variance: between its seeds, of what is read of it. seeds: how many.
-        pool: the spread pooled over all rows of the table. rest: over those that are not compared, if there are any.
+        variance: between its seeds, of what is read of it.
+        seeds: how many.
+        pool: the spread pooled over all rows of the table.
+        rest: over those that are not compared, if there are any.
     """
 
     variance: float
@@ -173,7 +175,8 @@ def image_variance(without_each: NDArray[np.float64]) -> Variance:
 def holm(p: Sequence[float], family: int | None = None) -> list[float]:
     """Holm's step-down adjustment: p values that may be compared with the level of the whole family.
 
-    family: size of the family, where some of its members have no p yet; they count as the largest.
+    Args:
+        family: size of the family, where some of its members have no p yet; they count as the largest.
     """
     adjusted = [0.0] * len(p)
     highest = 0.0

@@ -27,7 +27,8 @@ class Decided:
     """One comparison of a claim, turned so that a larger difference is what the claim says.
 
     Attributes:
-        difference: in percent points. line: what it must exceed for the claim to hold.
+        difference: in percent points.
+        line: what it must exceed for the claim to hold.
         low, high: interval; simultaneous over the table's comparisons. Of pictures alone where the decision is `single`.
         p: two-sided, of the difference being on the line, adjusted by Holm over the table; None where the decision is `single`.
         needed: what more would have to be run; empty where it is decided.

@@ -22,8 +22,11 @@ Reader = Callable[[int, int], RLE]
 class Predictions(Mapping[int, Reader]):
     """sent_id -> how to read its mask; nothing is decoded before it is used.
 
-    others: names of files and folders in a folder of masks that are no PNG and were left alone, hidden ones not among them.
-    Raises DataError: no such file, another format, an entry without an id, an id given twice.
+    Attributes:
+        others: names of files and folders in a folder of masks that are no PNG and were left alone, hidden ones not among them.
+
+    Raises:
+        DataError: No such file, another format, an entry without an id, an id given twice.
     """
 
     def __init__(self, path: Path) -> None:

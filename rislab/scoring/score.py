@@ -34,8 +34,10 @@ POSITION = re.compile(
 class Scores:
     """tables: pixel counts by protocol name, all sorted by sent_id. features: what the breakdown asks of each expression.
 
-    missing: ids of the split that were not answered, and are scored as empty masks. unknown: ids that the data set has not.
-    elsewhere: answers to other splits, which are left alone.
+    Attributes:
+        missing: ids of the split that were not answered, and are scored as empty masks.
+        unknown: ids that the data set has not.
+        elsewhere: answers to other splits, which are left alone.
     """
 
     tables: dict[str, Table]
@@ -72,8 +74,11 @@ def score(
 ) -> Scores:
     """Compare given masks with a split under each of `protocols` (names of `Protocol`).
 
-    Raises DataError for an unknown split and for a mask that cannot be read or has another size than its image.
-    progress: called with (references done, references in all).
+    Args:
+        progress: called with (references done, references in all).
+
+    Raises:
+        DataError: For an unknown split and for a mask that cannot be read or has another size than its image.
     """
     references = refer.split(split)
     conventions = {

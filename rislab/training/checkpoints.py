@@ -25,7 +25,8 @@ FULL = 8 << 20
 class WholeCheckpointIO(TorchCheckpointIO):
     """Writes to a temporary name and renames; keeps the checkpoint before the last one as `previous.ckpt`.
 
-    model: class and options of the model, put into every file, so that the file alone is enough to segment with.
+    Args:
+        model: class and options of the model, put into every file, so that the file alone is enough to segment with.
     """
 
     def __init__(self, model: dict[str, Any]) -> None:
@@ -104,7 +105,8 @@ def resume_point(checkpoints: Path) -> Path | None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of ours on the CPU; never executes what a foreign file asks for.
 
-    Raises DataError: missing, damaged, no dict with a state dict of tensors, more than tensors and plain values.
+    Raises:
+        DataError: Missing, damaged, no dict with a state dict of tensors, more than tensors and plain values.
     """
     content = read_file(path)
     stranger = _stranger(content)
@@ -145,7 +147,8 @@ class LastCheckpoint(L.Callback):
     Never between epochs: Lightning calls the end-of-epoch hooks before it steps the schedulers, so that a run resumed from
     there keeps the old rate; and after the last batch of an epoch its validation has not run yet, and would be skipped.
 
-    every_n_steps: steps between two checkpoints; what a kill can cost at most.
+    Args:
+        every_n_steps: steps between two checkpoints; what a kill can cost at most.
     """
 
     def __init__(self, every_n_steps: int) -> None:

@@ -41,13 +41,14 @@ WRITING = ("fit", "validate", "test")
 class TrialOptions:
     """How a run is kept on disk; nothing here changes its result.
 
-    checkpoint_every_n_steps: what a kill can cost at most.
-    parts: compute each batch in so many parts and add their gradients up, for a GPU that is too small for it.
-    start_from: checkpoint of the stage before this one; whose it is counts, where it lies does not.
-    predictions: expressions whose masks are kept for the qualitative figure.
-    test: score all test splits with the best checkpoint after `fit`.
-    train: off, what `start_from` holds is scored as it is.
-    grace_seconds: what a run has after a stop request until its next step boundary, and from there until its end.
+    Attributes:
+        checkpoint_every_n_steps: what a kill can cost at most.
+        parts: compute each batch in so many parts and add their gradients up, for a GPU that is too small for it.
+        start_from: checkpoint of the stage before this one; whose it is counts, where it lies does not.
+        predictions: expressions whose masks are kept for the qualitative figure.
+        test: score all test splits with the best checkpoint after `fit`.
+        train: off, what `start_from` holds is scored as it is.
+        grace_seconds: what a run has after a stop request until its next step boundary, and from there until its end.
     """
 
     checkpoint_every_n_steps: int = 500

@@ -32,7 +32,11 @@ HEARING_SECONDS = 3.0
 class Failure:
     """What ended a rank.
 
-    rank: whose it is. state, kind, error, traceback: as in `status.json`. code: exit code. at: unix seconds.
+    Attributes:
+        rank: whose it is.
+        state, kind, error, traceback: as in `status.json`.
+        code: exit code.
+        at: unix seconds.
     """
 
     rank: int

@@ -32,7 +32,8 @@ def run_trial(directory: str, threads: int) -> None:
     A fault of the trial is written there and ends the process with a code other than 0, so that the
     trial's neighbours go on.
 
-    threads: of torch in this process. Results are bit-equal for equal numbers of threads.
+    Args:
+        threads: of torch in this process. Results are bit-equal for equal numbers of threads.
     """
     # Absolute, because jsonargparse changes the working directory while it reads a config, and the heartbeat looks on.
     trial = TrialDir(Path(directory).absolute())

@@ -18,7 +18,8 @@ class Action(Protocol):
     def __call__(self, name: str, text: str, example: str, chooses: bool = True) -> argparse.ArgumentParser:
         """The parser of an action, from its name, what it does, and the arguments of an example.
 
-        chooses: whether it is about rows and seeds that --rows and --seeds choose.
+        Args:
+            chooses: whether it is about rows and seeds that --rows and --seeds choose.
         """
 
 

@@ -48,7 +48,8 @@ def status_view(cells: "Sequence[Planned]") -> "Group":
 def live_view(seen: "TableStatus", height: int | None = None) -> "Group":
     """What is left; as many trials as fit, those that run or went wrong first, a line each; what there is to say of them.
 
-    height: lines of the screen; None: the terminal's.
+    Args:
+        height: lines of the screen; None: the terminal's.
     """
     from rich.console import Group
     from rich.text import Text

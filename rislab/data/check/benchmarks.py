@@ -33,7 +33,9 @@ class TreeSplit:
 class TreeCheck:
     """One release on disk. benchmarks: those that read the same label maps of it, by name.
 
-    notes: what is legal, and worth knowing. pictures: of all splits together.
+    Attributes:
+        notes: what is legal, and worth knowing.
+        pictures: of all splits together.
     """
 
     benchmarks: list[str]

@@ -41,7 +41,9 @@ class SplitCheck:
 class SetCheck:
     """One partition of one data set.
 
-    sha256: of its references file, to go with results. notes: what is legal, but treated differently by the official codes.
+    Attributes:
+        sha256: of its references file, to go with results.
+        notes: what is legal, but treated differently by the official codes.
     """
 
     dataset: str
@@ -60,7 +62,9 @@ class SetCheck:
 class Check:
     """`data_sets` (referring), `benchmarks` (label maps) and `shards` that are there.
 
-    absent: known ones that are not, of the kinds of which there are some, with the files that they need and where to get them.
+    Attributes:
+        absent: known ones that are not, of the kinds of which there are some, with the files that they need and where to get
+            them.
     """
 
     folder: str
@@ -86,9 +90,12 @@ class Check:
 def check(folder: Path, decode: bool = True, progress: Progress | None = None) -> Check:
     """Look at every data set, benchmark and shard in `folder` (a data root, or one data set's own folder).
 
-    decode: also decode every picture that is referred to, which takes minutes for a real set.
-    progress: called with (done, in all), data set by data set.
-    Raises DataError when nothing is there, or a file cannot be read at all.
+    Args:
+        decode: also decode every picture that is referred to, which takes minutes for a real set.
+        progress: called with (done, in all), data set by data set.
+
+    Raises:
+        DataError: When nothing is there, or a file cannot be read at all.
     """
     there = search(folder)
     result = Check(

@@ -24,8 +24,11 @@ DECODED = 1000
 class ShardCheck:
     """Shards of one folder.
 
-    missing: numbers between the first and the last that no shard has. skipped: why members are no pair, and how many, by the
     headers of all shards. decoded: pairs that were decoded; unreadable: why some of these are of no use, and how many.
+
+    Attributes:
+        missing: numbers between the first and the last that no shard has.
+        skipped: why members are no pair, and how many, by the
     """
 
     folder: str

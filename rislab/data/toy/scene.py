@@ -51,7 +51,10 @@ class Thing:
 class Scene:
     """Things, their picture, and what of each is visible.
 
-    image: uint8 RGB [S, S, 3]; masks: bool [S, S], one a thing; clutter: bool [S, S], a patch of confetti, maybe empty.
+    Attributes:
+        image: uint8 RGB [S, S, 3].
+        masks: bool [S, S], one a thing.
+        clutter: bool [S, S], a patch of confetti, maybe empty.
     """
 
     things: tuple[Thing, ...]

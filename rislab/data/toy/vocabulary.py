@@ -33,8 +33,11 @@ SHARD = 1000  # pairs a shard
 class ToyVocabulary:
     """The recipe.
 
-    scenes: labelled pictures, a fifth of them `train`, a fifth `val`, the rest `test`; pairs: captioned ones; size: their
-        side; seed: of everything.
+    Attributes:
+        scenes: labelled pictures, a fifth of them `train`, a fifth `val`, the rest `test`.
+        pairs: captioned ones.
+        size: their side.
+        seed: of everything.
     """
 
     hashed_with: ClassVar[dict[str, dict[str, str]]] = {"rislab.data.toy.vocabulary.VERSION": {}}

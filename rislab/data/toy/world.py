@@ -34,10 +34,12 @@ Progress = Callable[[int, int], None]
 class ToyWorld:
     """The recipe of a world.
 
-    scenes: pictures of the release's splits, at least 20; size: their side in pixels, at least 48; seed: of everything, 0
-        or more.
-    test_scenes: further pictures, with a split of their own, `test`, in which every shape is meant, as in val. Ref-ZOM and
-        RefCOCOg have a split of this name, which they add to. The other pictures and sentences stay as they are.
+    Attributes:
+        scenes: pictures of the release's splits, at least 20.
+        size: their side in pixels, at least 48.
+        seed: of everything, 0 or more.
+        test_scenes: further pictures, with a split of their own, `test`, in which every shape is meant, as in val. Ref-ZOM and
+            RefCOCOg have a split of this name, which they add to. The other pictures and sentences stay as they are.
     """
 
     absent_means: ClassVar[dict[str, Any]] = {"test_scenes": 0}
@@ -71,9 +73,11 @@ class ToyWorld:
     def write(self, root: Path, progress: Progress | None = None) -> None:
         """Write the world to `root`, all or nothing; do nothing when it is there.
 
-        progress: called with (scenes done, scenes in all).
         The same world by an earlier version of ours is replaced; DataError when `root` holds anything else, or cannot
         be written. One writer at a time: who may meet others holds a lock, as `ReferringData` does.
+
+        Args:
+            progress: called with (scenes done, scenes in all).
         """
         if self.matches(root):
             return

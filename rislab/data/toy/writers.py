@@ -60,7 +60,9 @@ class Objects:
 class Writer(ABC):
     """What becomes the references of one set, scene by scene.
 
-    folder, split_by: where they go. splits: what the release calls each of our splits.
+    Attributes:
+        folder, split_by: where they go.
+        splits: what the release calls each of our splits.
     """
 
     folder: ClassVar[str]

@@ -30,17 +30,21 @@ POWER = 0.9
 class CLIMSTask(TextSegmenter):
     """CLIMS as a Lightning module, and the classifier whose weights it starts from. Options that are None are the variant's.
 
-    clip: the judge, a part of the loss alone: `classifier` does not load it, and no checkpoint holds it.
-    trunk: of the activation network. stride: its total stride. classes: a file of rislab/data/names, or the names themselves.
-    stage: `classifier` trains the baseline CAM by the multi-label soft margin; `clims` trains its maps by what CLIP says.
-    variant: the authors' later code, or the paper's. See `rislab.methods.clims.variants.Variant` for what it sets.
-    otm, btm, cbs, reg: the loss terms (ablation table). alpha, beta, gamma, delta: their weights; 0 is the same as off.
-    cbs_threshold: cosine above which a shared background prompt is suppressed; 0.26 for VOC, 0.285 for COCO.
-    judge_normalisation: what CLIP sees; None: what the network sees.
-    batch_norm: `batch` statistics in training, or `frozen` ones; None: frozen in `classifier`, batch in `clims`.
-    image_size, long_side, augment: of training: long side drawn between two bounds, mirrored, cut out of a canvas.
-    base_lr, weight_decay, momentum: SGD's. The official optimiser takes the weight decay for the momentum: in effect none.
-    scales: of the inference of activation maps, each with its mirror image.
+    Args:
+        clip: the judge, a part of the loss alone: `classifier` does not load it, and no checkpoint holds it.
+        trunk: of the activation network.
+        stride: its total stride.
+        classes: a file of rislab/data/names, or the names themselves.
+        stage: `classifier` trains the baseline CAM by the multi-label soft margin; `clims` trains its maps by what CLIP says.
+        variant: the authors' later code, or the paper's. See `rislab.methods.clims.variants.Variant` for what it sets.
+        otm, btm, cbs, reg: the loss terms (ablation table).
+        alpha, beta, gamma, delta: their weights; 0 is the same as off.
+        cbs_threshold: cosine above which a shared background prompt is suppressed; 0.26 for VOC, 0.285 for COCO.
+        judge_normalisation: what CLIP sees; None: what the network sees.
+        batch_norm: `batch` statistics in training, or `frozen` ones; None: frozen in `classifier`, batch in `clims`.
+        image_size, long_side, augment: of training: long side drawn between two bounds, mirrored, cut out of a canvas.
+        base_lr, weight_decay, momentum: SGD's. The official optimiser takes the weight decay for the momentum: in effect none.
+        scales: of the inference of activation maps, each with its mirror image.
     """
 
     trains_on: ClassVar[type[ImageLabels]] = ImageLabels

@@ -17,10 +17,12 @@ from rislab.methods.clip.model import DenseCLIP
 class CLIPTask(TrainingFree):
     """Plain CLIP, read densely: the first row of MaskCLIP's, TCL's and RISCLIP's tables.
 
-    clip: any CLIP with a ViT or one of CLIP's ResNets. image_size: side of the square that pictures are stretched to.
-    templates: prompts that a name is put into; sentences of referring data are taken as they are.
-    map_threshold: where between the lowest and the highest cosine of a sentence's map foreground begins.
-    bg_thresh: probability among the class names below which a pixel is background, where a benchmark has one.
+    Args:
+        clip: any CLIP with a ViT or one of CLIP's ResNets.
+        image_size: side of the square that pictures are stretched to.
+        templates: prompts that a name is put into; sentences of referring data are taken as they are.
+        map_threshold: where between the lowest and the highest cosine of a sentence's map foreground begins.
+        bg_thresh: probability among the class names below which a pixel is background, where a benchmark has one.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ("model.", "prompts.")

@@ -38,12 +38,15 @@ def upsample(x: Tensor) -> Tensor:
 class CRIS(nn.Module):
     """Trunk, neck, decoder, projector (paper, figure 2).
 
-    trunk, text: CLIP's two towers. fpn_out: widths of the neck at strides 8, 16, 32; the middle one is the decoder's width
     and must equal the text width.
-    text_to_pixel: classify pixels by a kernel made from the sentence; off: by a fixed 1x1 convolution ("Con." in the
-        paper's table; which kernel the authors used is not stated).
-    decoder_layers: depth n of the vision-language decoder; 0 removes it, its final norm, and so the words ("Dec.").
-    kernel_size: of the dynamic kernel; 3 as released, 1 is the paper's dot product.
+
+    Args:
+        trunk, text: CLIP's two towers.
+        fpn_out: widths of the neck at strides 8, 16, 32; the middle one is the decoder's width
+        text_to_pixel: classify pixels by a kernel made from the sentence; off: by a fixed 1x1 convolution ("Con." in the paper's
+            table; which kernel the authors used is not stated).
+        decoder_layers: depth n of the vision-language decoder; 0 removes it, its final norm, and so the words ("Dec.").
+        kernel_size: of the dynamic kernel; 3 as released, 1 is the paper's dot product.
     """
 
     def __init__(

@@ -26,25 +26,27 @@ from rislab.methods.cris.model import CRIS
 class CRISTask(TextSegmenter):
     """CRIS as a Lightning module. Defaults are the official RefCOCO recipe.
 
-    clip: the trunk, e.g. ``{name: RN50, pretrained: openai}``; one of CLIP's ResNets.
-    image_size: side of the letterbox, a multiple of 32.
-    word_len: tokens a sentence is cut to, start and end included; 17 for RefCOCO and RefCOCO+, 22 for G-Ref.
-    text_to_pixel: the contrastive head (ablation table, "Con."); off: a fixed classifier.
-    decoder_layers: depth of the decoder (ablation table, "Dec." and n); 0 removes it.
-    fpn_out: widths of the neck; the middle one is the decoder's and must equal the text width.
-    num_head, dim_ffn, dropout: of the decoder.
-    kernel_size: of the dynamic kernel; the paper's text says a dot product (1), the release uses 3.
-    base_lr, weight_decay: Adam's.
-    lr_multi: factor of the rate for CLIP's towers, their position tables excepted.
-    schedule: of the rate: `steps` multiplies it by lr_decay after each of the epochs in milestones; `cosine` lets it rise
-        linearly over warmup_steps optimiser steps and fall to 0 along half a cosine at the last one.
-    milestones, lr_decay: of `steps`. warmup_steps: of `cosine`.
-    legacy_first_epoch_lr: give the towers the full rate during the first epoch, as the published runs did (their optimiser
-        read the groups' rates only after its first scheduler step).
-    freeze_token_embedding: keep CLIP's word table fixed; the official line meant to do so has no effect.
-    threshold: probability above which a pixel is drawn as foreground.
-    flip: mirror training pictures at random and exchange left and right in their sentences (`swap`), or mirror only those whose
-        sentences name no side (`refuse`); the official code does not (`none`).
+    Args:
+        clip: the trunk, e.g. ``{name: RN50, pretrained: openai}``; one of CLIP's ResNets.
+        image_size: side of the letterbox, a multiple of 32.
+        word_len: tokens a sentence is cut to, start and end included; 17 for RefCOCO and RefCOCO+, 22 for G-Ref.
+        text_to_pixel: the contrastive head (ablation table, "Con."); off: a fixed classifier.
+        decoder_layers: depth of the decoder (ablation table, "Dec." and n); 0 removes it.
+        fpn_out: widths of the neck; the middle one is the decoder's and must equal the text width.
+        num_head, dim_ffn, dropout: of the decoder.
+        kernel_size: of the dynamic kernel; the paper's text says a dot product (1), the release uses 3.
+        base_lr, weight_decay: Adam's.
+        lr_multi: factor of the rate for CLIP's towers, their position tables excepted.
+        schedule: of the rate: `steps` multiplies it by lr_decay after each of the epochs in milestones; `cosine` lets it rise
+            linearly over warmup_steps optimiser steps and fall to 0 along half a cosine at the last one.
+        milestones, lr_decay: of `steps`.
+        warmup_steps: of `cosine`.
+        legacy_first_epoch_lr: give the towers the full rate during the first epoch, as the published runs did (their optimiser
+            read the groups' rates only after its first scheduler step).
+        freeze_token_embedding: keep CLIP's word table fixed; the official line meant to do so has no effect.
+        threshold: probability above which a pixel is drawn as foreground.
+        flip: mirror training pictures at random and exchange left and right in their sentences (`swap`), or mirror only those
+            whose sentences name no side (`refuse`); the official code does not (`none`).
     """
 
     absent_means: ClassVar[dict[str, Any]] = {"schedule": "steps", "warmup_steps": 0, "flip": "none"}

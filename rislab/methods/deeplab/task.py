@@ -26,15 +26,18 @@ CAFFE = (tuple(mean / 255 for mean in (122.675, 116.669, 104.008)), (1 / 255, 1 
 class DeepLabTask(TextSegmenter):
     """DeepLabV2 as a Lightning module. Defaults are the recipe of CLIMS for ImageNet weights.
 
-    trunk: a ResNet. classes: a file of rislab/data/names, or the names themselves; no others are answered.
-    background: whether label 0 is background.
-    rates: dilations of ASPP. scales: of the smaller pictures that are looked at as well (MSC).
-    balanced: background and classes weigh the same in the loss; off: every pixel does (the recipe for COCO weights).
-    batch_norm: `frozen` statistics, factors and shifts, or those of the batch.
-    normalisation: `caffe`: BGR from 0 to 255 without the mean colour; `imagenet`: torchvision's.
-    image_size, augment, augment_scales: of training: scaled, mirrored, cut out.
-    base_lr, weight_decay, momentum: SGD's; ASPP's weights have ten times the rate, its biases twenty times and no decay.
-    power, lr_every: the rate falls as (1 - step / steps) ^ power, anew every so many steps.
+    Args:
+        trunk: a ResNet.
+        classes: a file of rislab/data/names, or the names themselves; no others are answered.
+        background: whether label 0 is background.
+        rates: dilations of ASPP.
+        scales: of the smaller pictures that are looked at as well (MSC).
+        balanced: background and classes weigh the same in the loss; off: every pixel does (the recipe for COCO weights).
+        batch_norm: `frozen` statistics, factors and shifts, or those of the batch.
+        normalisation: `caffe`: BGR from 0 to 255 without the mean colour; `imagenet`: torchvision's.
+        image_size, augment, augment_scales: of training: scaled, mirrored, cut out.
+        base_lr, weight_decay, momentum: SGD's; ASPP's weights have ten times the rate, its biases twenty times and no decay.
+        power, lr_every: the rate falls as (1 - step / steps) ^ power, anew every so many steps.
     """
 
     trains_on: ClassVar[type[LabelMaps]] = LabelMaps

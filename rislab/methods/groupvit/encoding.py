@@ -55,7 +55,8 @@ def encode_texts(model: GroupViT, ids: Tensor, micro_batch: int | None = None) -
     A text that is there twice is encoded once. Texts of similar length are encoded together and cut behind the longest: attention
     is causal, so padding changes nothing, and neither does what follows.
 
-    micro_batch: texts in memory together; see `encode_images`.
+    Args:
+        micro_batch: texts in memory together; see `encode_images`.
     """
     device = model.logit_scale.device
     texts, place = ids.unique(dim=0, return_inverse=True)

@@ -46,7 +46,8 @@ def scale_of(log_scale: Tensor) -> Tensor:
 def composed(assignments: Sequence[Assignment], maps: Maps) -> Tensor | None:
     """Shares of the last groups in each patch, [B, G, h w]: assignments multiplied through; None without any.
 
-    maps: `soft` in the code, although features come from hard assignment (issue 22 there: better); the paper says hard.
+    Args:
+        maps: `soft` in the code, although features come from hard assignment (issue 22 there: better); the paper says hard.
     """
     found = None
     for assignment in assignments:
@@ -116,7 +117,8 @@ def background_threshold(names: Sequence[str]) -> float:
 def sentence_maps(seen: Seen, sentences: Tensor, image_index: Tensor) -> Tensor:
     """Cosines of the groups with sentences, unit embeddings [N, D], mixed by their shares in each patch, [N, h, w].
 
-    image_index: int64 [N], the picture of each sentence.
+    Args:
+        image_index: int64 [N], the picture of each sentence.
     """
     each = torch.einsum("ngd,nd->ng", seen.segments[image_index], sentences)
     if seen.groups is None:

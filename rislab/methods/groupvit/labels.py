@@ -94,7 +94,9 @@ def label_picture(
 ) -> Tensor:
     """The class of each pixel, int64 [h0, w0], of a picture [3, H, W] shown by windows.
 
-    look_at: a window uint8 [1, 3, h, w] -> what is seen. table: what is seen -> scores [G, K], background included.
+    Args:
+        look_at: a window uint8 [1, 3, h, w] -> what is seen.
+        table: what is seen -> scores [G, K], background included.
     """
     size = image.shape[-2], image.shape[-1]
     windows = []

@@ -155,7 +155,8 @@ class ImageEncoder(nn.Module):
     def forward(self, pixels: Tensor, noise: Sequence[Tensor | None] = ()) -> Segments:
         """Normalised pixels [B, 3, H, W]; what is left of a side beyond whole patches is not seen.
 
-        noise: of each grouping block, [B, G, S], added to the logits of hard assignment in training; drawn where absent.
+        Args:
+            noise: of each grouping block, [B, G, S], added to the logits of hard assignment in training; drawn where absent.
         """
         patches = self.patch(pixels)
         grid = (patches.shape[-2], patches.shape[-1])

@@ -29,23 +29,28 @@ from rislab.methods.groupvit.texts import VOCABULARY, Texts
 class GroupViTTask(TextSegmenter):
     """GroupViT as a Lightning module. Defaults are the official recipe (configs/group_vit_gcc_yfcc_30e.yml).
 
-    image_size, patch_size, embed_dim, depth, heads, drop_path: of the image encoder; inference takes pictures of any size.
-    grouping_stages: 2: grouping after half of the blocks and after three quarters; 1: after half; 0: a plain ViT, whose patches
-        are labelled (tables 3 and 4).
-    group_tokens: learned tokens of the first stage, and its segments where there are two; output_groups: segments of the last
-        grouping, and tokens of the second stage (table 2).
-    hard_assignment: table 1; gumbel, gumbel_tau, assign_eps, sum_assign, pre_assign_attn: see `grouping.Grouping`.
-    text_width, text_layers, context_length: of the text encoder. output_dim, projector_hidden_dim: of the common space.
-    multi_label: K prompted nouns a caption, 0 for none (table 1). multi_label_loss_weight: of their contrast.
-    share_temperature: one for both contrasts.
-    tagger: nltk, as the official code, needs NLTK's data; pattern needs none. word_type: nouns and verbs, or noun phrases.
-    prompt_templates: of which each noun gets one at random.
-    micro_batch: pictures in memory together, of a batch whose gradients are exact (gradient caching); None: all.
-    base_lr, min_lr, warmup_lr, warmup_steps, weight_decay: AdamW's: linear warm-up, cosine over the whole run.
-    augment: `official` is timm's preset.
-    templates, top_classes, maps: inference: prompts of class names; names kept of a whole picture; see `inference.composed`.
-    bg_thresh: least score of a name; None: the official code's for the names given, see `inference.background_threshold`.
-    map_threshold: of a lone sentence, where between the lowest and the highest value of its map foreground begins.
+    Args:
+        image_size, patch_size, embed_dim, depth, heads, drop_path: of the image encoder; inference takes pictures of any size.
+        grouping_stages: 2: grouping after half of the blocks and after three quarters; 1: after half; 0: a plain ViT, whose
+            patches are labelled (tables 3 and 4).
+        group_tokens: learned tokens of the first stage, and its segments where there are two.
+        output_groups: segments of the last grouping, and tokens of the second stage (table 2).
+        hard_assignment: table 1.
+        gumbel, gumbel_tau, assign_eps, sum_assign, pre_assign_attn: see `grouping.Grouping`.
+        text_width, text_layers, context_length: of the text encoder.
+        output_dim, projector_hidden_dim: of the common space.
+        multi_label: K prompted nouns a caption, 0 for none (table 1).
+        multi_label_loss_weight: of their contrast.
+        share_temperature: one for both contrasts.
+        tagger: nltk, as the official code, needs NLTK's data; pattern needs none.
+        word_type: nouns and verbs, or noun phrases.
+        prompt_templates: of which each noun gets one at random.
+        micro_batch: pictures in memory together, of a batch whose gradients are exact (gradient caching); None: all.
+        base_lr, min_lr, warmup_lr, warmup_steps, weight_decay: AdamW's: linear warm-up, cosine over the whole run.
+        augment: `official` is timm's preset.
+        templates, top_classes, maps: inference: prompts of class names; names kept of a whole picture; see `inference.composed`.
+        bg_thresh: least score of a name; None: the official code's for the names given, see `inference.background_threshold`.
+        map_threshold: of a lone sentence, where between the lowest and the highest value of its map foreground begins.
     """
 
     any_size: ClassVar[bool] = True
@@ -139,7 +144,8 @@ class GroupViTTask(TextSegmenter):
     def losses_of(self, pixels: Tensor, ids: Tensor, noise: Sequence[Tensor] = ()) -> dict[str, Tensor]:
         """The same of normalised pixels [B, 3, H, W] and token ids int64 [B, 1 + K, L] on the CPU, captions first.
 
-        noise: of each grouping block, [B, G, S]; drawn where absent.
+        Args:
+            noise: of each grouping block, [B, G, S]; drawn where absent.
         """
         model, at_once = self.model, self.micro_batch
         images, usage = encode_images(model, pixels, noise, at_once)

@@ -28,24 +28,27 @@ QUERIES_AT_ONCE = 8
 class LAVTTask(TextSegmenter):
     """LAVT as a Lightning module. Defaults are the official recipe of `lavt`.
 
-    swin: the trunk, e.g. ``{name: swin_base, pretrained: hub, window: 12}``. bert: the text encoder.
-    image_size: side of the square that pictures are stretched to, or height and width; more than 32 pixels.
-    max_tokens: tokens a sentence is cut to, [CLS] and [SEP] included; a cut sentence loses [SEP].
-    language_pathway: how the fused text enters the next stage (paper, table 2 "LP", and text around 3c): added, concatenated,
-        in the place of the map, or not at all; the last is a late fusion between trunk and decoder.
-    text_pooling: fuse words, or one mean vector (table 2, without "PWAM"; our reading).
-    gate, gate_layers: of the fused text (table 3a); `none` for a factor of 1. The number of layers is ours.
-    inorm_query, inorm_out: InstanceNorms in PWAM (table 3b, where both change together).
-    fusion_stages: stages from 1 that have a fusion; the decoder gets the visual map of the others (ours).
-    decoder_input: what the decoder gets of a stage, the fused text or the gated sum (table 3c).
-    pwam_heads, head_scale: heads of each stage; logits are divided by the square root of all channels or of a head's.
-    fusion_drop, drop_path: dropout in the fusion; rate of skipped blocks of the trunk.
-    decoder_width: channels of the decoder; none given: four times those of the first stage, as officially.
-    class_weights: of background and foreground in the cross-entropy.
-    loss: cross-entropy, Dice, or both; the code of the authors' Dice loss was never released, so it is ours.
-    bert_dropout: whether BERT's dropout is on in training; off in `lavt`, on in `lavt_one`.
-    bert_train_layers, bert_train_embeddings: how many of BERT's layers are trained, from the first; whether its embeddings are.
-    base_lr, weight_decay, power: AdamW's, and of the schedule lr (1 - step / steps) ** power.
+    Args:
+        swin: the trunk, e.g. ``{name: swin_base, pretrained: hub, window: 12}``.
+        bert: the text encoder.
+        image_size: side of the square that pictures are stretched to, or height and width; more than 32 pixels.
+        max_tokens: tokens a sentence is cut to, [CLS] and [SEP] included; a cut sentence loses [SEP].
+        language_pathway: how the fused text enters the next stage (paper, table 2 "LP", and text around 3c): added, concatenated,
+            in the place of the map, or not at all; the last is a late fusion between trunk and decoder.
+        text_pooling: fuse words, or one mean vector (table 2, without "PWAM"; our reading).
+        gate, gate_layers: of the fused text (table 3a); `none` for a factor of 1. The number of layers is ours.
+        inorm_query, inorm_out: InstanceNorms in PWAM (table 3b, where both change together).
+        fusion_stages: stages from 1 that have a fusion; the decoder gets the visual map of the others (ours).
+        decoder_input: what the decoder gets of a stage, the fused text or the gated sum (table 3c).
+        pwam_heads, head_scale: heads of each stage; logits are divided by the square root of all channels or of a head's.
+        fusion_drop, drop_path: dropout in the fusion; rate of skipped blocks of the trunk.
+        decoder_width: channels of the decoder; none given: four times those of the first stage, as officially.
+        class_weights: of background and foreground in the cross-entropy.
+        loss: cross-entropy, Dice, or both; the code of the authors' Dice loss was never released, so it is ours.
+        bert_dropout: whether BERT's dropout is on in training; off in `lavt`, on in `lavt_one`.
+        bert_train_layers, bert_train_embeddings: how many of BERT's layers are trained, from the first; whether its embeddings
+            are.
+        base_lr, weight_decay, power: AdamW's, and of the schedule lr (1 - step / steps) ** power.
     """
 
     trains_on: ClassVar[type[MaskQueries]] = MaskQueries

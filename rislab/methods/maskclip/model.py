@@ -27,7 +27,10 @@ DROPPED = -100.0
 class MaskCLIP(nn.Module):
     """Cosines of patch features with texts.
 
-    tower: CLIP's image tower. attention: the last block's, or each patch's own value. residual, ffn: of that block (ViT).
+    Args:
+        tower: CLIP's image tower.
+        attention: the last block's, or each patch's own value.
+        residual, ffn: of that block (ViT).
     """
 
     def __init__(self, tower: DenseViT | DenseResNet, attention: LastAttention, residual: bool, ffn: bool) -> None:
@@ -66,7 +69,8 @@ KeyNorm = Literal["positions", "channels"]
 def denoise(cosines: Tensor, threshold: float) -> Tensor:
     """Prompt denoising: a class that is nowhere in the picture more probable than the threshold is dropped.
 
-    cosines: [I, K, h, w]; probabilities are softmax(100 cosine) over the classes. Dropped classes get -100 everywhere.
+    Args:
+        cosines: [I, K, h, w]; probabilities are softmax(100 cosine) over the classes. Dropped classes get -100 everywhere.
     """
     best = (TEMPERATURE * cosines).softmax(1).flatten(2).amax(2)  # [I, K]
     kept = best >= threshold
@@ -77,9 +81,12 @@ def denoise(cosines: Tensor, threshold: float) -> Tensor:
 def smooth(cosines: Tensor, keys: Tensor, threshold: float, norm: KeyNorm) -> Tensor:
     """Key smoothing: patches that are unsure take the sum of all patches' probabilities, weighted by likeness of keys.
 
-    cosines: [I, K, h, w]; keys: [I, h w, C]. Weights K K^T are not normalised and may be negative. A patch is unsure when its
     largest probability is below the threshold; all sums use the unsmoothed probabilities.
-    norm: keys at unit length over positions, for each channel (the code), or over channels (the paper's cosine).
+
+    Args:
+        cosines: [I, K, h, w].
+        keys: [I, h w, C]. Weights K K^T are not normalised and may be negative. A patch is unsure when its
+        norm: keys at unit length over positions, for each channel (the code), or over channels (the paper's cosine).
     """
     probability = (TEMPERATURE * cosines).softmax(1).flatten(2)  # [I, K, N]
     unit = F.normalize(keys, dim=1 if norm == "positions" else 2)

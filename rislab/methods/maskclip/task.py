@@ -17,17 +17,20 @@ from rislab.methods.maskclip.model import KeyNorm, MaskCLIP
 class MaskCLIPTask(TrainingFree):
     """MaskCLIP. Defaults are the official zero-shot configuration, but for OpenAI's arithmetic.
 
-    clip: any CLIP with a ViT or one of CLIP's ResNets.
-    image_size: side of the square that pictures are stretched to.
-    last_attention: each patch's own value, or the full attention of plain CLIP (main comparison of the paper).
-    residual, ffn: of the last block, for the value path of a ViT ("ours": how other papers read MaskCLIP).
-    arithmetic: LayerNorm eps and GELU of OpenAI's CLIP, or of the official code; see `rislab.encoders.clip.dense.imitate_mmseg`.
-    normalisation: of pictures; the official pipeline takes ImageNet's.
-    templates: prompts that a name is put into; sentences of referring data are taken as they are.
-    pd_thresh: prompt denoising, 0 off; official runs with it: 0.5. ks_thresh: key smoothing, 0 off; official runs: 1.0.
-    ks_norm: how keys are normalised for it. Both need several classes: they refine `segment_vocabulary` only.
-    map_threshold: where between the lowest and the highest cosine of a sentence's map foreground begins.
-    bg_thresh: probability among the class names below which a pixel is background, where a benchmark has one.
+    Args:
+        clip: any CLIP with a ViT or one of CLIP's ResNets.
+        image_size: side of the square that pictures are stretched to.
+        last_attention: each patch's own value, or the full attention of plain CLIP (main comparison of the paper).
+        residual, ffn: of the last block, for the value path of a ViT ("ours": how other papers read MaskCLIP).
+        arithmetic: LayerNorm eps and GELU of OpenAI's CLIP, or of the official code; see
+            `rislab.encoders.clip.dense.imitate_mmseg`.
+        normalisation: of pictures; the official pipeline takes ImageNet's.
+        templates: prompts that a name is put into; sentences of referring data are taken as they are.
+        pd_thresh: prompt denoising, 0 off; official runs with it: 0.5.
+        ks_thresh: key smoothing, 0 off; official runs: 1.0.
+        ks_norm: how keys are normalised for it. Both need several classes: they refine `segment_vocabulary` only.
+        map_threshold: where between the lowest and the highest cosine of a sentence's map foreground begins.
+        bg_thresh: probability among the class names below which a pixel is background, where a benchmark has one.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ("model.", "prompts.")

@@ -28,20 +28,26 @@ from rislab.paths import user_path
 class ReCoTask(TrainingFree):
     """ReCo. Defaults are the official configuration, but for `coseg_columns`.
 
-    clip: dense CLIP; one of CLIP's ResNets in the paper. retrieval_clip: what ranks the archive. encoder: where references lie.
-    archive: unlabelled pictures. references: a file of embeddings, ours or the official one, for the names that it has; the
-        archive is not touched for them, and may be null.
-    image_size: side of the square that pictures of referring data are stretched to. archive_size: that of archive pictures.
-    k: pictures of a class.
-    text_attention: language guidance of co-segmentation ("LGC" in the paper's table).
-    context_elimination: of `contexts` in co-segmentation ("CE"); they are made first, in their order.
-    coseg_columns: where the best match in a picture is looked for: in that picture, or as the released code slices.
-    own_image: whether a picture's match with itself counts ("ours"). ref_type: how the pictures' patches become one vector.
-    dense_clip_inference: whether scores are multiplied by closeness to the name in dense CLIP.
-    crf: whether label maps go through a fully connected CRF, at the size at which the benchmark shows pictures.
-    templates: prompts that a name, or a sentence, is put into, for both CLIPs.
-    map_threshold: where between the lowest and the highest score of a sentence's map foreground begins.
-    bg_thresh: softmax(100 score) below which a pixel is background, where a benchmark has one; the paper has no such rule.
+    Args:
+        clip: dense CLIP; one of CLIP's ResNets in the paper.
+        retrieval_clip: what ranks the archive.
+        encoder: where references lie.
+        archive: unlabelled pictures.
+        references: a file of embeddings, ours or the official one, for the names that it has; the archive is not touched for
+            them, and may be null.
+        image_size: side of the square that pictures of referring data are stretched to.
+        archive_size: that of archive pictures.
+        k: pictures of a class.
+        text_attention: language guidance of co-segmentation ("LGC" in the paper's table).
+        context_elimination: of `contexts` in co-segmentation ("CE"); they are made first, in their order.
+        coseg_columns: where the best match in a picture is looked for: in that picture, or as the released code slices.
+        own_image: whether a picture's match with itself counts ("ours").
+        ref_type: how the pictures' patches become one vector.
+        dense_clip_inference: whether scores are multiplied by closeness to the name in dense CLIP.
+        crf: whether label maps go through a fully connected CRF, at the size at which the benchmark shows pictures.
+        templates: prompts that a name, or a sentence, is put into, for both CLIPs.
+        map_threshold: where between the lowest and the highest score of a sentence's map foreground begins.
+        bg_thresh: softmax(100 score) below which a pixel is background, where a benchmark has one; the paper has no such rule.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ("model.", "retrieval_prompts.", "prompts.")

@@ -56,8 +56,11 @@ class BlockAdapters(nn.Module):
 class Exchange(nn.Module):
     """Cross-modal Feature Extraction between two blocks (equations 1 to 3): both ways through a shared space.
 
-    widths: of image and text tokens; shared: of the space; norms: 1, or 3 with one more before and after the attention.
-    to_text, to_image: which tokens are changed.
+    Args:
+        widths: of image and text tokens.
+        shared: of the space.
+        norms: 1, or 3 with one more before and after the attention.
+        to_text, to_image: which tokens are changed.
     """
 
     def __init__(
@@ -99,7 +102,9 @@ class _Way(nn.Module):
 class Conditioning(nn.Module):
     """One layer of Shared-space Knowledge Exploitation: across modalities, within each, and an MLP; the identity at the start.
 
-    inter, intra: whether there is attention across and within. hidden: of the MLP.
+    Args:
+        inter, intra: whether there is attention across and within.
+        hidden: of the MLP.
     """
 
     def __init__(self, width: int, heads: int, hidden: int, inter: bool, intra: bool) -> None:
@@ -155,7 +160,8 @@ class MapHead(nn.Module):
     """Cosine -> logit: scale * cos + shift. The shift is set by the first training batch, that of all processes together, so
     that its mean logit is -2.
 
-    learned: whether both are trained.
+    Args:
+        learned: whether both are trained.
     """
 
     started: Tensor
@@ -269,7 +275,9 @@ class Towers(nn.Module):
 class RISCLIP(nn.Module):
     """Towers, conditioning in the shared space, patch-level map, decoder (figures 1 to 3).
 
-    decoder: None for the patch level alone. head: None where cosines are taken as they are.
+    Args:
+        decoder: None for the patch level alone.
+        head: None where cosines are taken as they are.
     """
 
     def __init__(

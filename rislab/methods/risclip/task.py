@@ -33,23 +33,25 @@ from rislab.nn.conv_decoder import CoarseToFine, NormOrder
 class RISCLIPTask(TextSegmenter):
     """RISCLIP as a Lightning module. Defaults are RISCLIP-B's.
 
-    clip: the frozen trunk, a CLIP with a ViT. image_size: side of the square that pictures are stretched to.
-    word_len: tokens a sentence is cut to, start and end included.
-    stage: `patch` trains adapters, CFE and SKE on the patch map; `pixel` trains the decoder on top of them, all else frozen;
-        `joint` trains everything at once.
-    value_path: where patches keep their own value instead of the attention's: the last block (MaskCLIP), all, none.
-    adapters, adapter_ratio, adapter_input, adapter_towers: after attention and MLP of every block (chain, row 2); hidden width
-        as a share of the block's; on the sum or on the branch; in which tower.
-    cfe, cfe_direction, cfe_blocks, cfe_norms: exchange between the towers (chain, row 3); which tokens it changes; text blocks
-        from 1 at whose entrance it stands, none given: the last half; LayerNorms in it.
-    ske, ske_layers, ske_parts, ske_mlp: conditioning in the shared space (chain, row 4); across modalities, within, or both.
-    decoder_levels, decoder_width, decoder_norm_order: image blocks from 1 that the decoder sees, coarsest stage last in the list;
-        widths of its stages, coarsest first; order of its layers.
-    map_scale: of the patch logit: learned, fixed, or the bare cosine.
-    focal_weight, focal_alpha, dice_weight, dice_over: the losses; a weight of 0 switches a term off.
-    patch_target: a patch's target: the share of it that is covered, any pixel, or half of it.
-    base_lr, weight_decay, map_lr_multi: AdamW's; norms, biases and the map's scale are not decayed.
-    flip: of training pictures, and of left and right in their sentences; see `rislab.data.flips`.
+    Args:
+        clip: the frozen trunk, a CLIP with a ViT.
+        image_size: side of the square that pictures are stretched to.
+        word_len: tokens a sentence is cut to, start and end included.
+        stage: `patch` trains adapters, CFE and SKE on the patch map; `pixel` trains the decoder on top of them, all else frozen;
+            `joint` trains everything at once.
+        value_path: where patches keep their own value instead of the attention's: the last block (MaskCLIP), all, none.
+        adapters, adapter_ratio, adapter_input, adapter_towers: after attention and MLP of every block (chain, row 2); hidden
+            width as a share of the block's; on the sum or on the branch; in which tower.
+        cfe, cfe_direction, cfe_blocks, cfe_norms: exchange between the towers (chain, row 3); which tokens it changes; text
+            blocks from 1 at whose entrance it stands, none given: the last half; LayerNorms in it.
+        ske, ske_layers, ske_parts, ske_mlp: conditioning in the shared space (chain, row 4); across modalities, within, or both.
+        decoder_levels, decoder_width, decoder_norm_order: image blocks from 1 that the decoder sees, coarsest stage last in the
+            list; widths of its stages, coarsest first; order of its layers.
+        map_scale: of the patch logit: learned, fixed, or the bare cosine.
+        focal_weight, focal_alpha, dice_weight, dice_over: the losses; a weight of 0 switches a term off.
+        patch_target: a patch's target: the share of it that is covered, any pixel, or half of it.
+        base_lr, weight_decay, map_lr_multi: AdamW's; norms, biases and the map's scale are not decayed.
+        flip: of training pictures, and of left and right in their sentences; see `rislab.data.flips`.
     """
 
     trains_on: ClassVar[type[MaskQueries]] = MaskQueries

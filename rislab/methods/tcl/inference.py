@@ -17,8 +17,11 @@ KEPT_CLIP = (10.0, -2.5)
 class Seen:
     """Pictures without their texts.
 
-    pixels: unit embeddings V^s, float32 [I, D, h, w]. clip: the frozen tower's, [I, D, h', w'], where they are mixed in.
-    affinity: of the pictures at V^s's size, where masks are refined. size: of the pictures with what was padded around them.
+    Attributes:
+        pixels: unit embeddings V^s, float32 [I, D, h, w].
+        clip: the frozen tower's, [I, D, h', w'], where they are mixed in.
+        affinity: of the pictures at V^s's size, where masks are refined.
+        size: of the pictures with what was padded around them.
     """
 
     pixels: Tensor

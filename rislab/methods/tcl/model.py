@@ -99,7 +99,9 @@ def binarise(logits: Tensor, how: Binarise, uniform: Tensor | None = None, tau: 
 
     gumbel: 1 where sigmoid((logits + log(u / (1 - u))) / tau) > 0.5, with the gradient of the sigmoid (straight through).
     deterministic: 1 where the logit is positive, without a gradient. soft: the probabilities.
-    uniform: u in (0, 1), like `logits`; drawn in float32 when None.
+
+    Args:
+        uniform: u in (0, 1), like `logits`; drawn in float32 when None.
     """
     if how == "soft":
         return logits.sigmoid()
@@ -115,7 +117,8 @@ class Grounder(nn.Module):
 
     Starts as MaskCLIP: exact copies, a decoder that does nothing but enlarge.
 
-    after: CLIP blocks before it, from 1 to the tower's depth; so many stay frozen, those behind it are copied.
+    Args:
+        after: CLIP blocks before it, from 1 to the tower's depth; so many stay frozen, those behind it are copied.
     """
 
     def __init__(
@@ -152,7 +155,10 @@ class Grounder(nn.Module):
 class TCL(nn.Module):
     """The frozen tower and the grounder.
 
-    tower: CLIP's ViT. grounder: see there. after: how many of the tower's blocks the grounder stands on.
+    Args:
+        tower: CLIP's ViT.
+        grounder: see there.
+        after: how many of the tower's blocks the grounder stands on.
     """
 
     def __init__(self, tower: DenseViT, grounder: Grounder, after: int) -> None:

@@ -41,20 +41,26 @@ from rislab.ranks import gathered, world
 class TCLTask(TextSegmenter):
     """TCL as a Lightning module. Defaults are the official recipe (configs/tcl.yml).
 
-    clip: the frozen trunk, a CLIP with a ViT. image_size: of training pictures. normalisation: the official code's is ImageNet's.
-    trained: off, it is scored as it starts: MaskCLIP through the mask's start (first row of the table).
-    ie_freeze: blocks of the trunk under the grounder; those behind are copied and trained in the second stage; None: all but one.
-    last_attention: of the last block: each patch's own value, or CLIP's.
-    decoder, n_layers, double, kernel_size, decoder_norm, decoder_act, gated: the gated convolutions; see `GroundingDecoder`.
-    init_w, init_b, learnable: of the mask, sigmoid(w s + b). binarise, gumbel_tau: of the mask that cuts the picture in TCL_v.
-    tcl_v_w, tcl_f_w: weights of the contrasts of cut pictures and of regions with texts.
-    area_pos_w, area_neg_w, prior_pos, prior_neg: of the masks' areas under the own and under other texts.
-    tv_mask_w, tv_img_w: of the total variation of masks and of pixel embeddings. A weight of 0 switches a term off.
-    tclf_text_side: over several processes; see `region_text`. texts_at_once: texts whose masks are in memory together, None all.
-    ust_steps: steps before the copied blocks are trained, too; None: never; 0: from the start.
-    base_lr, min_lr, warmup_steps, weight_decay: AdamW's; linear warm-up from a ten-thousandth, then cosine.
-    templates, bg_thresh, kp_w, pamr, pamr_iter: inference only: prompts of a class name; score of the background; share of
-        CLIP's own map in the mask; refinement. Published numbers without refinement have bg_thresh 0.5.
+    Args:
+        clip: the frozen trunk, a CLIP with a ViT.
+        image_size: of training pictures.
+        normalisation: the official code's is ImageNet's.
+        trained: off, it is scored as it starts: MaskCLIP through the mask's start (first row of the table).
+        ie_freeze: blocks of the trunk under the grounder; those behind are copied and trained in the second stage; None: all but
+            one.
+        last_attention: of the last block: each patch's own value, or CLIP's.
+        decoder, n_layers, double, kernel_size, decoder_norm, decoder_act, gated: the gated convolutions; see `GroundingDecoder`.
+        init_w, init_b, learnable: of the mask, sigmoid(w s + b).
+        binarise, gumbel_tau: of the mask that cuts the picture in TCL_v.
+        tcl_v_w, tcl_f_w: weights of the contrasts of cut pictures and of regions with texts.
+        area_pos_w, area_neg_w, prior_pos, prior_neg: of the masks' areas under the own and under other texts.
+        tv_mask_w, tv_img_w: of the total variation of masks and of pixel embeddings. A weight of 0 switches a term off.
+        tclf_text_side: over several processes; see `region_text`.
+        texts_at_once: texts whose masks are in memory together, None all.
+        ust_steps: steps before the copied blocks are trained, too; None: never; 0: from the start.
+        base_lr, min_lr, warmup_steps, weight_decay: AdamW's; linear warm-up from a ten-thousandth, then cosine.
+        templates, bg_thresh, kp_w, pamr, pamr_iter: inference only: prompts of a class name; score of the background; share of
+            CLIP's own map in the mask; refinement. Published numbers without refinement have bg_thresh 0.5.
     """
 
     frozen: ClassVar[tuple[str, ...]] = ("model.tower.", "prompts.")
@@ -159,7 +165,8 @@ class TCLTask(TextSegmenter):
     def losses_of(self, pixels: Tensor, texts: Tensor, uniform: Tensor | None = None) -> dict[str, Tensor]:
         """The same of normalised pixels [B, 3, H, W] and raw text embeddings [B, D].
 
-        uniform: [B, h, w] in (0, 1), the draw of the binarisation; None draws it.
+        Args:
+            uniform: [B, h, w] in (0, 1), the draw of the binarisation; None draws it.
         """
         embeddings = self.model.grounder(*self.model.frozen(pixels))
         with torch.autocast(pixels.device.type, enabled=False):
