@@ -106,8 +106,6 @@ class Campaign:
     tally: list[str] = field(default_factory=list)
     finished: dict[Path, int] = field(default_factory=dict)
     """When a result was written, by trial, as seen first."""
-    later: list[Callable[[], None]] = field(default_factory=list)
-    """Checks of faults whose effect takes long, for when all faults have happened."""
     launcher: Launcher | None = None
     """The one that is at work; it goes on from fault to fault, as long as it lives."""
 

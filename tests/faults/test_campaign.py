@@ -246,11 +246,11 @@ def job_cancelled(c: Campaign) -> None:
 def job_requeued(c: Campaign) -> None:
     """SLURM: scontrol requeue"""
     with c.on_slurm() as (_, trial):
-        before, child = starts(trial), pid(trial)
+        before = starts(trial)
         c.slurm.command("scontrol", "requeue", c.job(trial))
-        died(child)
-        # SLURM holds the job back for two minutes and starts the others first: it is waited for at the end.
-        c.later.append(lambda: goes_on(trial, before))
+        goes_on(
+            trial, before
+        )  # after two minutes, for which SLURM holds it back, and after all other jobs of the array
 
 
 def job_preempted(c: Campaign) -> None:
@@ -445,7 +445,7 @@ def cluster() -> Iterator[Cluster]:
 def test_every_fault_on_a_cluster_leaves_a_table_that_completes(
     tmp_path: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _disturb(tmp_path, ON_SLURM, 8, cluster, capsys)
+    _disturb(tmp_path, ON_SLURM, 12, cluster, capsys)
 
 
 @wants_agents
@@ -478,8 +478,6 @@ def _disturb(
                     f"{len(c.tally) + 1:>2}  {fault.__doc__}  ({seconds:.0f} s; {len(c.finished)} trials done)"
                 )
                 say(c.tally[-1])
-            for check in c.later:
-                check()
             if cluster is not None:
                 c.stop()
                 c.cancel_jobs()
