@@ -16,6 +16,7 @@ from functools import cache
 from importlib.metadata import version
 
 from rislab.data.annotations import Reference
+from rislab.errors import ConfigError
 from rislab.files import cache_dir, read_json, write_json
 
 Tagger = Callable[[list[str]], list[str]]
@@ -76,6 +77,26 @@ def _singular_or_plural(word: str, kind: str) -> str:
     """Plurals of words that we put right are put right, too."""
     singular = word[:-1] if word.endswith("s") else word
     return "NNS" if kind != "NN" and word not in OVERRIDES and OVERRIDES.get(singular) == "NN" else kind
+
+
+def tagger(kind: str) -> Tagger:
+    """A tagger by its name, for what says itself which one it uses.
+
+    Args:
+        kind: `nltk` or `pattern`.
+
+    Raises:
+        ConfigError: NLTK's data is not installed.
+    """
+    if kind == "pattern":
+        return _pattern()
+    found = _nltk()
+    if found is None:
+        raise ConfigError(
+            "tagger nltk: the data of NLTK's perceptron tagger is not installed "
+            "(python -m nltk.downloader averaged_perceptron_tagger_eng); pattern needs none"
+        )
+    return found
 
 
 def words(text: str) -> list[str]:

@@ -45,6 +45,7 @@ class Pairs(Dataset[Captions]):
         skipped: Counter[str] = Counter()
         images: list[NDArray[np.uint8]] = []
         texts: list[str] = []
+        nouns: list[list[str]] = []
         numbers: list[int] = []
         epoch, *candidates = row.tolist()
         for number in candidates:
@@ -55,8 +56,10 @@ class Pairs(Dataset[Captions]):
             except DataError as error:
                 skipped[str(error)] += 1
                 continue
-            images.append(self._framed(picture, epoch, number))
+            shown, prompts = self._framed(picture, text, epoch, number)
+            images.append(shown)
             texts.append(text)
+            nouns.append(prompts)
             numbers.append(number)
         if not images:
             raise DataError(f"no pair of a whole batch can be read; the first is {self.shards.where(candidates[0])}")
@@ -64,24 +67,28 @@ class Pairs(Dataset[Captions]):
             skipped["repeated"] += 1
             at = len(images) % len(numbers)
             images, texts, numbers = [*images, images[at]], [*texts, texts[at]], [*numbers, numbers[at]]
+            nouns = [*nouns, nouns[at]]
         places = [self.geometry.place(*self.geometry.size)] * len(images)
         return Captions(
             images=torch.from_numpy(np.stack(images)),
             image_ids=numbers,
             placements=places,
             texts=texts,
+            nouns=nouns if any(nouns) else None,
             skipped=dict(skipped),
         )
 
-    def _framed(self, picture: Image.Image, epoch: int, number: int) -> NDArray[np.uint8]:
-        """uint8 [3, H, W]; drawn from (seed, epoch, number) alone."""
+    def _framed(self, picture: Image.Image, text: str, epoch: int, number: int) -> tuple[NDArray[np.uint8], list[str]]:
+        """uint8 [3, H, W], and the texts that a transform adds to the caption; drawn from (seed, epoch, number) alone."""
         height, width = self.geometry.size
+        added: tuple[str, ...] = ()
         if self.transform is None:
             shown = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
         else:
-            sample = Sample(np.asarray(picture), np.empty((0, 0, 0), np.uint8))
-            shown = self.transform(sample, (self.seed, epoch, number)).picture
-        return np.ascontiguousarray(shown.transpose(2, 0, 1))
+            sample = Sample(np.asarray(picture), np.empty((0, 0, 0), np.uint8), (text,))
+            found = self.transform(sample, (self.seed, epoch, number))
+            shown, added = found.picture, found.texts[1:]
+        return np.ascontiguousarray(shown.transpose(2, 0, 1)), list(added)
 
 
 class PairsLoader(ResumableLoader):
