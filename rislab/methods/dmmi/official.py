@@ -1,8 +1,8 @@
 """Checkpoints of toggle1995/RIS-DMMI, into our modules and back.
 
 A file is a dict with `model`, `bert_model`, optimiser, schedule, and the command line as an argparse.Namespace, which is read
-without running code. Names differ by the tables below. Linear layers of the fusion are 1x1 convolutions there; a k x k one of ours
-is a linear layer over k x k unfolded pixels, in the order channel, row, column.
+without running code. Names differ by the tables below. Linear layers of the fusion are 1x1 convolutions there, and a k x k one of
+ours is a linear layer over k x k unfolded pixels, in the order channel, row, column.
 """
 
 from collections.abc import Sequence
