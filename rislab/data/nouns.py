@@ -39,7 +39,7 @@ OVERRIDES = {
 VERSION = 1
 """Raise it when the same words would get other tags by our doing."""
 
-_WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
+WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
 
 
 @cache
@@ -101,7 +101,7 @@ def tagger(kind: str) -> Tagger:
 
 def words(text: str) -> list[str]:
     """The words of a sentence, lower case, punctuation left out; `nouns` counts in these."""
-    return _WORD.findall(text.lower())
+    return WORD.findall(text.lower())
 
 
 def nouns(text: str) -> tuple[int, ...]:

@@ -69,6 +69,13 @@ class ByteCache:
         self._open()
 
 
+def _spans(samples: Sequence[Sample]) -> list[tuple[int, int] | None] | None:
+    """Of all texts of all samples; None where the method's transform draws none."""
+    if any(sample.noun_spans is None for sample in samples):
+        return None
+    return [span for sample in samples for span in sample.noun_spans or ()]
+
+
 class Queries(Dataset[MaskQueries]):
     """Turns planned rows into a batch. Targets are rasterised here, once, so that a bad annotation is found at once.
 
@@ -157,6 +164,7 @@ class Queries(Dataset[MaskQueries]):
             ref_ids=[self.references[at].ref_id for at, _ in queries],
             sent_ids=[self.references[at].expressions[sentence].sent_id for at, sentence in queries],
             no_target=[not self.references[at].ann_ids for at, _ in queries],
+            noun_spans=_spans(samples),
         )
 
     def _key(self, row: Row) -> tuple[int, int, int]:

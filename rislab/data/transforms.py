@@ -29,11 +29,14 @@ class Sample:
         picture: uint8 [H, W, 3], RGB.
         masks: uint8 [N, H, W]: label maps, or soft masks times 255; N is 0 where there are none.
         texts: sentences about the picture.
+        noun_spans: of each text, first and last character (exclusive) of the phrase that may be erased, or None for a text
+            without one; set by a transform of a method that erases (`rislab.data.erasing`).
     """
 
     picture: NDArray[np.uint8]
     masks: NDArray[np.uint8]
     texts: tuple[str, ...] = ()
+    noun_spans: tuple[tuple[int, int] | None, ...] | None = None
 
 
 class Transform(ABC):
