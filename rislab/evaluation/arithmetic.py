@@ -136,8 +136,57 @@ class ClassArithmetic(Arithmetic):
         return total("intersection"), total("prediction"), total("target")
 
 
+@dataclass(frozen=True)
+class SweptArithmetic(ClassArithmetic):
+    """Of label maps that depend on a background threshold; a unit is a class in a picture at one threshold.
+
+    Attributes:
+        fixed: The threshold that scores are reported at, in thousandths. The best one of the split is reported beside it.
+    """
+
+    fixed: int = 150
+    columns: ClassVar[tuple[str, ...]] = ("image_id", "threshold", "class", "intersection", "prediction", "target")
+    key: ClassVar[tuple[str, ...]] = ("image_id", "threshold", "class")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (*classes.AVERAGES, BEST)
+
+    def scores(self, table: Table) -> dict[str, float]:
+        return super().scores(_at(table, self.fixed)) | {BEST: max(self._curve(table).values(), default=0.0)}
+
+    def parts(self, table: Table, metric: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if metric != BEST:
+            return super().parts(_at(table, self.fixed), metric)
+        return super().parts(_at(table, self._best(table)), "miou_class")
+
+    def summary(self, table: Table) -> dict[str, Any]:
+        curve = {f"miou_class@{threshold / 1000:g}": value for threshold, value in self._curve(table).items()}
+        return super().summary(_at(table, self.fixed)) | {"best_threshold": self._best(table) / 1000} | curve
+
+    def _curve(self, table: Table) -> dict[int, float]:
+        """`miou_class` at each threshold."""
+        there = np.unique(table["threshold"]).tolist()
+        return {each: super(SweptArithmetic, self).scores(_at(table, each))["miou_class"] for each in there}
+
+    def _best(self, table: Table) -> int:
+        """The threshold with the highest mIoU, the lowest of equals."""
+        curve = self._curve(table)
+        return max(curve, key=lambda each: (curve[each], -each), default=self.fixed)
+
+
+BEST = "miou_class_best"
+
+
+def _at(table: Table, threshold: int) -> Table:
+    chosen = table["threshold"] == threshold
+    return {name: column[chosen] for name, column in table.items()}
+
+
 def arithmetic_of(result: Mapping[str, Any]) -> Arithmetic | None:
     """That of a finished trial, by its metrics.json; None for a protocol that is not known here."""
+    if "threshold" in result:
+        return SweptArithmetic(fixed=int(result["threshold"]))
     if "classes" in result:
         return ClassArithmetic()
     protocol = str(result.get("protocol"))

@@ -46,6 +46,11 @@ METRICS: dict[str, Metric] = {
             "mIoU (class)",
             "mean over classes, background included, of the IoU of each over all pictures of the split together",
         ),
+        Metric(
+            "miou_class_best",
+            "mIoU (class), best threshold",
+            "the same at the background threshold that is best for the split, of those that were tried",
+        ),
         Metric("macc_class", "mAcc (class)", "mean over classes of the share of its pixels that were recognised"),
         Metric("aacc", "aAcc", "share of pixels that were recognised"),
     )
