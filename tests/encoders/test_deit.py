@@ -42,7 +42,7 @@ def test_the_tiny_one_is_trained_once_and_bit_equal(cache: Path) -> None:
 
 
 def test_the_tiny_one_learns() -> None:
-    figures = tiny.right_kinds(Recipe(pictures=600, steps=100, batch_size=16))
+    figures = tiny.right_colours(Recipe(pictures=600, steps=100, batch_size=16))
     assert figures["model"] > 2 * figures["chance"], figures
 
 
