@@ -139,12 +139,14 @@ class Episodes(Images):
     Attributes:
         class_index: int64 [I], numbers of `names`.
         names: class names of the fold.
-        masks: uint8 [I, H, W]: 1 the class, 0 others, 255 ignored.
+        masks: uint8 [I, H, W]: 1 the class, 0 others, 255 ignored. In evaluation at the size at which the protocol compares.
+        numbers: I numbers of the episodes in their split; none in training.
     """
 
     class_index: Tensor
     names: tuple[str, ...]
     masks: Tensor
+    numbers: list[int] = field(default_factory=list)
 
 
 def members(trains_on: type[Images] | UnionType | None) -> tuple[type[Images], ...]:

@@ -187,6 +187,11 @@ def arithmetic_of(result: Mapping[str, Any]) -> Arithmetic | None:
     """That of a finished trial, by its metrics.json; None for a protocol that is not known here."""
     if "threshold" in result:
         return SweptArithmetic(fixed=int(result["threshold"]))
+    from rislab.evaluation.episode_arithmetic import of_result  # it is made of the classes above
+
+    episodes = of_result(result)
+    if episodes is not None:
+        return episodes
     if "classes" in result:
         return ClassArithmetic()
     protocol = str(result.get("protocol"))

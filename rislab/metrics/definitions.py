@@ -53,6 +53,13 @@ METRICS: dict[str, Metric] = {
         ),
         Metric("macc_class", "mAcc (class)", "mean over classes of the share of its pixels that were recognised"),
         Metric("aacc", "aAcc", "share of pixels that were recognised"),
+        Metric(
+            "miou_fold",
+            "mIoU (fold)",
+            "mean over the classes of a fold of the IoU of each over all its episodes; 0 for a class that none has",
+        ),
+        Metric("fb_iou", "FB-IoU", "mean of the IoU of the class and of the rest, each over all episodes together"),
+        Metric("miou_episode", "mIoU (episode)", "mean over episodes of the IoU of the class"),
     )
 }
 """By name, in the order in which they are listed."""

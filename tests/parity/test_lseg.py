@@ -4,6 +4,7 @@ import functools
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
@@ -16,6 +17,7 @@ from rislab.methods.lseg import task
 from rislab.methods.lseg.model import LOGIT_SCALE, Activation, Block, Regulariser, ResNetTrunk, ViTTrunk
 from rislab.methods.lseg.official import from_official, to_official
 from rislab.methods.lseg.task import LSegTask
+from rislab.metrics.episodes import COLUMNS, areas, averages, episode_counts
 from rislab.nn.enlarging import enlarged, enlarged_cross_entropy
 from rislab.nn.renaming import rename
 from tests.parity.cases import ROOT, Case, cases, close
@@ -232,3 +234,27 @@ def test_round_trip_is_strict(case: Case) -> None:
     assert back.keys() == case.weights.keys()
     for key in back:
         assert torch.equal(back[key], case.weights[key]), key
+
+
+@those("miou")
+@pytest.mark.parametrize("with_ignored", [True, False])
+def test_episode_scores(case: Case, with_ignored: bool) -> None:
+    """Areas of each episode and the fold's averages, from the official logits."""
+    found = case["logits"].argmax(1).bool().numpy()
+    masks = case["target"].to(torch.uint8)
+    if with_ignored:
+        masks = masks.where(case["ignore"] == 0, 255)
+    rows = [
+        (number, number, label, *episode_counts(answer, mask))
+        for number, (label, answer, mask) in enumerate(
+            zip(case["class_ids"].tolist(), found, masks.numpy(), strict=True)
+        )
+    ]
+    table = dict(zip(COLUMNS, np.array(rows, np.int64).T, strict=True))
+    suffix = "" if with_ignored else "_no_ignore"
+    if with_ignored:
+        for ours, name in zip(areas(table), ("area_inter", "area_union"), strict=True):
+            within(case, torch.from_numpy(ours), name)
+    scores = averages(table, case.about["model"]["class_ids_interest"])
+    for ours_name, name in (("miou_fold", "miou"), ("fb_iou", "fb_iou")):
+        within(case, torch.tensor(scores[ours_name]), f"{name}{suffix}")
