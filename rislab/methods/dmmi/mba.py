@@ -192,11 +192,12 @@ class CentredPixels:
     """
 
     def __init__(self, x: Tensor, rows: Tensor | None) -> None:
-        self.x = x.float() - x.float().mean(1, keepdim=True)
         self.rows = rows
         P, C = x.shape[1:]
-        # Variances by the covariance where that is cheaper than by the projected map, which a picture of few pixels can afford.
-        self.covariance = self.x.transpose(1, 2) @ self.x / P if P > C else None
+        with torch.autocast(x.device.type, enabled=False):
+            self.x = x.float() - x.float().mean(1, keepdim=True)
+            # Variances by the covariance where that is cheaper than by the projected map, which few pixels can afford.
+            self.covariance = self.x.transpose(1, 2) @ self.x / P if P > C else None
 
     @cached_property
     def of_queries(self) -> Tensor:

@@ -17,9 +17,8 @@ from rislab.encoders.swin.load import load as load_swin
 from rislab.errors import ConfigError
 from rislab.losses.two_classes import two_class_dice, weighted_cross_entropy
 from rislab.methods.base import IMAGENET_MEAN, IMAGENET_STD, TextSegmenter
-from rislab.methods.lavt.model import LAVT, Pathway
+from rislab.methods.lavt.model import LAVT
 from rislab.nn.lavt_recipe import poly_adamw, warn_of_a_small_batch
-from rislab.nn.pixels_and_words import GateActivation
 
 QUERIES_AT_ONCE = 8
 """In evaluation: more bring nothing on a CPU, and a benchmark's batch has a hundred."""
@@ -60,9 +59,9 @@ class LAVTTask(TextSegmenter):
         bert: BERTSpec,
         image_size: int | tuple[int, int] = 480,
         max_tokens: int = 20,
-        language_pathway: Pathway = "sum",
+        language_pathway: Literal["sum", "concat", "replace", "none"] = "sum",
         text_pooling: Literal["words", "mean"] = "words",
-        gate: GateActivation = "tanh",
+        gate: Literal["tanh", "sigmoid", "none"] = "tanh",
         gate_layers: Literal[1, 2] = 2,
         inorm_query: bool = True,
         inorm_out: bool = True,
