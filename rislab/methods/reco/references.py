@@ -36,6 +36,8 @@ KEPT = 1024
 """Archive pictures whose features are kept for other classes: some 450 MB of DeiT-S/16's and RN50x16's."""
 PART = 4096
 """Pictures in a file of the index: so many are lost when it is interrupted."""
+FILE = "references.safetensors"
+"""The name of references in a folder: the outputs of a stage that makes them."""
 VERSION = 1
 """Raise it when the same archive and weights would give another index."""
 
@@ -99,12 +101,13 @@ def load(path: Path, width: int) -> References:
     """References of a file: ours, or the official `*_cat_to_img_feature_k*.pkl`, of which no code is run.
 
     Args:
-        path: Of the file.
+        path: Of the file, or of a folder with `references.safetensors`.
         width: Channels that they must have: the encoder's.
 
     Raises:
         DataError: The file is missing, damaged, or holds something else.
     """
+    path = path / FILE if path.is_dir() else path
     if not path.is_file():
         raise DataError(f"{path}: no such file of reference embeddings")
     found = _own(path) if path.suffix == ".safetensors" else _official(path)
