@@ -233,7 +233,7 @@ class EpisodeBatches(Dataset[Episodes]):
 
 
 def stretched(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A mask [h, w] at another size: the pixel at the integer part of x w / W, as torch picks it, on which the official scores depend."""
+    """A mask [h, w] at another size: pixel int(x w / W), as torch picks it; the official scores depend on it."""
     return F.interpolate(torch.from_numpy(mask)[None, None].float(), size, mode="nearest")[0, 0].byte().numpy()
 
 
