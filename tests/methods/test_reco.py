@@ -155,7 +155,11 @@ def test_label_maps_in_parts_are_those_of_everything_at_once(crf: bool, backgrou
         expected = torch.where(probability.amax(0) > task.bg_thresh, expected + 1, 0)
         assert 0 < (expected == 0).float().mean() < 1, "the threshold decides something"
     batch = LabelledPictures([image], [np.zeros((37, 60), np.uint8)], names, background, viewing, [0])
-    assert torch.equal(task.label(batch)[0], expected)
+    decided = (best.topk(2, dim=0).values.diff(dim=0)[0].abs() > 1e-5) & (
+        (probability.amax(0) - task.bg_thresh).abs() > 1e-5
+    )
+    assert decided.float().mean() > 0.95
+    assert torch.equal(task.label(batch)[0][decided], expected[decided])
     shares = task.with_background(shown[None])[0]
     torch.testing.assert_close(shares[1:].sum(0), torch.ones(50, 81))
 
