@@ -11,7 +11,7 @@ from rislab.data.scale_set import ScaleSetCrop
 from rislab.data.synthetic import NAMES, batch_of
 from rislab.data.transforms import Sample
 from rislab.encoders.resnet import ResNetSpec
-from rislab.errors import ConfigError
+from rislab.errors import ConfigError, DataError
 from rislab.losses.balanced import balanced_cross_entropy
 from rislab.methods.deeplab.official import load_official, to_official
 from rislab.methods.deeplab.task import DeepLabTask
@@ -23,7 +23,7 @@ def tiny() -> DeepLabTask:
 
 
 def method(**switches: Any) -> DeepLabTask:
-    options: dict[str, Any] = {"classes": NAMES, "image_size": 48, "rates": (1, 2), "normalisation": "imagenet"}
+    options: dict[str, Any] = {"classes": NAMES, "image_size": 48, "rates": (1, 2), "form": "torchvision"}
     return DeepLabTask(ResNetSpec("rislab-tiny-resnet"), **(options | switches))
 
 
@@ -123,3 +123,26 @@ def test_release_files_load_strictly(tmp_path: Path) -> None:
         torch.save({f"{wrapper}{key}": value for key, value in official.items()}, tmp_path / "release.pth")
         other.load_state_dict(load_official(tmp_path / "release.pth"), strict=True)
         assert all(torch.equal(other.state_dict()[key], value) for key, value in task.state_dict().items())
+
+
+def test_begins_with_a_release_of_the_trunk_or_of_all(tmp_path: Path) -> None:
+    task = method()
+    official = {key.removeprefix("base."): value for key, value in to_official(task.state_dict()).items()}
+    trunk = {key: value for key, value in official.items() if not key.startswith("aspp.")} | {"fc.bias": torch.zeros(2)}
+    for state, same in ((trunk, False), (official, True)):
+        torch.save(state, tmp_path / "release.pth")
+        begun = method(pretrained=str(tmp_path / "release.pth"))
+        assert torch.equal(begun.model.trunk.layer4[0].conv2.weight, task.model.trunk.layer4[0].conv2.weight)
+        assert torch.equal(begun.model.aspp.convs[0].weight, task.model.aspp.convs[0].weight) is same
+    torch.save({key: value for key, value in trunk.items() if "layer5" not in key}, tmp_path / "release.pth")
+    with pytest.raises(DataError, match=r"release\.pth: its weights are not this model's"):
+        method(pretrained=str(tmp_path / "release.pth"))
+
+
+def test_caffe_s_form_has_its_colours_and_strides() -> None:
+    task = method(form="caffe")
+    block = task.model.trunk.layer2[0]
+    assert (block.conv1.stride, block.conv2.stride) == ((2, 2), (1, 1))
+    red = torch.zeros(1, 3, 2, 2, dtype=torch.uint8)
+    red[:, 0] = 255
+    assert task._pixels(red)[0, :, 0, 0].tolist() == pytest.approx([-104.008, -116.669, 255 - 122.675], abs=1e-3)

@@ -30,8 +30,11 @@ SPLITS = (("train", "train_aug"), *(("train_aug",),) * 6, ("val",), ("test",), (
 class ToyImageLabels(ToyVocabulary):
     """The recipe.
 
-    scenes: pictures, seven tenths of them `train_aug`, a tenth `train`, a tenth `val`, the rest `test`. size: their side; seed:
-        of everything. pairs: of no effect, since no captions are written.
+    Attributes:
+        scenes: pictures, seven tenths of them `train_aug`, a tenth `train`, a tenth `val`, the rest `test`.
+        size: their side.
+        seed: of everything.
+        pairs: of no effect, since no captions are written.
     """
 
     hashed_with: ClassVar[dict[str, dict[str, str]]] = {

@@ -16,14 +16,8 @@ from torch import Tensor, nn
 
 from rislab.encoders.resnet import ResNet
 
-FORM = {
-    "strides": (1, 2, 1, 1),
-    "dilations": (1, 1, 2, 4),
-    "dilate_first": True,
-    "stride_first": True,
-    "ceil": True,
-}
-"""Of the trunk; see `rislab.encoders.resnet.ResNet`."""
+FORM = {"strides": (1, 2, 1, 1), "dilations": (1, 1, 2, 4), "dilate_first": True, "ceil": True}
+"""Of the trunk; see `rislab.encoders.resnet.ResNet`. Where a block has its stride depends on whose weights they are."""
 
 
 class ASPP(nn.Module):

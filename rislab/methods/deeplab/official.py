@@ -7,11 +7,11 @@ Caffe: the stem's input channels stay as they are, and the task gives it BGR.
 import re
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rislab.errors import about
 from rislab.nn.renaming import renamed
-from rislab.nn.weight_files import read_weights
+from rislab.nn.weight_files import fits, read_weights
 
 PREFIX = "model."
 """Of our keys in a DeepLabTask."""
@@ -51,6 +51,21 @@ def load_official(path: Path) -> dict[str, Tensor]:
     """The state of a release file under our names. Raises DataError, naming the file: see `read_weights`; leftovers."""
     with about(path):
         return from_official(read_weights(path))
+
+
+def begin(network: nn.Module, path: Path) -> None:
+    """Load what a release holds of a network before training: all of it, or all but ASPP (its ImageNet weights).
+
+    Raises:
+        DataError: An unreadable file; other keys or shapes than the network's.
+    """
+    with about(path):
+        bare = {key: value for key, value in read_weights(path).items() if not _bare(key).startswith("fc.")}
+        state = {key.removeprefix(PREFIX): value for key, value in from_official(bare).items()}
+    own = network.state_dict()
+    has_aspp = any(key.startswith("aspp.") for key in state)
+    fits(path, state, own if has_aspp else {key: value for key, value in own.items() if not key.startswith("aspp.")})
+    network.load_state_dict(state, strict=False)
 
 
 def _stage(match: re.Match[str], shift: int) -> str:

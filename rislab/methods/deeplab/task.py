@@ -18,6 +18,8 @@ from rislab.errors import ConfigError
 from rislab.losses.balanced import balanced_cross_entropy, mean_cross_entropy
 from rislab.methods.base import IMAGENET_MEAN, IMAGENET_STD, TextSegmenter
 from rislab.methods.deeplab.model import FORM, DeepLabV2
+from rislab.methods.deeplab.official import begin
+from rislab.paths import user_path
 
 CAFFE = (tuple(mean / 255 for mean in (122.675, 116.669, 104.008)), (1 / 255, 1 / 255, 1 / 255))
 """The mean colour is taken away, and that is all."""
@@ -27,14 +29,16 @@ class DeepLabTask(TextSegmenter):
     """DeepLabV2 as a Lightning module. Defaults are the recipe of CLIMS for ImageNet weights.
 
     Args:
-        trunk: a ResNet.
+        trunk: a ResNet under torchvision's names.
+        pretrained: a file under deeplab-pytorch's names instead, with ASPP or without.
         classes: a file of rislab/data/names, or the names themselves; no others are answered.
         background: whether label 0 is background.
         rates: dilations of ASPP.
         scales: of the smaller pictures that are looked at as well (MSC).
         balanced: background and classes weigh the same in the loss; off: every pixel does (the recipe for COCO weights).
         batch_norm: `frozen` statistics, factors and shifts, or those of the batch.
-        normalisation: `caffe`: BGR from 0 to 255 without the mean colour; `imagenet`: torchvision's.
+        form: whose the trunk's weights are: `caffe`: BGR from 0 to 255 without the mean colour, a block's stride on its first
+            convolution; `torchvision`: RGB in ImageNet's units, the stride on the 3x3.
         image_size, augment, augment_scales: of training: scaled, mirrored, cut out.
         base_lr, weight_decay, momentum: SGD's; ASPP's weights have ten times the rate, its biases twenty times and no decay.
         power, lr_every: the rate falls as (1 - step / steps) ^ power, anew every so many steps.
@@ -46,13 +50,14 @@ class DeepLabTask(TextSegmenter):
     def __init__(
         self,
         trunk: ResNetSpec,
+        pretrained: str | None = None,
         classes: str | tuple[str, ...] = "voc",
         background: bool = True,
         rates: tuple[int, ...] = (6, 12, 18, 24),
         scales: tuple[float, ...] = (0.5, 0.75),
         balanced: bool = True,
         batch_norm: Literal["frozen", "batch"] = "frozen",
-        normalisation: Literal["caffe", "imagenet"] = "caffe",
+        form: Literal["caffe", "torchvision"] = "caffe",
         image_size: int = 321,
         augment: Literal["none", "official"] = "official",
         augment_scales: tuple[float, ...] = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0),
@@ -62,17 +67,25 @@ class DeepLabTask(TextSegmenter):
         power: float = 0.9,
         lr_every: int = 10,
     ) -> None:
-        super().__init__(*(CAFFE if normalisation == "caffe" else (IMAGENET_MEAN, IMAGENET_STD)))
+        super().__init__(*(CAFFE if form == "caffe" else (IMAGENET_MEAN, IMAGENET_STD)))
         for name, value in (("rates", rates), ("augment_scales", augment_scales)):
             if not value or min(value) <= 0:
                 raise ConfigError(f"model.{name} {list(value)}: expected one or more, each above 0")
+        if form == "caffe" and trunk.pretrained == "imagenet":
+            raise ConfigError(
+                "model.form is caffe, and trunk.pretrained `imagenet` is torchvision's: set form to torchvision"
+            )
         if lr_every < 1:
             raise ConfigError(f"model.lr_every is {lr_every}, expected 1 or more")
         self.words = Vocabulary(classes)
         self.vocabulary = self.words.known
         count = len(self.words.names) + background
-        self.model = DeepLabV2(load(trunk, **FORM), count, rates, scales).to(memory_format=torch.channels_last)
-        self.background, self.balanced, self.is_bgr = background, balanced, normalisation == "caffe"
+        self.is_caffe = form == "caffe"
+        network = DeepLabV2(load(trunk, **FORM, stride_first=self.is_caffe), count, rates, scales)
+        if pretrained is not None:
+            begin(network, user_path(pretrained))
+        self.model = network.to(memory_format=torch.channels_last)
+        self.background, self.balanced = background, balanced
         self.freezes_norms = batch_norm == "frozen"
         if self.freezes_norms:
             for module in self._norms():
@@ -101,7 +114,7 @@ class DeepLabTask(TextSegmenter):
 
     def _pixels(self, images: Tensor) -> Tensor:
         pixels = self.normalise(images)
-        return (pixels.flip(1) if self.is_bgr else pixels).contiguous(memory_format=torch.channels_last)
+        return (pixels.flip(1) if self.is_caffe else pixels).contiguous(memory_format=torch.channels_last)
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """Log-odds of a class against the background, or against all others. Raises ConfigError for a text that is no class."""

@@ -32,26 +32,33 @@ QUERIES_AT_ONCE = 4
 class DMMITask(TextSegmenter):
     """DMMI as a Lightning module. Defaults are the official recipe; tables of the paper are known by their subjects only.
 
-    trunk: ``{name: swin_base, pretrained: hub, window: 12}`` or ``{name: resnet101, pretrained: hub}``. bert: the text encoder.
-    image_size: side of the square that pictures are stretched to, or height and width; over 32 pixels. The paper has 448.
-    max_tokens: tokens a sentence is cut to, [CLS] and [SEP] included; a cut sentence loses [SEP].
-    mba: the two-way fusion (components); off: one region of one pixel and no update of the text, LAVT's one-way fusion.
-    mba_directions: whether pixels, words, or both get a residual (directions).
-    regions: odd sides of the regions in which a pixel looks for words. token_windows: tokens with which a word looks for pixels.
-    mixing: weights of the maps of regions and of windows.
-    fusion_drop, drop_path: dropout of the pixels' residual; rate of skipped blocks of a Swin.
-    ccr: the decoder from image to text and its loss (components). detach_target: no gradient through the intact words.
-    contrastive, tau: the contrast of pooled pixels and sentence (components), and its temperature.
-    zero_indicator: leave zero targets out of both auxiliary losses, but for being negatives.
-    erase, fill, when: what is erased, by which token, and whether it is chosen once or in every epoch (erasing).
-    alignment: see `erased`. tagger: which says what a noun is; `nltk` is the official one and needs data.
-    lambda_sim, lambda_con: weights of the auxiliary losses. The paper has 1. class_weights: of background and foreground.
-    bert_dropout: whether BERT's dropout is on in training; off officially.
-    bert_train_layers, bert_train_embeddings: how many of BERT's layers are trained, from the first; whether its embeddings are.
-    decoder_heads, decoder_hidden, decoder_dropout: of the transformer layers.
-    mask_padding_in_decoder, mask_padding_in_contrastive: leave padded words out of the decoder's attention, and of the pooled
-        sentence; officially they are in both.
-    base_lr, weight_decay, power: AdamW's, and of the schedule lr (1 - step / steps) ** power.
+    Args:
+        trunk: ``{name: swin_base, pretrained: hub, window: 12}`` or ``{name: resnet101, pretrained: hub}``.
+        bert: the text encoder.
+        image_size: side of the square that pictures are stretched to, or height and width; over 32 pixels. The paper has 448.
+        max_tokens: tokens a sentence is cut to, [CLS] and [SEP] included; a cut sentence loses [SEP].
+        mba: the two-way fusion (components); off: one region of one pixel and no update of the text, LAVT's one-way fusion.
+        mba_directions: whether pixels, words, or both get a residual (directions).
+        regions: odd sides of the regions in which a pixel looks for words.
+        token_windows: tokens with which a word looks for pixels.
+        mixing: weights of the maps of regions and of windows.
+        fusion_drop, drop_path: dropout of the pixels' residual; rate of skipped blocks of a Swin.
+        ccr: the decoder from image to text and its loss (components).
+        detach_target: no gradient through the intact words.
+        contrastive, tau: the contrast of pooled pixels and sentence (components), and its temperature.
+        zero_indicator: leave zero targets out of both auxiliary losses, but for being negatives.
+        erase, fill, when: what is erased, by which token, and whether it is chosen once or in every epoch (erasing).
+        alignment: see `erased`.
+        tagger: which says what a noun is; `nltk` is the official one and needs data.
+        lambda_sim, lambda_con: weights of the auxiliary losses. The paper has 1.
+        class_weights: of background and foreground.
+        bert_dropout: whether BERT's dropout is on in training; off officially.
+        bert_train_layers, bert_train_embeddings: how many of BERT's layers are trained, from the first; whether its embeddings
+            are.
+        decoder_heads, decoder_hidden, decoder_dropout: of the transformer layers.
+        mask_padding_in_decoder, mask_padding_in_contrastive: leave padded words out of the decoder's attention, and of the pooled
+            sentence; officially they are in both.
+        base_lr, weight_decay, power: AdamW's, and of the schedule lr (1 - step / steps) ** power.
     """
 
     trains_on: ClassVar[type[MaskQueries]] = MaskQueries
