@@ -38,14 +38,17 @@ class ToyVocabulary:
         pairs: captioned ones.
         size: their side.
         seed: of everything.
+        whole_captions: captions name all things and how they lie, else one of them.
     """
 
+    absent_means: ClassVar[dict[str, Any]] = {"whole_captions": False}
     hashed_with: ClassVar[dict[str, dict[str, str]]] = {"rislab.data.toy.vocabulary.VERSION": {}}
 
     scenes: int = 400
     pairs: int = 6000
     size: int = 96
     seed: int = 0
+    whole_captions: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least in (("scenes", self.scenes, 5), ("pairs", self.pairs, 1), ("size", self.size, 48)):
@@ -54,7 +57,10 @@ class ToyVocabulary:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return asdict(self) | {"version": VERSION}
+        given = asdict(self)
+        if not self.whole_captions:
+            del given["whole_captions"]  # worlds of before have none
+        return given | {"version": VERSION}
 
     def write(self, root: Path) -> None:
         """Write it to `root`, all or nothing; do nothing when it is there. DataError when something else is."""
@@ -98,7 +104,7 @@ class ToyVocabulary:
 
     def _write_shards(self, folder: Path) -> None:
         folder.mkdir()
-        images, texts = captions.kinds_pairs(self.pairs, self.size, self.seed + 100, whole=False)
+        images, texts = captions.kinds_pairs(self.pairs, self.size, self.seed + 100, self.whole_captions)
         for start in range(0, self.pairs, SHARD):
             with tarfile.open(folder / f"toy-train-{start // SHARD:06d}.tar", "w") as tar:
                 for number in range(start, min(start + SHARD, self.pairs)):

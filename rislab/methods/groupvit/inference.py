@@ -114,13 +114,17 @@ def background_threshold(names: Sequence[str]) -> float:
     return known.get(tuple(names), OTHERS)
 
 
-def sentence_maps(seen: Seen, sentences: Tensor, image_index: Tensor) -> Tensor:
-    """Cosines of the groups with sentences, unit embeddings [N, D], mixed by their shares in each patch, [N, h, w].
+def sentence_cosines(seen: Seen, sentences: Tensor, image_index: Tensor) -> Tensor:
+    """Cosines [N, G] of sentences, unit embeddings [N, D], with the groups of their pictures.
 
     Args:
         image_index: int64 [N], the picture of each sentence.
     """
-    each = torch.einsum("ngd,nd->ng", seen.segments[image_index], sentences)
+    return torch.einsum("ngd,nd->ng", seen.segments[image_index], sentences)
+
+
+def mixed(seen: Seen, each: Tensor, image_index: Tensor) -> Tensor:
+    """Values of groups [N, G], mixed by the groups' shares in each patch, [N, h, w]."""
     if seen.groups is None:
         return each.unflatten(1, seen.grid)
     return torch.einsum("ng,nghw->nhw", each, seen.groups[image_index])

@@ -1,6 +1,5 @@
 """How GroupViT is trained: switches, losses, schedule, optimiser groups. Inference: inference.py, labels.py."""
 
-import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -23,6 +22,7 @@ from rislab.methods.groupvit.grouping import Grouping
 from rislab.methods.groupvit.inference import Maps, Seen
 from rislab.methods.groupvit.labels import label_picture
 from rislab.methods.groupvit.model import GroupViT, ImageEncoder, TextEncoder, stages_of
+from rislab.methods.groupvit.schedule import Schedule
 from rislab.methods.groupvit.texts import VOCABULARY, Texts
 
 
@@ -50,7 +50,7 @@ class GroupViTTask(TextSegmenter):
         augment: `official` is timm's preset.
         templates, top_classes, maps: inference: prompts of class names; names kept of a whole picture; see `inference.composed`.
         bg_thresh: least score of a name; None: the official code's for the names given, see `inference.background_threshold`.
-        map_threshold: of a lone sentence, where between the lowest and the highest value of its map foreground begins.
+        map_threshold: of a lone sentence, where between its lowest and its highest cosine with a group foreground begins.
     """
 
     any_size: ClassVar[bool] = True
@@ -121,8 +121,7 @@ class GroupViTTask(TextSegmenter):
         self.geometry = Stretch(image_size)
         self.nouns: tuple[TaggerName, WordType] = (tagger, word_type)
         self.prompt_templates, self.augment, self.micro_batch = TEMPLATES[prompt_templates], augment, micro_batch
-        self.base_lr, self.min_lr, self.warmup_lr = base_lr, min_lr, warmup_lr
-        self.warmup_steps, self.weight_decay = warmup_steps, weight_decay
+        self.schedule = Schedule(base_lr, min_lr, warmup_lr, warmup_steps, weight_decay)
         self.top_classes, self.bg_thresh, self.map_threshold = top_classes, bg_thresh, map_threshold
         self.maps: Maps = maps
 
@@ -147,6 +146,7 @@ class GroupViTTask(TextSegmenter):
         Args:
             noise: of each grouping block, [B, G, S]; drawn where absent.
         """
+        self.texts.clear()
         model, at_once = self.model, self.micro_batch
         images, usage = encode_images(model, pixels, noise, at_once)
         states = encode_texts(model, ids.flatten(0, 1), None if at_once is None else at_once * ids.shape[1])
@@ -173,7 +173,7 @@ class GroupViTTask(TextSegmenter):
             self.log(f"train/assignment_entropy_{number}", entropy, batch_size=pictures)
 
     def look(self, images: Tensor) -> Seen:
-        """All that `scores` needs of the images; it does not depend on the names."""
+        """All that `scores` needs of the images."""
         return inference.look(self.model, self.normalise(images), self.maps)
 
     def scores(self, seen: Seen, names: Sequence[str]) -> Tensor:
@@ -190,9 +190,11 @@ class GroupViTTask(TextSegmenter):
         return self.scores(self.look(images), names)
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
-        """Maps of sentences, stretched between their own extremes: one sentence has no other class to be compared with."""
-        found = inference.sentence_maps(self.look(images), self.texts.unit(texts), image_index)
-        return contrast_stretched(found, self.map_threshold)
+        """A sentence alone has no other class to be compared with: its best group is foreground, its worst is not."""
+        seen = self.look(images)
+        cosines = inference.sentence_cosines(seen, self.texts.unit(texts), image_index)
+        logits = contrast_stretched(cosines[:, None], self.map_threshold)[:, 0]
+        return inference.mixed(seen, logits, image_index)
 
     def with_background(self, scores: Tensor) -> Tensor:
         level = inference.OTHERS if self.bg_thresh is None else self.bg_thresh
@@ -213,21 +215,4 @@ class GroupViTTask(TextSegmenter):
         ]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW without decay of vectors; 0-d parameters (temperatures) are decayed, as in the official code."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim != 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
-        ]
-        optimiser = torch.optim.AdamW(groups, lr=self.base_lr, fused=True)
-        steps, warm = self.training_steps, self.warmup_steps
-
-        def factor(step: int) -> float:
-            if step < warm:
-                first = self.warmup_lr / self.base_lr
-                return first + (1 - first) * step / warm
-            low = self.min_lr / self.base_lr  # the cosine begins with the run; the warm-up lies over its start
-            return low + (1 - low) * (1 + math.cos(math.pi * min(1.0, step / steps))) / 2
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.schedule.optimiser(self.parameters(), self.training_steps)

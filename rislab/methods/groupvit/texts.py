@@ -44,8 +44,13 @@ class Texts:
         """Unit embeddings [N, D] of sentences, without a prompt."""
         return F.normalize(self.raw(texts), dim=-1)
 
+    def clear(self) -> None:
+        """Drop what is kept: weights are about to change."""
+        self._kept = None
+
     def names(self, names: Sequence[str]) -> Tensor:
         """Unit embeddings [C, D] of class names in their prompts; the last ones are kept until weights change."""
+        # Fused optimisers change parameters without counting: training also calls `clear`.
         weights = sum(parameter._version for parameter in self.model.parameters()), self.model.logit_scale.device
         if self._kept is None or self._kept[0] != (tuple(names), weights):
             each = self.raw([form.format(name) for name in names for form in self.templates])
