@@ -138,7 +138,7 @@ def test_other_data_is_no_benchmark(tmp_path: Path) -> None:
 def test_the_toy_world_is_sound(tmp_path: Path) -> None:
     ToyVocabulary(scenes=5, pairs=7, size=64).write(tmp_path / "toy")
     found = checked(tmp_path / "toy", "--strict")
-    assert [one["benchmarks"] for one in found["benchmarks"]] == [["toy_voc"]]
+    assert [one["benchmarks"] for one in found["benchmarks"]] == [["toy_voc", "toy_voc16"]]
     assert {name: split["images"] for name, split in found["benchmarks"][0]["splits"].items()} == {
         "train": 1,
         "val": 1,
