@@ -5,25 +5,21 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import numpy as np
 import torch
 from filelock import FileLock
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from rislab.data import decoding
 from rislab.data.benchmark_trees import Tree, benchmark
+from rislab.data.square import Resampling, square
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.errors import ConfigError, DataError
 from rislab.files import cache_dir
 from rislab.paths import contents, user_path, visible
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
-Resampling = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
@@ -138,23 +134,3 @@ class Archive:
         path = self.paths[number]
         picture = decoding.picture(contents(path), str(path))
         return torch.from_numpy(square(picture, side, resampling)).permute(2, 0, 1)
-
-
-def square(picture: NDArray[np.uint8], side: int, resampling: Resampling) -> NDArray[np.uint8]:
-    """The short side brought to `side`, then the square in the centre: torchvision's Resize and CenterCrop on PIL pictures.
-
-    Args:
-        picture: uint8 RGB [h, w, 3].
-        side: In pixels.
-        resampling: PIL's, which looks at all pixels when it makes a picture smaller.
-
-    Returns:
-        uint8 [side, side, 3].
-    """
-    height, width = picture.shape[:2]
-    short = min(height, width)
-    size = max(side, int(side * width / short)), max(side, int(side * height / short))
-    how = Image.Resampling.BICUBIC if resampling == "bicubic" else Image.Resampling.BILINEAR
-    large = np.asarray(Image.fromarray(picture).resize(size, how))
-    top, left = round((size[1] - side) / 2.0), round((size[0] - side) / 2.0)
-    return large[top : top + side, left : left + side].copy()

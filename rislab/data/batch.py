@@ -160,7 +160,8 @@ def members(trains_on: type[Images] | UnionType | None) -> tuple[type[Images], .
 class Viewing:
     """How pictures are shown to a network: fitted into (short, long), by windows of a side and stride, names of a set.
 
-    With `multi_scale` a picture comes at its own size instead, and is shown as that says.
+    With `multi_scale` a picture comes at its own size instead, and is shown as that says. With `crop` the square in its middle is
+    all that is shown and scored, at that side.
     """
 
     short: int
@@ -169,6 +170,7 @@ class Viewing:
     stride: int
     names: str
     multi_scale: MultiScale | None = None
+    crop: int | None = None
 
 
 @dataclass(frozen=True)

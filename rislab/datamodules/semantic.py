@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rislab.data.batch import LabelledPictures, Viewing
 from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names, fitted
+from rislab.data.square import square
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.datamodules.base import EvaluatedData, data_root
 from rislab.errors import ConfigError, DataError
@@ -27,6 +28,7 @@ class SemanticProtocol(Enum):
     Attributes:
         lseg: six scales with mirror images (isl-org/lang-seg, test_lseg.py).
         toy_scales: the same at the toy world's size.
+        reco: the square in the middle, 320 pixels, pictures bilinear and labels nearest (NoelShin/reco, its Pascal Context).
     """
 
     tcl = Viewing(448, 2048, 448, 224, "mmseg")
@@ -35,6 +37,7 @@ class SemanticProtocol(Enum):
     toy = Viewing(96, 432, 96, 48, "mmseg")
     lseg = Viewing(480, 2048, 480, 320, "lseg", MultiScale(520, (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), 480, 320))
     toy_scales = Viewing(96, 432, 96, 64, "mmseg", MultiScale(104, (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), 96, 64))
+    reco = Viewing(320, 320, 320, 320, "mmseg", crop=320)
 
 
 class SemanticData(EvaluatedData):
@@ -153,7 +156,10 @@ class _Labelled(Dataset[LabelledPictures]):
         number = self.mine[at]
         item = self.items[number]
         picture, label = self.tree.sample(item, self.classes)
-        has_scales = self.viewing.multi_scale is not None
-        image = picture if has_scales else fitted(picture, self.viewing.short, self.viewing.long)
+        side, has_scales = self.viewing.crop, self.viewing.multi_scale is not None
+        if side is not None:
+            image, label = square(picture, side, "bilinear"), square(label, side, "nearest")
+        else:
+            image = picture if has_scales else fitted(picture, self.viewing.short, self.viewing.long)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return LabelledPictures([pixels], [label], self.names, self.has_background, self.viewing, [number])

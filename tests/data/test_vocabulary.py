@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torchvision import transforms
 
 from rislab.data.benchmark_trees import Tree, benchmark, class_names, fitted
 from rislab.data.benchmarks.coco_stuff import RAW
@@ -96,6 +97,25 @@ def test_maps_of_the_release_need_no_conversion(tmp_path: Path, name: str, store
     (item,) = found.items("val")
     assert item.is_raw
     assert found.label(item, CLASSES[name]).tolist() == [meant]
+
+
+@pytest.mark.parametrize("size", [(500, 375), (281, 500), (330, 330), (200, 311)])
+def test_recos_protocol_shows_and_scores_the_square_in_the_middle(tmp_path: Path, size: tuple[int, int]) -> None:
+    """As torchvision makes it: the oracle here."""
+    rng = np.random.default_rng(0)
+    stored = rng.integers(0, 60, size)
+    found = tree(tmp_path, "context59", stored)
+    (item,) = found.items("val")
+    picture = Image.fromarray(rng.integers(0, 256, (*size, 3)).astype(np.uint8))
+    picture.save(item.image, "PNG")
+    (sample,) = SemanticData(str(tmp_path), "context59", SemanticProtocol.reco).val_dataloader()
+    crop = transforms.CenterCrop(320)
+    shown = crop(transforms.Resize(320, transforms.InterpolationMode.BILINEAR)(picture))
+    scored = crop(
+        transforms.Resize(320, transforms.InterpolationMode.NEAREST)(Image.fromarray(stored.astype(np.uint8)))
+    )
+    assert np.array_equal(sample.images[0].permute(1, 2, 0).numpy(), np.asarray(shown))
+    assert np.array_equal(sample.labels[0], np.asarray(scored) - np.uint8(1)), "0 is ignored, names count from 0"
 
 
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rislab.data.archive import square
+from rislab.data.square import square
 from rislab.encoders.clip.dense import averaged
 from rislab.encoders.clip.text import encode
 from rislab.encoders.clip.trunk import CLIPSpec, build

@@ -48,7 +48,7 @@ class Recipe:
     """
 
     pictures: int = 2500
-    steps: int = 250
+    steps: int = 350
     batch_size: int = 24
     lr: float = 2e-3
     size: int = 96
