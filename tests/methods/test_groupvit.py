@@ -161,7 +161,7 @@ def test_texts_are_encoded_once_and_not_beyond_their_ends() -> None:
     texts = [
         "a dog",
         "a dog",
-        "a photo of one very small dog beside a large red house with a garden and two trees",
+        "a photo of one very small dog beside a large red barn with a garden and two trees",
         "cat",
     ]
     ids = model.texts.ids([texts])[0]
