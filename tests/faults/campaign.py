@@ -262,6 +262,11 @@ def goes_on(trial: TrialDir, before: int) -> None:
     wait_until(lambda: starts(trial) > before and (_advances(trial) or trial.state() == "done"), 480)
 
 
+def goes_on_undisturbed(trial: TrialDir, before: int, child: int) -> bool:
+    """Whether the same process of the same start still runs the trial, or has ended it."""
+    return trial.state() == "done" or (starts(trial), pid(trial)) == (before, child)
+
+
 def handed_in_again(trial: TrialDir, job: str) -> None:
     """The trial has another job than `job`, or is at its end."""
     wait_until(lambda: (trial.job() or {"id": job})["id"] != job or trial.state() == "done", 120)

@@ -27,6 +27,7 @@ from tests.faults.campaign import (
     died,
     full,
     goes_on,
+    goes_on_undisturbed,
     handed_in_again,
     parent,
     pid,
@@ -161,13 +162,9 @@ def two_launchers(c: Campaign) -> None:
         before, child = starts(trial), pid(trial)
         other = c.start("--jobs", "1")
         c.training(lambda one: pool_of(one) == other.process.pid)
-        assert _goes_on_undisturbed(trial, before, child)
+        assert goes_on_undisturbed(trial, before, child)
         assert trial.state() == "done" or pool_of(trial) == launcher.process.pid
         other.end()
-
-
-def _goes_on_undisturbed(trial: TrialDir, before: int, child: int) -> bool:
-    return trial.state() == "done" or (starts(trial), pid(trial)) == (before, child)
 
 
 def clock_set_apart(c: Campaign) -> None:
@@ -177,7 +174,7 @@ def clock_set_apart(c: Campaign) -> None:
         other = c.start("--jobs", "1", prefix=ELSEWHERE, CLOCK_AHEAD="7200")
         theirs = c.training(lambda one: (one.holder() or {}).get("host") == "elsewhere")
         assert theirs.status()["heartbeat"] > time.time() + 7000
-        assert _goes_on_undisturbed(trial, before, child), "a live trial is left alone"
+        assert goes_on_undisturbed(trial, before, child), "a live trial is left alone"
         begun = starts(theirs)
         other.kill()
         goes_on(theirs, begun)  # by ours, after a while without a sign of life
@@ -260,9 +257,11 @@ def job_preempted(c: Campaign) -> None:
         c.slurm.command("scancel", "--signal=USR2", job)
         goes_on(trial, before)
         assert trial.attempts.all()[before - 1].kind == "preempted"
-        restarts = [attempt.job.rpartition(".") for attempt in trial.attempts.all()[before - 1 : before + 1]]
-        assert [name for name, _, _ in restarts] == [job, job], "it goes on in the same job"
-        assert int(restarts[1][2]) == int(restarts[0][2]) + 1
+        names, counts = zip(
+            *(each.job.rsplit(".", 1) for each in trial.attempts.all()[before - 1 : before + 1]), strict=True
+        )
+        assert names == (job, job), "it goes on in the same job"
+        assert int(counts[1]) == int(counts[0]) + 1
 
 
 def jobs_preempted_by_others(c: Campaign) -> None:
@@ -320,7 +319,7 @@ def controller_hangs(c: Campaign) -> None:
         os.kill(c.slurm.controller, signal.SIGCONT)
         c.slurm.command("squeue", "--noheader")  # it answers again
         assert launcher.process.poll() is None
-        assert _goes_on_undisturbed(trial, before, child)
+        assert goes_on_undisturbed(trial, before, child)
 
 
 def second_launcher_on_slurm(c: Campaign) -> None:
@@ -331,7 +330,7 @@ def second_launcher_on_slurm(c: Campaign) -> None:
         other = c.start("--launcher", "slurm")
         wait_until(lambda: c.log.read_text().count(" 0 jobs handed in") > said)
         time.sleep(5)  # two looks at the queue
-        assert _goes_on_undisturbed(trial, before, child)
+        assert goes_on_undisturbed(trial, before, child)
         other.end()
         job = c.job(trial)
         c.slurm.command("scancel", "--user", "root")
@@ -385,7 +384,7 @@ def _agent(c: Campaign, name: str, whole: bool) -> None:
                 goes_on(trial, before)
             else:
                 # What the agent has started goes on to the trial's end without it, and is waited for.
-                assert _goes_on_undisturbed(trial, before, child)
+                assert goes_on_undisturbed(trial, before, child)
                 wait_until(lambda: trial.state() == "done", 240)
     c.check()
 
