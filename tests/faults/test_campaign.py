@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from rislab.ablation.attempts import RESUMED
-from rislab.ablation.trial import TrialDir
 from tests.agents import agent, export, server, wants_agents
 from tests.cluster import Cluster, loopback, wants_slurm
 from tests.faults.campaign import (
