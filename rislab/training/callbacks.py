@@ -26,6 +26,17 @@ class StepSeed(L.Callback):
         torch.manual_seed((seed * 1_000_003 + trainer.global_step) * 65_537 + trainer.global_rank + 4096 * part)
 
 
+class LoaderPosition(L.Callback):
+    """Puts the loader of a resumed run where its checkpoint says, also where the optimiser's configuration has used it.
+
+    A schedule over the whole training needs its number of steps, for which Lightning sets the loader up before it has read the
+    position from the checkpoint, and then never takes it: the epoch began anew, and a later one ended early.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.fit_loop._load_combined_loader_states()  # does nothing where it is done
+
+
 class TrialStatus(L.Callback):
     """Keeps `status.json` current: stage, step, speed, latest validation scores; at most once a second."""
 

@@ -26,7 +26,7 @@ from rislab.errors import ConfigError, DataError, RislabError, about, from_syste
 from rislab.methods.base import FileMaker, TextSegmenter
 from rislab.paths import user_path
 from rislab.training import cluster, provenance, rank_failures
-from rislab.training.callbacks import StepSeed, TrialStatus
+from rislab.training.callbacks import LoaderPosition, StepSeed, TrialStatus
 from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
 from rislab.training.construction import constructing, parse_message, running
 from rislab.training.curve_logger import CurveLogger
@@ -184,6 +184,7 @@ class RislabCLI(LightningCLI):
             kwargs["accumulate_grad_batches"] = parts * self._get(self.config, "trainer")["accumulate_grad_batches"]
         callbacks: list[L.Callback] = [
             StepSeed(),
+            LoaderPosition(),
             self.status,
             ScoreCallback(self.datamodule, folder, self.options.predictions, self._export),
             LastCheckpoint(self.options.checkpoint_every_n_steps),
