@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.worlds import RESULTS, ROOT, ROWS, rislab, tiny_chain, tiny_table, wait_until
@@ -44,9 +46,19 @@ def started(table: Path, runs: Path) -> "subprocess.Popen[bytes]":
     )
 
 
-def test_killed_twice_equals_undisturbed(tmp_path: Path) -> None:
-    """At the first checkpoint of all, and once one trial is done."""
-    table = tiny_table(tmp_path, ROWS, trainer__max_epochs=3)
+def cris(folder: Path) -> Path:
+    return tiny_table(folder, ROWS, trainer__max_epochs=3)
+
+
+def risclip(folder: Path) -> Path:
+    """Its schedule needs the number of steps when the optimiser is configured."""
+    return tiny_chain(folder, "all: {stage: patch}\nplain: {stage: patch, ske: false}", trainer__max_epochs=3)
+
+
+@pytest.mark.parametrize("table_of", [cris, risclip])
+def test_killed_twice_equals_undisturbed(table_of: Callable[[Path], Path], tmp_path: Path) -> None:
+    """At the first checkpoint of all, which is within an epoch, and once one trial is done."""
+    table = table_of(tmp_path)
     assert rislab(*command(table, tmp_path / "undisturbed")).returncode == 0
     runs = tmp_path / "runs"
     for moment in ("checkpoints/last.ckpt", "metrics.json"):

@@ -1,4 +1,4 @@
-"""A run that is resumed within an epoch sees the batches that are left, whatever its schedule asked of the Trainer."""
+"""A run that is resumed within an epoch sees the batches that are left, also where its schedule needs the number of steps."""
 
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ class Numbers(torch.utils.data.Dataset[Any]):
 class Scheduled(L.LightningModule):
     """Its schedule needs the number of steps when the optimiser is configured, or does not."""
 
-    def __init__(self, asks: bool, folder: Path, stops: int | None) -> None:
+    def __init__(self, needs_steps: bool, folder: Path, stops: int | None) -> None:
         super().__init__()
         self.folder, self.stops = folder, stops
-        self.weight, self.asks, self.seen = nn.Parameter(torch.zeros(1)), asks, []
+        self.weight, self.needs_steps, self.seen = nn.Parameter(torch.zeros(1)), needs_steps, []
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.trainer.global_step == self.stops:
@@ -37,14 +37,14 @@ class Scheduled(L.LightningModule):
         return (self.weight - batch).square().sum()
 
     def configure_optimizers(self) -> Any:
-        assert not self.asks or self.trainer.estimated_stepping_batches == LENGTH * EPOCHS
+        assert not self.needs_steps or self.trainer.estimated_stepping_batches == LENGTH * EPOCHS
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def run(folder: Path, asks: bool, stops: int | None = None, resume: Path | None = None) -> list[int]:
+def run(folder: Path, needs_steps: bool, stops: int | None = None, resume: Path | None = None) -> list[int]:
     """What a run sees, until it stops with a checkpoint after so many steps: batch b of epoch e is 100 e + b."""
     loader = ResumableLoader(Numbers(), lambda epoch: [[100 * epoch + b] for b in range(LENGTH)])  # type: ignore[misc]
-    module = Scheduled(asks, folder, stops)
+    module = Scheduled(needs_steps, folder, stops)
     trainer = L.Trainer(
         accelerator="cpu",
         logger=False,
@@ -59,10 +59,10 @@ def run(folder: Path, asks: bool, stops: int | None = None, resume: Path | None 
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("asks", [False, True])
-def test_a_resumed_run_sees_what_is_left(tmp_path: Path, asks: bool) -> None:
-    whole = run(tmp_path, asks)
+@pytest.mark.parametrize("needs_steps", [False, True])
+def test_a_resumed_run_sees_what_is_left(tmp_path: Path, needs_steps: bool) -> None:
+    whole = run(tmp_path, needs_steps)
     assert whole == [100 * epoch + b for epoch in range(EPOCHS) for b in range(LENGTH)]
     first = run(tmp_path, False, stops=LENGTH + 3)
     assert first == whole[: LENGTH + 3]
-    assert run(tmp_path, asks, resume=tmp_path / "last.ckpt") == whole[LENGTH + 3 :]
+    assert run(tmp_path, needs_steps, resume=tmp_path / "last.ckpt") == whole[LENGTH + 3 :]
