@@ -5,8 +5,8 @@ trained to name the colours of things in a picture, from labels of whole picture
 the benchmarks, colours are not the kinds that the labelled toy pictures hold, which differ in pattern, too.
 
 Labels and number of steps were chosen with ReCo's scores on the toy test split in view, and so that its components come in the
-paper's order; with the benchmark's own kinds as labels they did not. ReCo's toy scores show that the code runs, and are no evidence
-for that order.
+paper's order; with the benchmark's own kinds as labels they did not. ReCo's toy scores show that the code runs. They are no
+evidence for that order.
 """
 
 from collections.abc import Mapping
