@@ -392,7 +392,6 @@ Fault = Callable[[Campaign], None]
 
 ON_SLURM: list[Fault] = [
     job_cancelled,
-    job_requeued,
     job_preempted,
     jobs_preempted_by_others,
     trial_of_a_job_killed,
@@ -403,6 +402,7 @@ ON_SLURM: list[Fault] = [
     launcher_on_slurm_killed,
     job_out_of_time,
     local_pool_beside_slurm,
+    job_requeued,  # last: SLURM holds the job back for minutes, in which the other jobs end
 ]
 
 ON_THIS_MACHINE: list[Fault] = [
