@@ -83,6 +83,11 @@ class EvaluatedData(L.LightningDataModule):
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
     @property
+    def is_on_gpu(self) -> bool:
+        """Whether batches go to a GPU, so that loaders pin memory."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    @property
     def method(self) -> "Method":
         """What is trained or scored; it has a geometry and a transform."""
         assert self.trainer is not None, "loaders are made for a Trainer and its method"

@@ -133,10 +133,6 @@ class EpisodesData(EvaluatedData):
         name = _pictures(self.files.episodes(self.fold, self.files.test, self.episodes))[image_id]
         return Path(name).suffix, contents(self.files.root / name)
 
-    @property
-    def _on_gpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
     def train_dataloader(self) -> ResumableLoader:
         pairs = self.files.training(self.fold)
         rank, world = self.rank_and_world_size
@@ -156,7 +152,7 @@ class EpisodesData(EvaluatedData):
 
         dataset = EpisodeBatches(self.files, pairs, self.geometry, None, self.method.train_transform(), self.seed)
         self._train = ResumableLoader(
-            dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=self._on_gpu
+            dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=self.is_on_gpu
         )
         return self._train
 
@@ -173,7 +169,7 @@ class EpisodesData(EvaluatedData):
             for number, other in zip(classes, (*classes[1:], classes[0]), strict=True):
                 names[number] = self.files.names[other]
             dataset.names = tuple(names)
-        return PlannedLoader(dataset, plan, num_workers=self.num_workers, pin_memory=self._on_gpu)
+        return PlannedLoader(dataset, plan, num_workers=self.num_workers, pin_memory=self.is_on_gpu)
 
     def val_dataloader(self) -> PlannedLoader:
         return self._evaluated(self.val_split, self.limit_val_episodes)

@@ -13,16 +13,17 @@ from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names, read
 from rislab.data.geometry import Geometry
 from rislab.data.image_labels import Present, WeakPictures, from_npy, from_xml
 from rislab.data.loader import ResumableLoader
-from rislab.data.sampling import Plan, Row, parts_of
+from rislab.data.sampling import Row
 from rislab.data.toy.image_labels import ToyImageLabels
 from rislab.data.transforms import Sample, Transform
-from rislab.datamodules.base import EvaluatedData, data_root
+from rislab.datamodules.base import data_root
+from rislab.datamodules.shuffled import ShuffledPictures
 from rislab.errors import ConfigError, DataError
 from rislab.evaluation.activation_maps import ActivationMapEvaluation
 from rislab.paths import user_path
 
 
-class ImageLabelsData(EvaluatedData):
+class ImageLabelsData(ShuffledPictures):
     """Pictures of a VOC tree with the classes that they show; label maps are read where maps are scored, and nowhere else.
 
     Args:
@@ -84,7 +85,6 @@ class ImageLabelsData(EvaluatedData):
         self.limit_val_images, self.threshold, self.sweep = limit_val_images, threshold, sweep
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.names = class_names(self.of.names, "mmseg")
-        self._loader: ResumableLoader | None = None
 
     @property
     def benchmark(self) -> str:
@@ -140,32 +140,12 @@ class ImageLabelsData(EvaluatedData):
             raise DataError(f"{self.benchmark}, {split}: {len(missing)} files are missing, the first is {missing[0]}")
         return found
 
-    def teardown(self, stage: str) -> None:
-        if self._loader is not None:
-            self._loader.close()
-
     def train_dataloader(self) -> ResumableLoader:
         items = self._pictures(self.train_split)
-        rank, world = self.rank_and_world_size
-        whole = len(items) // (self.batch_size * world)
-        if not whole:
-            raise DataError(
-                f"{len(items)} pictures of {self.train_split} do not fill one batch of {self.batch_size} on each of {world} "
-                "processes; lower data.batch_size"
-            )
-
-        def plan(epoch: int) -> Plan:
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(items))[: whole * self.batch_size * world]
-            mine = [Row(number, (), epoch) for number in order[rank::world].tolist()]
-            batches = [mine[at : at + self.batch_size] for at in range(0, len(mine), self.batch_size)]
-            return parts_of(batches, self.parts)
-
         dataset = ImageLabelBatches(
             items, self.present(items), self.names, self.geometry, self.method.train_transform(), self.seed
         )
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        self._loader = ResumableLoader(dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=on_gpu)
-        return self._loader
+        return self.shuffled(dataset, len(items))
 
     def _scored(self, split: str, limit: int | None = None) -> "DataLoader[WeakPictures]":
         items = self.tree().items(split)[:limit]

@@ -15,16 +15,17 @@ from rislab.data.batch import IGNORED, LabelledPictures, LabelMaps
 from rislab.data.benchmark_trees import Item, Tree
 from rislab.data.geometry import Geometry, InverseGeometry
 from rislab.data.loader import ResumableLoader
-from rislab.data.sampling import Plan, Row, parts_of
+from rislab.data.sampling import Row
 from rislab.data.stage_outputs import Outputs
 from rislab.data.transforms import Sample, Transform
 from rislab.datamodules.base import BenchmarkedData
 from rislab.datamodules.semantic import SemanticData
+from rislab.datamodules.shuffled import ShuffledPictures
 from rislab.errors import ConfigError, DataError
 from rislab.paths import contents, user_path
 
 
-class LabelMapsData(BenchmarkedData):
+class LabelMapsData(BenchmarkedData, ShuffledPictures):
     """Label maps of a benchmark's training split, and the benchmark itself for validation and test.
 
     Args:
@@ -65,7 +66,6 @@ class LabelMapsData(BenchmarkedData):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.val_split = benchmark_data.val_split
         self.stage_outputs = Outputs(user_path(labels_from)) if labels_from is not None else None
-        self._loader: ResumableLoader | None = None
 
     def facts(self) -> dict[str, Any]:
         return self.scored.facts() | {"train_split": self.train_split}
@@ -82,32 +82,12 @@ class LabelMapsData(BenchmarkedData):
                     f"{self.benchmark}, {self.train_split}: {found} pictures, published: {published}", stacklevel=2
                 )
 
-    def teardown(self, stage: str) -> None:
-        if self._loader is not None:
-            self._loader.close()
-
     def train_dataloader(self) -> ResumableLoader:
         items = self.scored.items(self.train_split)
-        rank, world = self.rank_and_world_size
-        whole = len(items) // (self.batch_size * world)
-        if not whole:
-            raise DataError(
-                f"{len(items)} pictures of {self.train_split} do not fill one batch of {self.batch_size} on each of {world} "
-                "processes; lower data.batch_size"
-            )
-
-        def plan(epoch: int) -> Plan:
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(items))[: whole * self.batch_size * world]
-            mine = [Row(number, (), epoch) for number in order[rank::world].tolist()]
-            batches = [mine[at : at + self.batch_size] for at in range(0, len(mine), self.batch_size)]
-            return parts_of(batches, self.parts)
-
         dataset = LabelMapBatches(
             self.scored, items, self.geometry, self.method.train_transform(), self.seed, self.stage_outputs
         )
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        self._loader = ResumableLoader(dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=on_gpu)
-        return self._loader
+        return self.shuffled(dataset, len(items))
 
     def predict_dataloader(self) -> "DataLoader[LabelledPictures]":
         """Pictures of the training split as evaluation shows them: what a stage makes files of."""

@@ -304,8 +304,7 @@ class ReferringData(EvaluatedData):
 
     def _options(self, cached: bool) -> dict[str, Any]:
         """What is read once needs no workers afterwards."""
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return {"num_workers": self.num_workers, "persistent": cached, "pin_memory": on_gpu}
+        return {"num_workers": self.num_workers, "persistent": cached, "pin_memory": self.is_on_gpu}
 
     def val_dataloader(self) -> PlannedLoader:
         return self._evaluation_loader(self.val_split, self.limit_val_images, cached=True)
