@@ -43,6 +43,11 @@ class Cluster:
         given = {**os.environ, **self.environment}
         return subprocess.run(command, env=given, check=True, capture_output=True, text=True).stdout
 
+    def preempt(self, job: str) -> None:
+        """Tell a job that its end is near. It may be back in the queue before scancel looks again, which then fails."""
+        given = {**os.environ, **self.environment}
+        subprocess.run(("scancel", "--signal=USR2", job), env=given, check=False, capture_output=True)
+
     @property
     def controller(self) -> int:
         """Process number of slurmctld."""

@@ -253,7 +253,7 @@ def job_preempted(c: Campaign) -> None:
     """SLURM: SIGUSR2 to a job, mid-epoch"""
     with c.on_slurm() as (_, trial):
         before, job = starts(trial), c.job(trial)
-        c.slurm.command("scancel", "--signal=USR2", job)
+        c.slurm.preempt(job)
         goes_on(trial, before)
         assert trial.attempts.all()[before - 1].kind == "preempted"
         names, counts = zip(
