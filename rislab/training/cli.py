@@ -27,7 +27,7 @@ from rislab.methods.base import FileMaker, TextSegmenter
 from rislab.paths import user_path
 from rislab.training import cluster, provenance, rank_failures
 from rislab.training.callbacks import LoaderPosition, StepSeed, TrialStatus
-from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
+from rislab.training.checkpoints import UNLOGGED, LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
 from rislab.training.construction import constructing, parse_message, running
 from rislab.training.curve_logger import CurveLogger
 from rislab.training.graceful_stop import EvaluationInStep, GracefulStop, StopRequest, take_over_signals
@@ -233,7 +233,7 @@ class RislabCLI(LightningCLI):
             self.trial.update_status(stage="fit")
             provenance.begin(self.trial.path, self.arguments)
         # What an earlier start logged beyond what it could save is logged again.
-        self.curves.cut(_step_of(resume) if resume is not None else 0)
+        self.curves.cut(*(_step_of(resume) if resume is not None else (0, None)))
         if resume is None and self.options.start_from is not None:
             start = user_path(self.options.start_from)
             checkpoint = read_checkpoint(start)
@@ -313,11 +313,13 @@ def _yaml_of(file: Path) -> Any:
         ) from error
 
 
-def _step_of(path: Path) -> int:
-    step = read_checkpoint(path).get("global_step")
+def _step_of(path: Path) -> tuple[int, Any]:
+    """The steps that a checkpoint has done, and what of the last one was not yet logged when it was written."""
+    checkpoint = read_checkpoint(path)
+    step = checkpoint.get("global_step")
     if type(step) is not int or step < 0:
         raise DataError(f"{path}: no checkpoint of a training run; expected its step as 'global_step'")
-    return step
+    return step, checkpoint.get(UNLOGGED)
 
 
 def _plain(value: Any) -> Any:
