@@ -223,7 +223,7 @@ class Campaign:
             return said == "PENDING"
 
         wait_until(waits, 180)
-        self.slurm.command("scontrol", "update", f"JobId={job}", "StartTime=now", "Priority=1000000")
+        self.slurm.command("scontrol", "update", f"JobId={job}", "StartTime=now", "Priority=4294967200")
 
     def cancel_jobs(self) -> None:
         self.slurm.command("scancel", "--user", "root")
