@@ -55,6 +55,7 @@ def export(
         typed: the arguments of `export-sweep`; the first is the table.
         passed: options that each trial is given, too.
     """
+    refuse_folds(profile)
     sweep = {
         "name": f"{table.name}, {profile.name}",
         "description": table.title,
@@ -65,6 +66,14 @@ def export(
     }
     header = HEADER.format(written_by=shlex.join(typed), file=f"sweeps/{Path(typed[0]).stem}.yaml")
     return header + yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, width=120)
+
+
+def refuse_folds(profile: Profile) -> None:
+    """Raises ConfigError for a profile with folds: a sweep has one run a row and seed."""
+    if profile.folds:
+        raise ConfigError(
+            f"profile {profile.name!r} has folds, and a sweep has one run a row and seed: use `rislab ablate run`"
+        )
 
 
 def command(table: str, options: Sequence[str]) -> list[str]:
@@ -100,7 +109,7 @@ def arguments(table: Table, given: Sequence[str]) -> tuple[Row, int, dict[str, s
 
 
 def with_switches(table: Table, profile: Profile, row: Row, given: Mapping[str, str]) -> Table:
-    """A table of one row: `row` with switches over its own, as a search over hyper-parameters asks for.
+    """A table of one row: `row` with switches over those of the profile, as a search over hyper-parameters asks for.
 
     Raises ConfigError listing what is no option, or no value of one.
 
@@ -113,7 +122,7 @@ def with_switches(table: Table, profile: Profile, row: Row, given: Mapping[str, 
     chain = profile.stages or stages.declared(first["model"]["class_path"]) or stages.ONLY
     configs = {stage.name: plan.merged(profile, stage) for stage in chain}
     parts = {name: {part: config[part] for part in PARTS} for name, config in configs.items()}
-    switches, mistakes = dict(row.switches), []
+    switches, mistakes = dict(profile.of(row).switches), []
     for key, text in given.items():
         value = read(text)
         if value is None or text == "None":
