@@ -365,9 +365,10 @@ def _meaning(raw: dict[str, Any], profiles: Mapping[str, _ReadProfile]) -> Itera
         for column, cells in row.get("paper", {}).items():
             if column not in columns:
                 yield (*place, "paper", column), f"{who}: no profile has column {column!r}{nearest(column, columns)}"
-            known = [*scored, *folds.names(raw["profiles"].values(), column)]
+            of_column = folds.names(raw["profiles"].values(), column)
             for metric in cells:
-                wrong = _metric(metric, METRICS + COUNTED, known)
+                what = "stage or fold" if of_column else "stage"
+                wrong = _metric(metric, METRICS + COUNTED, [*scored, *of_column], what)
                 if wrong:
                     yield (*place, "paper", column, metric), f"{who}: {wrong}"
     claimed = [claim["name"] for claim in raw.get("claims", [])]
@@ -414,13 +415,13 @@ def _left_out(names: Sequence[str], profiles: Mapping[str, _ReadProfile]) -> Ite
                 return
 
 
-def _metric(name: str, known: Sequence[str], stages: Sequence[str]) -> str | None:
+def _metric(name: str, known: Sequence[str], stages: Sequence[str], what: str = "stage") -> str | None:
     """What is wrong with `metric` or `stage:metric`, or None."""
     stage, colon, metric = name.rpartition(":")
     if metric not in known:
         return f"no metric {metric!r}{nearest(metric, known)}; known: {', '.join(known)}"
     if colon and stage not in stages:
-        return f"no stage or fold {stage!r}{nearest(stage, stages)}; there are {', '.join(stages) or 'none'}"
+        return f"no {what} {stage!r}{nearest(stage, stages)}; {what}s are {', '.join(stages) or 'none'}"
     return None
 
 

@@ -57,8 +57,19 @@ def test_a_row_is_a_training_a_fold_and_seed(tmp_path: Path, capsys: pytest.Capt
     assert main(["ablate", "plan", str(loaded.path), "--runs", str(tmp_path / "runs"), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)["trials"]
     assert [(one["fold"], one["state"]) for one in shown[:2]] == [("one", "done"), ("two", "pending")]
-    with pytest.raises(ConfigError, match="'toy' has folds, and a sweep has one run a row and seed"):
-        sweeps.export(loaded, loaded.profile("toy"), ["base"], [0], ["tiny"], [])
+    profile = loaded.profile("toy")
+    parameters = yaml.safe_load(sweeps.export(loaded, profile, ["base"], [0], ["tiny"], []))["parameters"]
+    assert parameters["fold"] == {"values": ["one", "two"]}
+    assert sweeps.fold_of(profile, ["row=base", "fold=two"]) == ("two", ["row=base"])
+    (mine,) = sweeps.chain(loaded, profile, "base", 1, "two", runs=tmp_path / "runs")
+    assert (mine.name, mine.place) == ("base s1 two", cells[3].place)
+    for given, said in (
+        ([], "fold=NAME is missing; .* one, two"),
+        (["fold=on"], "no such fold.*did you mean 'one'"),
+        (["fold=one"] * 2, "twice"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            sweeps.fold_of(profile, given)
 
 
 def test_a_cell_is_the_mean_over_folds_of_seeds_that_have_them_all(tmp_path: Path) -> None:
@@ -131,7 +142,7 @@ def test_an_error_of_a_fold_is_that_of_its_own_pictures(tmp_path: Path) -> None:
         ({"folds": {"a": {"model.decoder_layers": 1}}}, r"row 'base' sets model\.init_args\.decoder_layers, which the folds"),
         ({"switches": {"bast": {}}}, r"switches of 'bast', which is no row.*did you mean 'base'"),
         ({"switches": {"base": {"model.decoder_layers": "x"}}}, r"row 'base': .*decoder_layers"),
-        ({"folds": {"first": {}}}, r"row 'base': no stage or fold 'one'.*there are first"),
+        ({"folds": {"first": {}}}, r"row 'base': no stage or fold 'one'.*folds are first"),
     ],
     ids=str,
 )  # fmt: skip

@@ -52,9 +52,10 @@ def run_names(options: argparse.Namespace) -> int:
     found: dict[str, dict[str, dict[str, Any]]] = {}
     with Console(stderr=True).status("measuring"):
         for work in dict.fromkeys(options.work):
-            for way in WAYS[work]:
-                given = {"recipe": recipe, "work": work, "way": way, "names": options.names, "side": options.size}
-                found.setdefault(work, {})[way] = in_a_process_of_its_own("rislab.bench.class_names", **given)
+            given = {"recipe": recipe, "work": work, "names": options.names, "side": options.size}
+            found[work] = {
+                way: in_a_process_of_its_own("rislab.bench.class_names", way=way, **given) for way in WAYS[work]
+            }
     if options.json:
         print(json.dumps({"names": options.names, "size": options.size, "measured": found}, indent=1))
         return 0
