@@ -82,6 +82,10 @@ class EpisodeFiles(ABC):
     def training(self, fold: int) -> list[Pair]:
         """Every (picture, class) pair that training may see. Raises DataError."""
 
+    def tested(self, fold: int) -> set[str]:
+        """Pictures of the training lists that hold a class that the fold tests. Raises DataError, for no folds, too."""
+        raise DataError(f"{self.title} has no folds")
+
     @abstractmethod
     def episodes(self, fold: int, split: str, count: int) -> list[Pair]:
         """The episodes of a split, the same in every run. Raises DataError.
@@ -169,6 +173,9 @@ class Pascal5i(EpisodeFiles):
     def training(self, fold: int) -> list[Pair]:
         return [pair for other in range(FOLDS) if other != fold for pair in self._listed("trn", other)]
 
+    def tested(self, fold: int) -> set[str]:
+        return {pair.picture for pair in self._listed("trn", fold)}
+
     def episodes(self, fold: int, split: str, count: int) -> list[Pair]:
         listed = self._listed("val", fold)
         return [listed[number % len(listed)] for number in range(count)]
@@ -212,6 +219,11 @@ class Coco20i(EpisodeFiles):
         classes = [number for number in range(len(self.names)) if number not in held]
         pictures = self._pictures("trn", fold, classes)
         return [Pair(picture, number) for number in classes for picture in pictures[number]]
+
+    def tested(self, fold: int) -> set[str]:
+        """By the list of another fold, for which the same classes are trained on."""
+        of_classes = self._pictures("trn", (fold + 1) % FOLDS, self.classes(fold, "val"))
+        return {picture for pictures in of_classes.values() for picture in pictures}
 
     def episodes(self, fold: int, split: str, count: int) -> list[Pair]:
         """The draws of numpy's generator of before 1.17 with seed 0: `choice` without replacement permutes the whole list."""

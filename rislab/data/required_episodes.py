@@ -48,5 +48,6 @@ def _lists(options: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
         yield from ((split, own) for split in ("trn", "val", "test"))
         return
     # PASCAL-5i has a list of each fold's classes; COCO-20i has one of all classes that are trained on for a fold.
-    yield from (("trn", fold) for fold in (others if options["name"] == "pascal5i" else [own]))
+    trained, others_of_all = (others, [own]) if options["name"] == "pascal5i" else ([own], [(own + 1) % FOLDS])
+    yield from (("trn", fold) for fold in (*trained, *(others_of_all if options.get("without_tested") else ())))
     yield from (("val", fold) for fold in ([own, *others] if options.get("val_split") == "other_folds" else [own]))

@@ -46,6 +46,8 @@ class EpisodesData(EvaluatedData):
         generate: A world to write into `root` when it is not there.
         permuted_names: In the test, each class of the fold goes by the name of the next one: a control in which language says
             nothing. Training and validation are the same, so that the same network is tested.
+        without_tested: Training leaves out pictures that hold a class that the fold tests. In the protocol they stay, and what
+            is of such a class is trained on as the rest, whatever name it has.
         val_split: `val`: validation as in the protocol. `other_folds`: classes of the other folds, which are trained on, in
             pictures that are not; so the checkpoint is chosen without a look at the classes that are tested.
 
@@ -59,7 +61,7 @@ class EpisodesData(EvaluatedData):
     required_files: ClassVar[str] = "rislab.data.required_episodes.episodes"
     below_root: ClassVar[tuple[str, ...]] = ("split_files",)
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers", "eval_batch")
-    absent_means: ClassVar[dict[str, Any]] = {"val_split": "val"}
+    absent_means: ClassVar[dict[str, Any]] = {"val_split": "val", "without_tested": False}
 
     def __init__(
         self,
@@ -77,6 +79,7 @@ class EpisodesData(EvaluatedData):
         generate: ToyFolds | None = None,
         permuted_names: bool = False,
         val_split: Literal["val", "other_folds"] = "val",
+        without_tested: bool = False,
     ) -> None:
         super().__init__()
         counts = {"size": size, "episodes": episodes, "batch_size": batch_size, "eval_batch": eval_batch}
@@ -93,6 +96,9 @@ class EpisodesData(EvaluatedData):
         self.num_workers, self.seed, self.permuted_names = num_workers, seed, permuted_names
         if val_split == OTHERS and not self.files.has_folds:
             raise ConfigError(f"data.init_args.val_split is {OTHERS}: {self.files.title} has no folds, leave it val")
+        if without_tested and not self.files.has_folds:
+            raise ConfigError(f"data.init_args.without_tested: {self.files.title} has no folds, leave it false")
+        self.without_tested = without_tested
         self.val_split = OTHERS if val_split == OTHERS else self.files.val
         self._train: ResumableLoader | None = None
 
@@ -134,7 +140,11 @@ class EpisodesData(EvaluatedData):
                     f"{self.benchmark}, {split}: no episode of {', '.join(absent)}; such a class counts 0", stacklevel=2
                 )
         if stage == "fit":
-            self.files.check(self.files.training(self.fold))
+            self.files.check(self._training())
+
+    def _training(self) -> list[Pair]:
+        left_out = self.files.tested(self.fold) if self.without_tested else set()
+        return [pair for pair in self.files.training(self.fold) if pair.picture not in left_out]
 
     def teardown(self, stage: str) -> None:
         if self._train is not None:
@@ -150,7 +160,7 @@ class EpisodesData(EvaluatedData):
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def train_dataloader(self) -> ResumableLoader:
-        pairs = self.files.training(self.fold)
+        pairs = self._training()
         rank, world = self.rank_and_world_size
         whole = len(self.files.order(pairs, np.random.default_rng(0))) // (self.batch_size * world)
         if not whole:

@@ -178,6 +178,24 @@ def test_a_checkpoint_can_be_chosen_on_classes_that_are_not_tested(world: Path, 
     assert 0 < module.validation.arithmetic.scores(counts | {"class": np.array(seen)})["miou_fold"] <= 100
 
 
+@pytest.mark.parametrize("name", ["pascal5i", "coco20i"])
+def test_training_can_leave_out_pictures_of_tested_classes(world: Path, name: str) -> None:
+    module = ready(world, name, fold=2, without_tested=True, batch_size=3)
+    held = set(module.files.classes(2, "val"))
+    kept, everything = module._training(), module.files.training(2)
+
+    def holds_tested(picture: str) -> bool:
+        values = np.array(Image.open(module.files.root / module.files.label_path(picture)))
+        return bool(held & {value - 1 for value in np.unique(values).tolist()})
+
+    assert {pair.picture for pair in kept} == {p.picture for p in everything if not holds_tested(p.picture)}
+    assert 0 < len(kept) < len(everything)
+    module.setup("fit")
+    assert len(module.train_dataloader()) == (
+        len(kept) // 3 if name == "pascal5i" else len({pair.picture for pair in kept}) // 3
+    )
+
+
 def test_fss_is_validated_on_its_own_classes(world: Path) -> None:
     module = ready(world, "fss1000")
     seen = {number for batch in module.val_dataloader() for number in batch.class_index.tolist()}
@@ -287,6 +305,8 @@ def test_impossible_options_and_absent_classes_are_named(world: Path, copy: Path
         EpisodesData(str(world), "fss1000", fold=2)
     with pytest.raises(ConfigError, match="val_split is other_folds: FSS-1000 has no folds"):
         EpisodesData(str(world), "fss1000", val_split="other_folds")
+    with pytest.raises(ConfigError, match="without_tested: FSS-1000 has no folds"):
+        EpisodesData(str(world), "fss1000", without_tested=True)
     with pytest.raises(ConfigError, match=r"no set of episodes 'pascal'.*did you mean 'pascal5i'"):
         EpisodesData(str(world), "pascal")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="batch_size is 0"):
