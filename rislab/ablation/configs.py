@@ -101,10 +101,20 @@ class Configs:
             self._bases[stage] = base if self.data is None else {**base, "data": relocated(base["data"], self.data)}
         return self._bases[stage]
 
-    def cell(self, row: Row, seed: int, stage: Stage, parent: str | None) -> tuple[dict[str, Any], str]:
-        """(config, hash) of a row with a seed and a stage. parent: hash of what it starts from."""
+    def cell(
+        self, row: Row, seed: int, stage: Stage, parent: str | None, fold: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], str]:
+        """(config, hash) of a row with a seed and a stage.
+
+        Args:
+            row: With the switches that it has in this profile.
+            seed: Of everything that draws.
+            stage: One of the row's.
+            parent: Hash of what it starts from.
+            fold: Switches of a fold, over the row's.
+        """
         base = self.base(stage)
-        changes = switches.of_stage(row.switches, stage.name, base)
+        changes = switches.of_stage({**row.switches, **(fold or {})}, stage.name, base)
         if stage.name in stages_of(base):
             changes[STAGE] = stage.name
         if key := seed_key(base["data"]):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ MEASURED = records.Record(
 
 @dataclass(eq=False)
 class Planned:
-    """A row with a seed and, where it has several, a stage: its config, and the directory of its trial.
+    """A row with a seed and, where it has several, a fold and a stage: its config, and the directory of its trial.
 
     Attributes:
         config: Shares its parts with other cells' configs; nothing in it may be changed in place.
@@ -56,6 +57,7 @@ class Planned:
         shared_with: The table in whose folder the trial lies, where that is not its own.
         metric: What it is watched by, the first of the table's that its stage is scored with; "" for one that makes files.
         split: Where that is measured.
+        fold: Of the profile's folds; "" where it has none.
     """
 
     row: Row
@@ -70,10 +72,16 @@ class Planned:
     shared_with: str = ""
     metric: str = ""
     split: str = ""
+    fold: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.row.name} s{self.seed}" + (f" {self.stage}" if self.stage else "")
+        return " ".join(filter(None, (self.row.name, f"s{self.seed}", self.fold, self.stage)))
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """What it shares with the same cell of other seeds."""
+        return self.row.name, self.fold, self.stage
 
     @cached_property
     def trial(self) -> TrialDir:
@@ -166,7 +174,7 @@ def plan(
     rows: Iterable[str] | None = None,
     data: str | None = None,
 ) -> list[Planned]:
-    """One entry a row, seed and stage, in the table's order, stages in theirs. Nothing is written.
+    """One entry a row, seed, fold and stage, in the table's order, stages in theirs. Nothing is written.
 
     A trial that has been begun in another table's folder below `runs` is used where it lies.
 
@@ -174,23 +182,23 @@ def plan(
         rows: names, or None for all.
         data: where the data set lies, instead of what the config says.
     """
-    chosen = [table.row(name) for name in rows] if rows is not None else list(table.rows)
+    chosen = [profile.of(row) for row in (map(table.row, rows) if rows is not None else table.rows)]
     configs, places, folder = Configs(profile, data), sharing.SharedDirectories(runs), runs / table.name
     planned: list[Planned] = []
     first: dict[str, Planned] = {}
     for row in chosen:
         chain = _chain(configs, row)
-        for seed in seeds:
+        for seed, (fold, of_fold) in product(seeds, (profile.folds or {"": {}}).items()):
             before: dict[str, Planned] = {}
             for stage in chain:
                 parent = before.get(stage.parent)
-                config, digest = configs.cell(row, seed, stage, parent.hash if parent else None)
+                config, digest = configs.cell(row, seed, stage, parent.hash if parent else None, of_fold)
                 if seed == seeds[0]:
                     check_batches(config)
                 if digest in first:
                     place = first[digest].place
                 else:
-                    name = f"{row.name}--{stage.name}" if stage.name else row.name
+                    name = "--".join(filter(None, (row.name, fold, stage.name)))
                     place = places.find(digest, folder / f"{name}--s{seed}--{digest[:8]}")
                 folder_of_it = place.parent.name
                 cell = Planned(
@@ -206,6 +214,7 @@ def plan(
                     shared_with="" if folder_of_it == table.name else folder_of_it,
                     metric="" if _produces(config) else _watched(table.metrics, stage.name, stage is chain[-1]),
                     split=profile.split,
+                    fold=fold,
                 )
                 planned.append(cell)
                 # What starts from this stage starts from the directory in which it is trained, be it another row's.
@@ -297,14 +306,14 @@ def expected(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[
     Args:
         among: further cells of the table, from which it may be known.
     """
-    requested = {(cell.row.name, cell.stage): cell for cell in planned}
-    by_group: dict[tuple[str, str], dict[str, Planned]] = {}
+    requested = {cell.group: cell for cell in planned}
+    by_group: dict[tuple[str, str, str], dict[str, Planned]] = {}
     for cell in (*planned, *among):
-        if (cell.row.name, cell.stage) in requested:
-            by_group.setdefault((cell.row.name, cell.stage), {})[cell.hash] = cell
+        if cell.group in requested:
+            by_group.setdefault(cell.group, {})[cell.hash] = cell
     names: dict[Path, dict[str, list[str]]] = {}
     by_hash: dict[str, Cost] = {}
-    means: dict[tuple[str, str], Cost] = {}
+    means: dict[tuple[str, str, str], Cost] = {}
     for key, cells in by_group.items():
         found = {digest: cost for digest, cell in cells.items() if (cost := _measured(cell.place)) is not None}
         by_hash |= found
@@ -317,7 +326,7 @@ def expected(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[
             costs = _of_other_seeds(requested[key], candidates)
         if costs:
             means[key] = Cost(sum(cost.seconds for cost in costs) / len(costs), max(cost.gpu_mb for cost in costs))
-    return {cell.name: means.get((cell.row.name, cell.stage), by_hash.get(cell.hash)) for cell in planned}
+    return {cell.name: means.get(cell.group, by_hash.get(cell.hash)) for cell in planned}
 
 
 def expected_seconds(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[str, float | None]:
@@ -325,7 +334,7 @@ def expected_seconds(planned: Sequence[Planned], among: Sequence[Planned] = ()) 
 
 
 def _by_row(folder: Path) -> dict[str, list[str]]:
-    """Names of trial directories by their row and stage."""
+    """Names of trial directories by their row, fold and stage."""
     found: dict[str, list[str]] = {}
     for name in sharing.listed(folder):
         found.setdefault(name.rsplit("--", 2)[0], []).append(name)

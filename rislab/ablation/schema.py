@@ -80,6 +80,17 @@ SCHEMA: dict[str, Any] = {
                             },
                         },
                     },
+                    "folds": {
+                        "type": "object",
+                        "additionalProperties": {"type": "object"},
+                        "description": "a row is one training a fold, each with these switches over the row's; cells show the "
+                        "mean over folds",
+                    },
+                    "switches": {
+                        "type": "object",
+                        "additionalProperties": {"type": "object"},
+                        "description": "by row: switches that take the place of the row's in this profile",
+                    },
                     "cluster": {
                         "type": "object",
                         "description": "what trials ask of a SLURM cluster: partition, time ... (docs/clusters.md)",
@@ -121,6 +132,7 @@ SCHEMA: dict[str, Any] = {
                     "paper": {
                         "type": "object",
                         "additionalProperties": {"type": "object", "additionalProperties": {"type": "number"}},
+                        "description": "by column and metric; FOLD:METRIC for one fold of a profile with folds",
                     },
                 },
             },

@@ -5,11 +5,11 @@ All mistakes are collected before any is reported, so that one run of the comman
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rislab.ablation import claims, plugins, signature, stages, switches
+from rislab.ablation import claims, folds, plugins, signature, stages, switches
 from rislab.ablation.schema import COUNTED, METRICS, SCHEMA, against
 from rislab.ablation.stages import Stage
 from rislab.ablation.switches import PARTS, Parts, dotted
@@ -47,6 +47,8 @@ class Profile:
         split: the split that the table shows.
         stages: of each row, in order; empty where the method's own hold, if it declares any.
         cluster: what its trials request of a SLURM cluster; the options are those of `rislab.launch.slurm.Cluster`.
+        folds: switches of each fold, by its name; a row is one training a fold. Empty for a row of one training.
+        switches: by row, those that take the place of the row's own.
     """
 
     name: str
@@ -57,6 +59,12 @@ class Profile:
     split: str
     stages: tuple[Stage, ...] = ()
     cluster: Mapping[str, Any] = field(default_factory=dict)
+    folds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    switches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def of(self, row: "Row") -> "Row":
+        """A row as this profile runs it."""
+        return replace(row, switches={**row.switches, **self.switches.get(row.name, {})})
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Row:
 
     Attributes:
         switches: full config keys and values; `STAGE:` before a key makes it one stage's.
-        paper: verified numbers, by the paper's data set and metric.
+        paper: verified numbers, by the paper's data set and metric; `FOLD:METRIC` is one fold's.
         without: stages of the profile that the row leaves out; what starts from one of them starts from what that one starts
             from.
     """
@@ -326,6 +334,8 @@ def _meaning(raw: dict[str, Any], profiles: Mapping[str, _ReadProfile]) -> Itera
     for key, profile in raw["profiles"].items():
         if wrong := name_mistake(key):
             yield ("profiles", key), f"profile {_shown(key)}: {wrong}"
+        for below, text in folds.mistakes(profile, raw["rows"], profiles[key].parts, name_mistake):
+            yield ("profiles", key, *below), f"profile {_shown(key)}: {text}"
         for option, value in profile.get("cluster", {}).items():
             wrong = signature.check(CLUSTER, option, value)
             if wrong:
@@ -355,8 +365,10 @@ def _meaning(raw: dict[str, Any], profiles: Mapping[str, _ReadProfile]) -> Itera
         for column, cells in row.get("paper", {}).items():
             if column not in columns:
                 yield (*place, "paper", column), f"{who}: no profile has column {column!r}{nearest(column, columns)}"
+            of_column = folds.names(raw["profiles"].values(), column)
             for metric in cells:
-                wrong = _metric(metric, METRICS + COUNTED, scored)
+                what = "stage or fold" if of_column else "stage"
+                wrong = _metric(metric, METRICS + COUNTED, [*scored, *of_column], what)
                 if wrong:
                     yield (*place, "paper", column, metric), f"{who}: {wrong}"
     claimed = [claim["name"] for claim in raw.get("claims", [])]
@@ -403,13 +415,13 @@ def _left_out(names: Sequence[str], profiles: Mapping[str, _ReadProfile]) -> Ite
                 return
 
 
-def _metric(name: str, known: Sequence[str], stages: Sequence[str]) -> str | None:
+def _metric(name: str, known: Sequence[str], stages: Sequence[str], what: str = "stage") -> str | None:
     """What is wrong with `metric` or `stage:metric`, or None."""
     stage, colon, metric = name.rpartition(":")
     if metric not in known:
         return f"no metric {metric!r}{nearest(metric, known)}; known: {', '.join(known)}"
     if colon and stage not in stages:
-        return f"no stage {stage!r}{nearest(stage, stages)}; stages are {', '.join(stages) or 'none'}"
+        return f"no {what} {stage!r}{nearest(stage, stages)}; {what}s are {', '.join(stages) or 'none'}"
     return None
 
 
@@ -440,6 +452,8 @@ def _build(raw: dict[str, Any], path: Path, read: Mapping[str, _ReadProfile]) ->
                 profile["split"],
                 read[name].stages if profile.get("stages") else (),
                 profile.get("cluster", {}),
+                {fold: folds.full(given) for fold, given in profile.get("folds", {}).items()},
+                {row: folds.full(given) for row, given in profile.get("switches", {}).items()},
             )
             for name, profile in raw["profiles"].items()
         },

@@ -64,6 +64,11 @@ class EvaluatedData(L.LightningDataModule):
         """How it is scored."""
 
     @property
+    def validation(self) -> Evaluation:
+        """How `val_split` is scored; another one where its classes are not those of the test."""
+        return self.evaluation
+
+    @property
     @abstractmethod
     def test_splits(self) -> list[str]:
         """In the order of `test_dataloader`."""

@@ -225,11 +225,17 @@ class Mirror:
         if self.mode == "online":
             where["resume"] = "allow"
         stage = last.stage if not self.sweep else ""
-        tags = [self.table.name, last.row.name, f"seed {last.seed}", self.profile.name, *([stage] if stage else [])]
+        tags = [
+            self.table.name,
+            last.row.name,
+            f"seed {last.seed}",
+            self.profile.name,
+            *filter(None, (last.fold, stage)),
+        ]
         self.run = wandb.init(
             **where,
             mode=self.mode,  # type: ignore[arg-type]  # one of MODES
-            name=f"{last.row.name} s{last.seed}" + (f" {stage}" if stage else ""),
+            name=" ".join(filter(None, (last.row.name, f"s{last.seed}", last.fold, stage))),
             group=self.table.name,
             job_type=stage or "train",
             tags=[tag[:64] for tag in tags],  # wandb's limit
@@ -253,7 +259,7 @@ class Mirror:
         if self.sweep:  # which gives the row and the seed itself, and holds on to them
             facts["stages"] = {part.cell.stage: part.cell.identity for part in self.parts[:-1]}
         else:
-            facts |= {"row": last.row.name, "seed": last.seed, "stage": last.stage}
+            facts |= {"row": last.row.name, "seed": last.seed, "fold": last.fold, "stage": last.stage}
         return last.identity | {name: value for name, value in facts.items() if value not in ("", {})}
 
     def _log(self) -> None:

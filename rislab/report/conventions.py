@@ -1,6 +1,7 @@
 """What a report's numbers are: metrics by their titles, protocol, split, counts, choice of checkpoints, verdicts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rislab.metrics.definitions import METRICS
 from rislab.report.measurements import is_trained
@@ -29,12 +30,19 @@ def _selected_on(cell: Cell) -> str | None:
     return None if found is None else str(found)
 
 
+def _listed(value: Any) -> str:
+    """A field of metrics.json, or the several values that trials have of it, as those of folds do."""
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+
+
 def conventions(results: Results) -> list[tuple[str, str]]:
     shown: Sequence[str] = results.table.metrics
-    rows = [("dataset", f"{results.common('benchmark') or results.profile.dataset}, split {results.profile.split}")]
+    rows = [
+        ("dataset", f"{_listed(results.common('benchmark')) or results.profile.dataset}, split {results.profile.split}")
+    ]
     protocol = results.common("protocol")
     if protocol is not None:
-        rows.append(("protocol", f"{protocol} (docs/conventions.md)"))
+        rows.append(("protocol", f"{_listed(protocol)} (docs/conventions.md)"))
     for unit in ("expressions", "images"):
         counted = {
             cell.metrics["splits"][results.profile.split].get(unit)
@@ -53,6 +61,14 @@ def conventions(results: Results) -> list[tuple[str, str]]:
             ("checkpoint", f"the best on {', '.join(chosen)} during training; reported on {results.profile.split}")
         )
     rows.append(("spread", "mean ± sample standard deviation over seeds; n is how many"))
+    if results.profile.folds:
+        rows.append(
+            (
+                "folds",
+                "a row is one training a fold; its value for a seed is the mean over folds, each with classes of its own; the "
+                "variances from the choice of pictures of the folds' differences add up",
+            )
+        )
     rows.append(
         (
             "verdicts",

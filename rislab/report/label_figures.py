@@ -28,9 +28,7 @@ class LabelExample:
 
 def label_examples(results: Results) -> list[LabelExample]:
     """The pictures that the trials kept label maps of: truth and what each row said (its first finished seed)."""
-    first: list[tuple[str, Cell | None]] = [
-        (row.row.label, next((cell for cell in row.done if cell.label_maps()), None)) for row in results.rows
-    ]
+    first = results.first_that(Cell.label_maps)
     source = next((cell for _, cell in first if cell is not None), None)
     if source is None:
         return []

@@ -31,6 +31,7 @@ def report_page(view: View) -> str:
         signed=formatting.signed,
         interval=formatting.interval,
         headline=formatting.headline,
+        folds=formatting.folds,
         ratio=formatting.ratio,
         reach=figures.reach(view.judged),
         interval_chart=figures.interval_chart,
