@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rislab.bench.label_maps import peak, start_of_peak
+from rislab.bench.resident_memory import peak, start_of_peak
 from rislab.data.batch import LabelledPictures, LabelMaps, Viewing, members
 from rislab.data.geometry import Stretch
 from rislab.data.synthetic import batch_of

@@ -198,7 +198,13 @@ class ReferringData(EvaluatedData):
             raise DataError(f"{self.root}: no such folder (data.init_args.root). Put there:\n  {wanted}")
 
     def setup(self, stage: str) -> None:
-        """Look at everything that the whole run will need: a test split that is not there must not cost a training."""
+        """Look at everything that the whole run will need: a test split that is not there must not cost a training.
+
+        Raises:
+            ConfigError: Training would choose its checkpoint on a test split.
+        """
+        if stage == "fit":
+            self._refuse_selection_on_test()
         splits = {
             "fit": [self.train_split, self.val_split, *self.test_splits],
             "validate": [self.val_split],
@@ -211,6 +217,16 @@ class ReferringData(EvaluatedData):
             deviates = "" if self._is_toy else deviation(self.dataset, self.split_by, split, references)
             if deviates:
                 warnings.warn(f"{self.refer.refs_file}: split {split} has {deviates}", stacklevel=2)
+
+    def _refuse_selection_on_test(self) -> None:
+        """The README of DMMI's code validates Ref-ZOM on test every epoch: what is best there says nothing of other pictures."""
+        if self._file_split(self.val_split).lower().startswith("test"):
+            option = "holdout.split" if self.holdout is not None else "val_split"
+            raise ConfigError(
+                f"data.init_args.{option} is {self._file_split(self.val_split)!r}: checkpoints would be chosen on what is "
+                "reported. Choose on val, or, where a set has no such split, on images held out of train: "
+                "data.init_args.holdout: {split: train, images: 0.05, seed: 0}"
+            )
 
     def teardown(self, stage: str) -> None:
         """End the loader processes and give back what was cached."""
