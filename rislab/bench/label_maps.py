@@ -56,14 +56,14 @@ def measure(
         began = time.perf_counter()
         method.label(small)
         text_seconds = time.perf_counter() - began
-        before = _start_of_peak()
+        before = start_of_peak()
         began, worked = time.perf_counter(), time.process_time()
         if how == "rislab":
             (found,) = method.label(LabelledPictures([image], [blank], names, False, viewing, [0]))
         else:
             found = one_by_one(method, image, names)
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - worked
-    grown = _peak() - before
+    grown = peak() - before
     if labels is not None:
         with replacing(Path(labels)) as temporary, temporary.open("wb") as file:
             np.save(file, found.numpy().astype(np.int16))
@@ -101,7 +101,7 @@ def agreement(one: Path, other: Path) -> float:
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def _start_of_peak() -> float:
+def start_of_peak() -> float:
     """Resident MiB now; where the system can, the peak counts from here on, so that building a model is not in it."""
     try:
         CLEAR.write_text("5")
@@ -110,7 +110,7 @@ def _start_of_peak() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def _peak() -> float:
+def peak() -> float:
     try:
         return _status("VmHWM")
     except (OSError, ValueError):
