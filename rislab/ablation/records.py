@@ -167,7 +167,8 @@ LABEL_MAP = Record(
         "prediction": FILE_NAME,
         "classes": Mapped(TEXT),
         "right": PERCENT,
-    }
+    },
+    {"groups": Mapped(FILE_NAME)},
 )
 
 

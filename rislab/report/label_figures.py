@@ -16,14 +16,31 @@ Colours = Mapping[str, str]
 
 
 @dataclass(frozen=True)
+class RowMap:
+    """What a row said of a picture.
+
+    Attributes:
+        label: of the row.
+        picture: its label map; None where none was kept.
+        right: pixels that are right, in percent.
+        groups: (name, picture) of each division into groups, of a method that has groups.
+    """
+
+    label: str
+    picture: str | None = None
+    right: float | None = None
+    groups: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class LabelExample:
-    """One line of the grid. legend: (colour, class) of what the line shows; maps: row label, picture, right pixels in percent."""
+    """One line of the grid. legend: (colour, class) of what the line shows; maps: one a row of the table."""
 
     number: int
     image: str
     truth: str
     legend: tuple[tuple[str, str], ...]
-    maps: tuple[tuple[str, str | None, float | None], ...]
+    maps: tuple[RowMap, ...]
 
 
 def label_examples(results: Results) -> list[LabelExample]:
@@ -54,19 +71,32 @@ def _line(
         return None
     names = _named(wanted)
     shown = set(np.unique(truth).tolist())
-    maps: list[tuple[str, str | None, float | None]] = []
+    maps: list[RowMap] = []
     for label, cell in first:
         said = kept.get(label, {}).get(wanted["image_id"])
         found = _read_map(cell, said["prediction"]) if said is not None and cell is not None else None
-        if said is None or found is None or found.shape != truth.shape:
-            maps.append((label, None, None))
+        if cell is None or said is None or found is None or found.shape != truth.shape:
+            maps.append(RowMap(label))
             continue
         names |= _named(said)
         shown |= set(np.unique(found).tolist())
-        maps.append((label, data_uri(_painted(image, found, names, colours)), float(said["right"])))
+        painted = data_uri(_painted(image, found, names, colours))
+        maps.append(RowMap(label, painted, float(said["right"]), _groups(image, cell, said)))
     legend = tuple((colours[names[value]], names[value]) for value in sorted(shown & names.keys()))
     painted = data_uri(_painted(image, truth, names, colours))
     return LabelExample(int(wanted["image_id"]), data_uri(image), painted, legend, tuple(maps))
+
+
+def _groups(image: NDArray[np.uint8], cell: Cell, said: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Each division into groups, a colour a group; the numbers of two rows' groups have nothing in common."""
+    found = []
+    for name, file in said.get("groups", {}).items():
+        numbers = _read_map(cell, file)
+        if numbers is not None and numbers.shape == image.shape[:2]:
+            named = {int(number): str(number) for number in np.unique(numbers)}
+            colours = {text: colour_of(number) for number, text in named.items()}
+            found.append((str(name), data_uri(_painted(image, numbers, named, colours))))
+    return tuple(found)
 
 
 def _colours(entries: Sequence[dict[str, Any]]) -> dict[str, str]:

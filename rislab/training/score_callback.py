@@ -91,6 +91,7 @@ class ScoreCallback(L.Callback):
         answers = self._update(pl_module, outputs, batch, dataloader_idx)
         if dataloader_idx == 0:
             self.kept.offer(batch, answers)
+            self.kept.inspect(pl_module, batch)  # type: ignore[arg-type]  # as above
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         arithmetic = self.evaluation.arithmetic

@@ -65,3 +65,21 @@ def test_bench_labels_compares_with_a_loop_over_the_classes() -> None:
         wrong = rislab_here("bench", "labels", "--config", f"experiments/{config}.yaml", "--classes", "2", option)
         assert wrong.returncode == 2
         assert said in wrong.stderr
+
+
+def test_bench_grouping_compares_with_the_plain_way() -> None:
+    config = ["bench", "grouping", "--config", "experiments/groupvit/toy.yaml"]
+    small = ["--size", "96", "130", "--classes", "6", "--batch", "4", "--cached-batch", "12", "--micro-batch", "5"]
+    done = rislab(*config, *small, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["labels"]["same_label_percent"] > 99.9
+    assert found["texts"]["gradient_difference"] < 1e-3
+    assert found["caching"]["gradient_difference"] < 1e-3
+    assert (
+        found["caching"]["ratio"]["seconds"]
+        == found["caching"]["plain"]["seconds"] / found["caching"]["rislab"]["seconds"]
+    )
+    wrong = rislab_here("bench", "grouping", "--config", "experiments/tcl/toy.yaml", "--work", "labels")
+    assert wrong.returncode == 2
+    assert "the measurement is of GroupViT, the config names TCLTask" in wrong.stderr
