@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from timm.layers.drop import DropPath
 from torch import Tensor
 
-from rislab.bench.label_maps import STRIDE, WINDOW, peak, start_of_peak
+from rislab.bench.label_maps import STRIDE, WINDOW
+from rislab.bench.resident_memory import peak, start_of_peak
 from rislab.data.batch import LabelledPictures, Viewing
 from rislab.errors import ConfigError
 from rislab.files import replacing
