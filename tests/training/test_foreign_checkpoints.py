@@ -248,7 +248,7 @@ def test_a_frozen_trunk_is_never_a_file_that_the_checkpoint_names(tmp_path: Path
         inference.load_method(path, trunk)
 
 
-def test_every_frozen_trunk_of_a_method_is_asked_for_by_its_own_option(tmp_path: Path) -> None:
+def test_every_frozen_trunk_of_a_method_is_named_by_its_own_option(tmp_path: Path) -> None:
     """ReCo has three, one of which is no CLIP. A checkpoint names none of them as a file."""
     spec: dict[str, Any] = {"name": "rislab-tiny-ViT", "pretrained": "toy"}
     options = {"clip": spec, "retrieval_clip": spec, "encoder": {"name": "rislab-tiny-DeiT", "pretrained": "toy"}}
