@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,9 +44,13 @@ class Cluster:
         return subprocess.run(command, env=given, check=True, capture_output=True, text=True).stdout
 
     def preempt(self, job: str) -> None:
-        """Tell a job that its end is near. It may be back in the queue before scancel looks again, which then fails."""
+        """Tell a job that its end is near.
+
+        scancel sends the signal again while the job is being requeued, into its next start; so it gets no time for that.
+        """
         given = {**os.environ, **self.environment}
-        subprocess.run(("scancel", "--signal=USR2", job), env=given, check=False, capture_output=True)
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(("scancel", "--signal=USR2", job), env=given, check=False, capture_output=True, timeout=2)
 
     @property
     def controller(self) -> int:
