@@ -55,7 +55,7 @@ class Planned:
         takes: what it takes of that.
         is_last: Whether this is the stage that the row's cells show.
         shared_with: The table in whose folder the trial lies, where that is not its own.
-        metric: What it is watched by, the first of the table's that its stage is scored with; "" for one that makes files.
+        metric: What it is watched by, the first of the table's that its stage is scored with; "" for one that is not scored.
         split: Where that is measured.
         fold: Of the profile's folds; "" where it has none.
     """
@@ -212,8 +212,8 @@ def plan(
                     stage.takes,
                     is_last=stage is chain[-1],
                     shared_with="" if folder_of_it == table.name else folder_of_it,
-                    metric="" if _produces(config) else _watched(table.metrics, stage.name, stage is chain[-1]),
-                    split=profile.split,
+                    metric="" if _is_unscored(config) else _watched(table.metrics, stage.name, stage is chain[-1]),
+                    split=stage.split or profile.split,
                     fold=fold,
                 )
                 planned.append(cell)
@@ -231,6 +231,11 @@ def _watched(metrics: Sequence[str], stage: str, is_last: bool) -> str:
 def _produces(config: Mapping[str, Any]) -> bool:
     class_path = config["model"]["class_path"]
     return signature.is_described(class_path) and signature.read(class_path).produces
+
+
+def _is_unscored(config: Mapping[str, Any]) -> bool:
+    """Whether a stage makes files that nothing scores."""
+    return _produces(config) and not signature.read(config["model"]["class_path"]).scored
 
 
 def _chain(configs: Configs, row: Row) -> tuple[Stage, ...]:

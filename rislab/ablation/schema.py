@@ -77,6 +77,10 @@ SCHEMA: dict[str, Any] = {
                                     "enum": list(TAKES),
                                     "description": "what of that stage: the weights (default) or the files that it made",
                                 },
+                                "split": {
+                                    "type": "string",
+                                    "description": "where it is measured, if not on the profile's",
+                                },
                             },
                         },
                     },
@@ -177,7 +181,7 @@ def against(schema: Mapping[str, Any], value: Any, place: YamlPath, unknown: lis
     name = ".".join(map(str, place)) or "the table"
     kind = schema["type"]
     if not isinstance(value, _TYPES[kind]) or (kind in ("integer", "number") and isinstance(value, bool)):
-        hint = " of {name, config, from, takes}" if place[-1:] == ("stages",) else ""
+        hint = " of {name, config, from, takes, split}" if place[-1:] == ("stages",) else ""
         yield place, f"{name} is {value!r}, expected {kind}{hint}"
         return
     value = cast(Any, value)

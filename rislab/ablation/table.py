@@ -212,13 +212,14 @@ class _ReadProfile:
 
     @property
     def scored(self) -> list[str]:
-        """Stages that have metrics: all but those that make files."""
+        """Stages that have metrics: all but those that make files which are not scored."""
 
-        def produces(name: str) -> bool:
+        def is_unscored(name: str) -> bool:
             class_path = (self.parts.get(name, {}).get("model") or {}).get("class_path")
-            return signature.is_described(class_path) and signature.read(class_path).produces
+            known = signature.read(class_path) if signature.is_described(class_path) else None
+            return known is not None and known.produces and not known.scored
 
-        return [name for name in self.names if not produces(name)]
+        return [name for name in self.names if not is_unscored(name)]
 
 
 class _Reader:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rislab.data import decoding
 from rislab.data.batch import IGNORED, LabelledPictures, LabelMaps
-from rislab.data.benchmark_trees import Item, Tree
+from rislab.data.benchmark_trees import Item, Tree, read_picture
 from rislab.data.geometry import Geometry, InverseGeometry
 from rislab.data.loader import ResumableLoader
 from rislab.data.sampling import Row
@@ -76,14 +76,27 @@ class LabelMapsData(BenchmarkedData, ShuffledPictures):
         if stage == "fit":
             if self.stage_outputs is not None:
                 self.stage_outputs.require()
-            found, published = len(self.scored.items(self.train_split)), self.scored.of.counts.get(self.train_split)
+            found, published = len(self._items()), self.scored.of.counts.get(self.train_split)
             if published is not None and found != published and self.scored.generate is None:
                 warnings.warn(
                     f"{self.benchmark}, {self.train_split}: {found} pictures, published: {published}", stacklevel=2
                 )
 
+    def _items(self) -> list[Item]:
+        """Pictures of the training split. Raises DataError where a file that is read is not there."""
+        if self.stage_outputs is None:
+            return self.scored.items(self.train_split)
+        found = Tree(self.scored.root, self.scored.of).listed(self.train_split)
+        missing = [item.image for item in found if not item.image.is_file()]
+        missing += [path for n in range(len(found)) if not (path := self.stage_outputs.path(f"{n}.png")).is_file()]
+        if missing:
+            raise DataError(
+                f"{self.benchmark}, {self.train_split}: {len(missing)} files are missing, the first is {missing[0]}"
+            )
+        return found
+
     def train_dataloader(self) -> ResumableLoader:
-        items = self.scored.items(self.train_split)
+        items = self._items()
         dataset = LabelMapBatches(
             self.scored, items, self.geometry, self.method.train_transform(), self.seed, self.stage_outputs
         )
@@ -133,9 +146,12 @@ class LabelMapBatches(Dataset[LabelMaps]):
         )
 
     def _sample(self, row: Row) -> Sample:
-        picture, label = self.tree.sample(self.items[row.image_id], self.classes)
+        item = self.items[row.image_id]
         if self.outputs is not None:
-            label = self._made(row.image_id, label.shape)
+            picture = read_picture(item.image)
+            label = self._made(row.image_id, picture.shape[:2])
+        else:
+            picture, label = self.tree.sample(item, self.classes)
         key = (self.seed, row.epoch, row.image_id)
         if self.transform is not None and not self.transform.in_frame:
             return self.transform(Sample(picture, label[None]), key)

@@ -290,8 +290,8 @@ class Mirror:
         shown: dict[str, Any] = {}
         for metric in self.table.metrics:
             stage, _, name = metric.rpartition(":")
-            if (stage == cell.stage if stage else cell.is_last) and name in splits.get(self.profile.split, {}):
-                shown[logged(metric)] = splits[self.profile.split][name]
+            if (stage == cell.stage if stage else cell.is_last) and name in splits.get(cell.split, {}):
+                shown[logged(metric)] = splits[cell.split][name]
         scores = {f"test/{split}/{name}": value for split, found in splits.items() for name, value in found.items()}
         provenance = read_json(cell.trial.provenance_file) or {}
         facts: dict[str, Any] = {

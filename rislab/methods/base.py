@@ -253,7 +253,12 @@ class FileMaker(TrainingFree):
 
     It goes over what `predict_dataloader` of its data gives, batch by batch, on any number of processes. A file that an earlier
     start has made is not made again.
+
+    Attributes:
+        scored: whether the files are scored by the evaluation of their data; a table may then show metrics of the stage.
     """
+
+    scored: ClassVar[bool] = False
 
     outputs: Outputs | None = None
     """Where the files go; set for the run that makes them."""

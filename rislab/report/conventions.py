@@ -35,6 +35,23 @@ def _listed(value: Any) -> str:
     return "; ".join(map(str, value)) if isinstance(value, list) else str(value or "")
 
 
+def _stages(results: Results) -> list[tuple[str, str]]:
+    """What the columns of earlier stages are: split, protocol, and what the scores' data say of threshold and CRF."""
+    found: dict[str, list[str]] = {}
+    for cell in results.cells:
+        if cell.planned.is_last or cell.planned.split not in cell.metrics.get("splits", {}):
+            continue
+        said = [f"split {cell.planned.split}", f"protocol {cell.metrics.get('protocol')}"]
+        if "threshold" in cell.metrics:
+            said.append(f"background threshold {cell.metrics['threshold'] / 1000:g}")
+        if "crf" in cell.metrics:
+            said.append(f"CRF: {cell.metrics['crf']}")
+        text = ", ".join(said)
+        if text not in found.setdefault(cell.planned.stage, []):
+            found[cell.planned.stage].append(text)
+    return [(f"stage {name}", "; ".join(texts)) for name, texts in found.items()]
+
+
 def conventions(results: Results) -> list[tuple[str, str]]:
     shown: Sequence[str] = results.table.metrics
     rows = [
@@ -43,6 +60,7 @@ def conventions(results: Results) -> list[tuple[str, str]]:
     protocol = results.common("protocol")
     if protocol is not None:
         rows.append(("protocol", f"{_listed(protocol)} (docs/conventions.md)"))
+    rows += _stages(results)
     for unit in ("expressions", "images"):
         counted = {
             cell.metrics["splits"][results.profile.split].get(unit)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,8 +45,8 @@ class LabelExample:
 
 
 def label_examples(results: Results) -> list[LabelExample]:
-    """The pictures that the trials kept label maps of: truth and what each row said (its first finished seed)."""
-    first = results.first_that(Cell.label_maps)
+    """The pictures that the trials kept label maps of: truth and what each row said (its first finished seed), stage by stage."""
+    first = _columns(results)
     source = next((cell for _, cell in first if cell is not None), None)
     if source is None:
         return []
@@ -56,6 +57,26 @@ def label_examples(results: Results) -> list[LabelExample]:
         for wanted in source.label_maps()[:MOST_EXAMPLES]
         if (line := _line(wanted, source, first, kept, colours)) is not None
     ]
+
+
+def _columns(results: Results) -> list[tuple[str, Cell | None]]:
+    """What stands side by side: of each row its earlier stages, a trial that rows share once, and then the row itself.
+
+    All of one fold: other folds show other pictures.
+    """
+    found: list[tuple[str, Cell | None]] = []
+    shown: set[Path] = set()
+    fold = next((cell.planned.fold for cell in results.cells if cell.label_maps()), "")
+    for row in results.rows:
+        chains = [(*last.earlier.items(), ("", last)) for last in row.cells if last.planned.fold == fold]
+        chain = next((each for each in chains if any(cell.label_maps() for _, cell in each)), ())
+        for stage, cell in chain:
+            path = cell.planned.trial.path
+            if stage and path not in shown and cell.label_maps():
+                found.append((f"{row.row.label}, {stage}", cell))
+                shown.add(path)
+        found.append((row.row.label, next((cell for stage, cell in chain if not stage and cell.label_maps()), None)))
+    return found
 
 
 def _line(
@@ -74,8 +95,13 @@ def _line(
     maps: list[RowMap] = []
     for label, cell in first:
         said = kept.get(label, {}).get(wanted["image_id"])
-        found = _read_map(cell, said["prediction"]) if said is not None and cell is not None else None
-        if cell is None or said is None or found is None or found.shape != truth.shape:
+        if said is None or cell is None:
+            maps.append(RowMap(label))
+            continue
+        own, found = (_read_map(cell, said[what]) for what in ("target", "prediction"))
+        # Stages may be scored on other splits, whose pictures have the same numbers.
+        is_same = own is not None and np.array_equal(own, truth)
+        if found is None or found.shape != truth.shape or not is_same:
             maps.append(RowMap(label))
             continue
         names |= _named(said)

@@ -199,11 +199,16 @@ class Evidence:
     def _table(self, cell: Cell) -> Counts:
         key = cell.planned.hash
         if key not in self._tables:
-            table = cell.evidence(self.split)
+            split = self._split_of(cell)
+            table = cell.evidence(split)
             if table is None or not len(table.units):
-                raise NoEvidenceError(f"{cell.planned.name}: no readable scores of split {self.split!r}")
+                raise NoEvidenceError(f"{cell.planned.name}: no readable scores of split {split!r}")
             self._tables[key] = table
         return self._tables[key]
+
+    def _split_of(self, cell: Cell) -> str:
+        """The split that the table shows of a trial's stage."""
+        return cell.planned.split or self.split
 
     def _scores(self, cell: Cell, metric: str) -> tuple[float, NDArray[np.float64]]:
         """(the metric, the metric without each picture)."""
@@ -212,7 +217,7 @@ class Evidence:
         key = (stage.planned.hash, bare)
         if key not in self._sums:
             sums = Sums(*self._table(stage).parts(bare))
-            whole, reported = sums.percent, stage.value(self.split, bare)
+            whole, reported = sums.percent, stage.value(self._split_of(stage), bare)
             if reported is not None and abs(whole - reported) > 0.005:
                 raise NoEvidenceError(
                     f"{stage.planned.name}: {bare} is {reported:.2f} in metrics.json, {whole:.2f} in scores.parquet"

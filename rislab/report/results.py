@@ -108,9 +108,10 @@ class Cell:
         return self.earlier.get(stage), bare
 
     def value(self, split: str, metric: str) -> float | None:
+        """A score on a split; one of an earlier stage is that stage's own split's."""
         cell, metric = self.of(metric)
         if cell is not self:
-            return None if cell is None else cell.value(split, metric)
+            return None if cell is None else cell.value(cell.planned.split, metric)
         found = self.metrics.get("splits", {}).get(split, {}).get(metric)
         return None if found is None else float(found)
 
