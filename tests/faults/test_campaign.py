@@ -399,12 +399,12 @@ ON_SLURM: list[Fault] = [
     jobs_preempted_by_others,
     trial_of_a_job_killed,
     pool_of_a_job_killed,
-    node_dies,
     controller_hangs,
     second_launcher_on_slurm,
     launcher_on_slurm_killed,
     job_out_of_time,
     local_pool_beside_slurm,
+    node_dies,  # last: SLURM takes minutes to requeue its job, in which the others end
 ]
 
 ON_THIS_MACHINE: list[Fault] = [
