@@ -224,7 +224,9 @@ def test_hashes_of_the_shipped_tables_are_those_of_their_whole_configs() -> None
             for cell in plan.plan(loaded, profile, [0, 3], Path("runs")):
                 assert cell.hash == digest(cell.identity), (path.name, profile.name, cell.name)
                 assert cell.hash == digest(
-                    identity.identity(copy.deepcopy(cell.config), cell.parent and cell.parent.hash)
+                    identity.identity(
+                        copy.deepcopy(cell.config), cell.parent and cell.parent.hash, cell.takes == "outputs"
+                    )
                 )
 
 
