@@ -182,7 +182,9 @@ def _check_config(folder: Path, recorded: dict[str, Any]) -> None:
         if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader)) > ALIASES:
             raise DamagedError(f"{CONFIG} repeats parts of itself more often than any config")
         config = yaml.load(data, Loader)  # a safe loader
-        found = identity.digest(identity.identity(config, recorded.get("config", {}).get("parent")))
+        hashed = recorded.get("config", {})
+        takes_outputs = hashed.get(identity.TAKES) == "outputs"
+        found = identity.digest(identity.identity(config, hashed.get("parent"), takes_outputs))
     except (yaml.YAMLError, ConfigError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise DamagedError(f"{CONFIG} cannot be read as this trial's config: {str(error).splitlines()[0]}") from None
     if found != recorded["hash"]:
