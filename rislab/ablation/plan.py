@@ -50,7 +50,7 @@ class Planned:
 
     Attributes:
         config: Shares its parts with other cells' configs; nothing in it may be changed in place.
-        place: The trial's directory.
+        directory: The trial's directory.
         parent: What it starts from.
         takes: what it takes of that.
         is_last: Whether this is the stage that the row's cells show.
@@ -64,7 +64,7 @@ class Planned:
     seed: int
     config: dict[str, Any]
     hash: str
-    place: Path
+    directory: Path
     stage: str = ""
     parent: "Planned | None" = None
     takes: Takes = ""
@@ -85,7 +85,7 @@ class Planned:
 
     @cached_property
     def trial(self) -> TrialDir:
-        return TrialDir(self.place, self.hash)
+        return TrialDir(self.directory, self.hash)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class Planned:
             ConfigError: When the directory is another trial's, damaged, or closed to us.
         """
         self._settle()
-        state, found = self.trial.look()
+        state, found = self.trial.inspect()
         if found.suspect:
             raise ConfigError(f"{self.trial.path} is {state}: {found.reason}; move it away")
         if state == "done":
@@ -150,20 +150,20 @@ class Planned:
 
     def _settle(self) -> None:
         """Be in the one directory that is this hash's, here and for what starts from it."""
-        if not self.place.exists():
-            owner = sharing.claim(self.place.parents[1], self.hash, self.place)
-            if owner != self.place:
-                self.place, self.trial, self.shared_with = owner, TrialDir(owner, self.hash), owner.parent.name
-        self.config = _placed(self.config, self.place, self.parent, self.takes)
+        if not self.directory.exists():
+            owner = sharing.claim(self.directory.parents[1], self.hash, self.directory)
+            if owner != self.directory:
+                self.directory, self.trial, self.shared_with = owner, TrialDir(owner, self.hash), owner.parent.name
+        self.config = _placed(self.config, self.directory, self.parent, self.takes)
 
 
-def _placed(config: dict[str, Any], place: Path, parent: Planned | None, takes: Takes) -> dict[str, Any]:
+def _placed(config: dict[str, Any], directory: Path, parent: Planned | None, takes: Takes) -> dict[str, Any]:
     """The config with what depends on where trials lie."""
     if parent is not None and takes == "outputs":
         config = with_outputs(config, parent.trial.outputs.folder)
     elif parent is not None:
         config = put(config, "trial.start_from", str(parent.trial.checkpoints / "best.ckpt"))
-    return put(config, "trainer.default_root_dir", str(place))
+    return put(config, "trainer.default_root_dir", str(directory))
 
 
 def plan(
@@ -183,7 +183,7 @@ def plan(
         data: where the data set lies, instead of what the config says.
     """
     chosen = [profile.of(row) for row in (map(table.row, rows) if rows is not None else table.rows)]
-    configs, places, folder = Configs(profile, data), sharing.SharedDirectories(runs), runs / table.name
+    configs, shared, folder = Configs(profile, data), sharing.SharedDirectories(runs), runs / table.name
     planned: list[Planned] = []
     first: dict[str, Planned] = {}
     for row in chosen:
@@ -196,17 +196,17 @@ def plan(
                 if seed == seeds[0]:
                     check_batches(config)
                 if digest in first:
-                    place = first[digest].place
+                    directory = first[digest].directory
                 else:
                     name = "--".join(filter(None, (row.name, fold, stage.name)))
-                    place = places.find(digest, folder / f"{name}--s{seed}--{digest[:8]}")
-                folder_of_it = place.parent.name
+                    directory = shared.find(digest, folder / f"{name}--s{seed}--{digest[:8]}")
+                folder_of_it = directory.parent.name
                 cell = Planned(
                     row,
                     seed,
-                    _placed(config, place, parent, stage.takes),
+                    _placed(config, directory, parent, stage.takes),
                     digest,
-                    place,
+                    directory,
                     stage.name,
                     parent,
                     stage.takes,
@@ -266,24 +266,24 @@ def answered_by(planned: Sequence[Planned]) -> dict[str, Planned]:
 
 def states(planned: Iterable[Planned]) -> list[State]:
     """State of each; directories that are not there are not looked into."""
-    return [state for state, _ in looks(planned)]
+    return [state for state, _ in inspected(planned)]
 
 
-def looks(planned: Iterable[Planned]) -> list[tuple[State, Finding]]:
+def inspected(planned: Iterable[Planned]) -> list[tuple[State, Finding]]:
     """The same, with what was found in each directory."""
     there: dict[Path, set[str] | None] = {}
     found: dict[str, tuple[State, Finding]] = {}
     result: list[tuple[State, Finding]] = []
     for cell in planned:
         if cell.hash not in found:
-            folder = cell.place.parent
+            folder = cell.directory.parent
             if folder not in there:
                 # A folder that may not be listed may still be looked into.
                 is_open = os.access(folder, os.R_OK) or not os.path.lexists(folder)
                 there[folder] = set(sharing.listed(folder)) if is_open else None
             names = there[folder]
-            is_there = names is None or cell.place.name in names
-            found[cell.hash] = cell.trial.look() if is_there else ("pending", Finding())
+            is_there = names is None or cell.directory.name in names
+            found[cell.hash] = cell.trial.inspect() if is_there else ("pending", Finding())
         result.append(found[cell.hash])
     return result
 
@@ -291,7 +291,7 @@ def looks(planned: Iterable[Planned]) -> list[tuple[State, Finding]]:
 def orphans(table: Table, planned: Sequence[Planned], runs: Path) -> list[Path]:
     """Trial directories of rows that the table no longer has, and whose trials none needs. Nothing happens to them."""
     rows = {row.name for row in table.rows}
-    used = {cell.place for cell in planned}
+    used = {cell.directory for cell in planned}
     folder = runs / table.name
     names = [n for n in sharing.listed(folder) if n.count("--") >= 2 and n.split("--")[0] not in rows]
     return sorted(path for path in (folder / name for name in names) if path not in used and os.path.isdir(path))  # noqa: PTH112  # no error for one that is closed to us
@@ -320,11 +320,11 @@ def expected(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[
     by_hash: dict[str, Cost] = {}
     means: dict[tuple[str, str, str], Cost] = {}
     for key, cells in by_group.items():
-        found = {digest: cost for digest, cell in cells.items() if (cost := _measured(cell.place)) is not None}
+        found = {digest: cost for digest, cell in cells.items() if (cost := _measured(cell.directory)) is not None}
         by_hash |= found
         costs = list(found.values())
         if not costs:
-            folder = requested[key].place.parent
+            folder = requested[key].directory.parent
             if folder not in names:
                 names[folder] = _by_row(folder)
             candidates = [folder / name for name in names[folder].get("--".join(filter(None, key)), ())]

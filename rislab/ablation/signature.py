@@ -330,8 +330,8 @@ def check_config(
                 yield (name,), wrong
             continue
         options, path = (value.get("init_args", {}), (name, "init_args")) if "class_path" in value else (value, (name,))
-        for place, wrong in check_config(inner, options):
-            yield (*path, *place), wrong
+        for position, wrong in check_config(inner, options):
+            yield (*path, *position), wrong
     for option in known.options.values():
         if option.default is not REQUIRED or option.name in given:
             continue

@@ -241,8 +241,8 @@ class _Reader:
     def read(self, key: str, profile: Mapping[str, Any]) -> _ReadProfile:
         """A profile that has passed the schema."""
         who = f"profile {_shown(key)}"
-        place: YamlPath = ("profiles", key)
-        files = self._existing(profile["config"], (*place, "config"), who)
+        position: YamlPath = ("profiles", key)
+        files = self._existing(profile["config"], (*position, "config"), who)
         raw = profile.get("stages", [])
         if not raw:
             parts = self._parts(files)
@@ -252,7 +252,7 @@ class _Reader:
         of_stage: dict[str, tuple[Path, ...]] = {}
         entries: dict[str, int] = {}
         for number, one in enumerate(raw):
-            name, entry = one["name"], (*place, "stages", number)
+            name, entry = one["name"], (*position, "stages", number)
             if wrong := name_mistake(name):
                 self.mistakes.append(((*entry, "name"), f"{who}: stage {_shown(name)}: {wrong}"))
                 is_sound = False
@@ -269,10 +269,10 @@ class _Reader:
             stage.name: self._parts((*files, *stage.config), stage.takes == "outputs") for stage in found
         }
         for name, entry_key, text in stages.mistakes(found, by_stage):
-            self.mistakes.append(((*place, "stages", entries[name], entry_key), f"{who}: {text}"))
+            self.mistakes.append(((*position, "stages", entries[name], entry_key), f"{who}: {text}"))
         return _ReadProfile(found, by_stage)
 
-    def _existing(self, names: Sequence[str], place: YamlPath, who: str) -> tuple[Path, ...]:
+    def _existing(self, names: Sequence[str], position: YamlPath, who: str) -> tuple[Path, ...]:
         """The config files that are there."""
         found = []
         for number, name in enumerate(names):
@@ -280,7 +280,7 @@ class _Reader:
             if file.exists():
                 found.append(file)
             else:
-                self.mistakes.append(((*place, number), f"{who}: no config file {name}"))
+                self.mistakes.append(((*position, number), f"{who}: no config file {name}"))
         return tuple(found)
 
     def _file(self, path: Path) -> YamlFile:
@@ -314,10 +314,10 @@ class _Reader:
                 self.in_configs += [said] if said not in self.in_configs else []
         return parts
 
-    def _where(self, files: Sequence[Path], place: YamlPath) -> str:
+    def _where(self, files: Sequence[Path], position: YamlPath) -> str:
         """File and line of a config's key: of the last file that has it, or else the files."""
-        setting = next((file for file in reversed(files) if place in self._file(file).lines), None)
-        return f"{setting}:{self._file(setting).line(place)}" if setting is not None else ", ".join(map(str, files))
+        setting = next((file for file in reversed(files) if position in self._file(file).lines), None)
+        return f"{setting}:{self._file(setting).line(position)}" if setting is not None else ", ".join(map(str, files))
 
 
 def _meaning(raw: dict[str, Any], profiles: Mapping[str, _ReadProfile]) -> Iterator[Mistake]:
@@ -351,44 +351,44 @@ def _meaning(raw: dict[str, Any], profiles: Mapping[str, _ReadProfile]) -> Itera
         if seed < 0 or seed in raw["seeds"][:number]:
             yield ("seeds", number), f"seed {seed} is {'negative' if seed < 0 else 'there already'}"
     for number, row in enumerate(raw["rows"]):
-        place: YamlPath = ("rows", number)
+        position: YamlPath = ("rows", number)
         who = f"row {_shown(row['name'])}"
         if row["name"] in names[:number]:
-            yield (*place, "name"), f"{who} is there already"
+            yield (*position, "name"), f"{who} is there already"
         if wrong := name_mistake(row["name"]):
-            yield (*place, "name"), f"{who}: {wrong}"
+            yield (*position, "name"), f"{who}: {wrong}"
         for key, value in row["switches"].items():
             wrong = switches.mistake(key, value, main.parts) if main.parts else None
             if wrong:
-                yield (*place, "switches", key), f"{who}: {wrong}"
+                yield (*position, "switches", key), f"{who}: {wrong}"
         for stage, text in _left_out(row.get("without", []), profiles):
-            yield (*place, "without", stage), f"{who}: {text}"
+            yield (*position, "without", stage), f"{who}: {text}"
         for column, cells in row.get("paper", {}).items():
             if column not in columns:
-                yield (*place, "paper", column), f"{who}: no profile has column {column!r}{nearest(column, columns)}"
+                yield (*position, "paper", column), f"{who}: no profile has column {column!r}{nearest(column, columns)}"
             of_column = folds.names(raw["profiles"].values(), column)
             for metric in cells:
                 what = "stage or fold" if of_column else "stage"
                 wrong = _metric(metric, METRICS + COUNTED, [*scored, *of_column], what)
                 if wrong:
-                    yield (*place, "paper", column, metric), f"{who}: {wrong}"
+                    yield (*position, "paper", column, metric), f"{who}: {wrong}"
     claimed = [claim["name"] for claim in raw.get("claims", [])]
     for number, claim in enumerate(raw.get("claims", [])):
-        place = ("claims", number)
+        position = ("claims", number)
         who = f"claim {claim['name']!r}"
         if claim["name"] in claimed[:number]:
-            yield (*place, "name"), f"{who} is there already"
+            yield (*position, "name"), f"{who} is there already"
         try:
             comparisons = claims.parse(claim["holds"])
         except ConfigError as error:
-            yield (*place, "holds"), f"{who}: {error}"
+            yield (*position, "holds"), f"{who}: {error}"
             continue
         for term in (t for c in comparisons for t in c.terms):
             if term.row not in names:
-                yield (*place, "holds"), f"{who}: no row {term.row!r}{nearest(term.row, names)}"
+                yield (*position, "holds"), f"{who}: no row {term.row!r}{nearest(term.row, names)}"
             wrong = _metric(term.metric, METRICS, scored)
             if wrong:
-                yield (*place, "holds"), f"{who}: {wrong}"
+                yield (*position, "holds"), f"{who}: {wrong}"
 
 
 def _shown(name: Any) -> str:

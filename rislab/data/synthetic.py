@@ -41,8 +41,8 @@ def batch_of(
 
 def _pictures(geometry: Geometry, images: int, rng: np.random.Generator) -> Images:
     pixels = rng.integers(0, 256, (images, 3, *geometry.size), np.uint8)
-    place = geometry.place(*geometry.size)
-    return Images(images=torch.from_numpy(pixels), image_ids=list(range(images)), placements=[place] * images)
+    placement = geometry.place(*geometry.size)
+    return Images(images=torch.from_numpy(pixels), image_ids=list(range(images)), placements=[placement] * images)
 
 
 def _boxes(geometry: Geometry, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -11,7 +11,7 @@ from rislab.data.annotations import Reference
 from rislab.data.batch import MaskQueries
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.loader import PlannedLoader, ResumableLoader
-from rislab.data.pack import Pack, place_of
+from rislab.data.pack import Pack, pack_path
 from rislab.data.published import data_set, deviation
 from rislab.data.queries import Queries
 from rislab.data.refer import Refer, required_files
@@ -301,7 +301,7 @@ class ReferringData(EvaluatedData):
         if not self.packed or not isinstance(self.refer, Refer):
             return None
         found = Pack.open(self.refer, self.dataset, self.split_by, self.geometry)
-        folder = place_of(self.root, self.dataset, self.split_by, self.geometry)
+        folder = pack_path(self.root, self.dataset, self.split_by, self.geometry)
         if found is None:
             if folder.exists():
                 warnings.warn(f"{folder} is damaged or of other files: not used (rislab data pack)", stacklevel=2)

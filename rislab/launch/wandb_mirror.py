@@ -113,14 +113,14 @@ class Record:
             write_json(self.file, found)
         return str(found["id"])
 
-    def told(self, run: str, place: str) -> dict[str, Any]:
+    def told(self, run: str, destination: str) -> dict[str, Any]:
         entry = self._read().get("runs", {}).get(run, {})
-        return entry if entry.get("place") == place else {}
+        return entry if entry.get("place") == destination else {}
 
-    def tell(self, run: str, place: str, step: int, state: str | None) -> None:
+    def tell(self, run: str, destination: str, step: int, state: str | None) -> None:
         found = self._read()
         runs = found.setdefault("runs", {})
-        entry = {"place": place, "step": step, "state": state}
+        entry = {"place": destination, "step": step, "state": state}
         if runs.get(run) != entry:
             runs[run] = entry
             write_json(self.file, found)
@@ -159,7 +159,7 @@ class Mirror:
         self.run: Any = None
         self.where = ""
         """Address of the run, or the folder that `wandb sync` sends."""
-        self.place = ""
+        self.destination = ""
         self._lock: FileLock | None = None
 
     @property
@@ -190,7 +190,7 @@ class Mirror:
             run.finish(exit_code=0 if state == "done" else 1)
             for part in self.parts:
                 if part.curve is not None:
-                    part.record.tell(run.id, self.place, part.curve.step, state)
+                    part.record.tell(run.id, self.destination, part.curve.step, state)
         finally:
             if self._lock is not None:
                 self._lock.release()
@@ -201,10 +201,10 @@ class Mirror:
         if state == "pending":
             return False
         part = self.parts[0]
-        told = part.record.told(part.record.id(), self._own_place())
+        told = part.record.told(part.record.id(), self._own_destination())
         return told.get("state") != state
 
-    def _own_place(self) -> str:
+    def _own_destination(self) -> str:
         project = os.environ.get("WANDB_PROJECT") or PROJECT
         return f"{self.mode} {os.environ.get('WANDB_ENTITY', '')}/{project}"
 
@@ -244,9 +244,11 @@ class Mirror:
             settings=_settings(wandb),
         )
         self.where = str(self.run.url or Path(self.run.dir).parent)
-        self.place = f"{self.mode} {self.run.entity}/{self.run.project}" if self.sweep else self._own_place()
+        self.destination = (
+            f"{self.mode} {self.run.entity}/{self.run.project}" if self.sweep else self._own_destination()
+        )
         for part in self.parts:
-            told = part.record.told(self.run.id, self.place)
+            told = part.record.told(self.run.id, self.destination)
             part.acknowledged = int(told.get("step", -1))
             part.curve = Curve(part.cell.trial.curves, part.acknowledged)
             part.scored = False
@@ -272,7 +274,7 @@ class Mirror:
                 # The result's digits come from metrics.json: what Lightning logs is rounded to float32.
                 told = {part.prefix + name: v for name, v in values.items() if not name.startswith("test/")}
                 self.run.log(told, step=before + step)
-            part.record.tell(self.run.id, self.place, part.acknowledged, None)
+            part.record.tell(self.run.id, self.destination, part.acknowledged, None)
             part.acknowledged = unsure
             if state != "done":
                 return

@@ -299,7 +299,7 @@ def collect(table: Table, profile: Profile, seeds: Sequence[int], planned: Seque
 
 def _seen(cell: Planned) -> Cell:
     """A trial as a report shows it: its numbers only where all its files are sound and agree with each other."""
-    state, found = cell.trial.look(thorough=True)
+    state, found = cell.trial.inspect(thorough=True)
     if state == "done":
         made = Cell(cell, state, "", "", tuple(cell.stale()), has_digests=found.has_digests, changed=found.changed)
         fault = disagreement(made)

@@ -307,9 +307,9 @@ def _yaml_of(file: Path) -> Any:
         return yaml.load(file.read_text(encoding="utf-8"), Loader)  # a safe loader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{file}:{mark.line + 1}" if mark is not None else str(file)
+        where = f"{file}:{mark.line + 1}" if mark is not None else str(file)
         raise ConfigError(
-            f"{place}: not a readable YAML file ({getattr(error, 'problem', None) or one_line(error)})"
+            f"{where}: not a readable YAML file ({getattr(error, 'problem', None) or one_line(error)})"
         ) from error
 
 

@@ -48,7 +48,7 @@ def test_a_row_is_a_training_a_fold_and_seed(tmp_path: Path, capsys: pytest.Capt
     assert [cell.config["data"]["init_args"]["split_by"] for cell in cells[:2]] == ["unc", "google"]
     assert {cell.config["model"]["init_args"]["decoder_layers"] for cell in cells if cell.row.name == "better"} == {2}
     assert len({cell.hash for cell in cells}) == 8
-    assert cells[1].place.name == f"base--two--s0--{cells[1].hash[:8]}"
+    assert cells[1].directory.name == f"base--two--s0--{cells[1].hash[:8]}"
     finish(cells[0], 0.0, pictures=False)
     # What was measured of a fold with one seed is expected of the same fold with another.
     known = plan.expected_seconds(cells)
@@ -62,7 +62,7 @@ def test_a_row_is_a_training_a_fold_and_seed(tmp_path: Path, capsys: pytest.Capt
     assert parameters["fold"] == {"values": ["one", "two"]}
     assert sweeps.fold_of(profile, ["row=base", "fold=two"]) == ("two", ["row=base"])
     (mine,) = sweeps.chain(loaded, profile, "base", 1, "two", runs=tmp_path / "runs")
-    assert (mine.name, mine.place) == ("base s1 two", cells[3].place)
+    assert (mine.name, mine.directory) == ("base s1 two", cells[3].directory)
     for given, said in (
         ([], "fold=NAME is missing; .* one, two"),
         (["fold=on"], "no such fold.*did you mean 'one'"),

@@ -111,10 +111,10 @@ def test_the_files_of_a_stage_are_complete_and_shared(chain: Chain) -> None:
     assert config["data"]["init_args"]["labels_from"].endswith("outputs")
     config["data"]["init_args"]["labels_from"] = "/elsewhere/outputs"
     file.write_text(yaml.safe_dump(config))
-    assert integrity.look(file.parent, thorough=True).is_done, "where the outputs lie is no part of the trial"
+    assert integrity.inspect(file.parent, thorough=True).is_done, "where the outputs lie is no part of the trial"
     config["data"]["init_args"]["batch_size"] = 7
     file.write_text(yaml.safe_dump(config))
-    assert integrity.look(file.parent, thorough=True).reason == "config.yaml is the config of another trial"
+    assert integrity.inspect(file.parent, thorough=True).reason == "config.yaml is the config of another trial"
     file.write_text(text)
     report, _ = chain.rislab("ablate", "report", "chain.yaml")
     assert "report.html" in report

@@ -28,11 +28,11 @@ def show_plan(options: argparse.Namespace) -> int:
 
     table, profile, _, planned = load(options)
     answers = plan.answered_by(planned)
-    looks = plan.looks(planned)
-    cells = [(cell, answers[cell.name], state) for cell, (state, _) in zip(planned, looks, strict=True)]
+    findings = plan.inspected(planned)
+    cells = [(cell, answers[cell.name], state) for cell, (state, _) in zip(planned, findings, strict=True)]
     suspect = {
         f"{cell.name}: {state}: {found.reason}"
-        for cell, (state, found) in zip(planned, looks, strict=True)
+        for cell, (state, found) in zip(planned, findings, strict=True)
         if state in SUSPECT and answers[cell.name] is cell
     }
     expected = plan.expected_seconds(planned)
@@ -52,7 +52,7 @@ def show_plan(options: argparse.Namespace) -> int:
                             "stage": c.stage,
                             "fold": c.fold,
                             "hash": c.hash,
-                            "directory": str(c.place),
+                            "directory": str(c.directory),
                             "state": state,
                             "shared_with": c.shared_with,
                             "expected_seconds": expected[c.name],

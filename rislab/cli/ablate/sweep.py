@@ -76,8 +76,8 @@ def run_trial(options: argparse.Namespace) -> int:
     shown.finish()
     state = next((cell for cell in cells if cell.state != "done"), cells[-1])
     print(f"{state.name}: {state.state}  {state.trial.path}")
-    for place in shown.where:
-        print(f"wandb: {place}")
+    for line in shown.where:
+        print(f"wandb: {line}")
     sys.stdout.flush()
     error = state.trial.status().get("error")
     if state.state in ("failed", "diverged"):
