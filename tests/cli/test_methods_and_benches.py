@@ -65,3 +65,15 @@ def test_bench_labels_compares_with_a_loop_over_the_classes() -> None:
         wrong = rislab_here("bench", "labels", "--config", f"experiments/{config}.yaml", "--classes", "2", option)
         assert wrong.returncode == 2
         assert said in wrong.stderr
+
+
+def test_bench_weak_gives_what_the_plain_way_gives() -> None:
+    options = ("--config", "experiments/clims/toy.yaml", "--images", "2", "--side", "96", "--size", "70", "100")
+    done = rislab("bench", "weak", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["step"]["difference"] < 1e-3
+    assert found["maps"]["difference"] < 1e-3
+    wrong = rislab_here("bench", "weak", "--config", "experiments/deeplab/toy.yaml", "--side", "9")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "--side is 9, expected 64 or more" in wrong.stderr
