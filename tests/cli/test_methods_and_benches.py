@@ -83,3 +83,15 @@ def test_bench_grouping_compares_with_the_plain_way() -> None:
     wrong = rislab_here("bench", "grouping", "--config", "experiments/tcl/toy.yaml", "--work", "labels")
     assert wrong.returncode == 2
     assert "the measurement is of GroupViT, the config names TCLTask" in wrong.stderr
+
+
+def test_bench_weak_gives_what_the_plain_way_gives() -> None:
+    options = ("--config", "experiments/clims/toy.yaml", "--images", "2", "--side", "96", "--size", "70", "100")
+    done = rislab("bench", "weak", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["step"]["difference"] < 1e-3
+    assert found["maps"]["difference"] < 1e-3
+    wrong = rislab_here("bench", "weak", "--config", "experiments/deeplab/toy.yaml", "--side", "9")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "--side is 9, expected 64 or more" in wrong.stderr
