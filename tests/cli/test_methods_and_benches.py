@@ -80,14 +80,17 @@ def test_bench_grouping_compares_with_the_plain_way(monkeypatch: pytest.MonkeyPa
     assert found["labels"]["same_label_percent"] > 99.9
     assert found["texts"]["gradient_difference"] < 1e-3
     assert found["caching"]["gradient_difference"] < 1e-3
-<<<<<<< HEAD
-    assert (
-        found["caching"]["ratio"]["seconds"]
-        == found["caching"]["plain"]["seconds"] / found["caching"]["rislab"]["seconds"]
-    )
-    wrong = rislab_here("bench", "grouping", "--config", "experiments/tcl/toy.yaml", "--work", "labels")
-    assert wrong.returncode == 2
-    assert "the measurement is of GroupViT, the config names TCLTask" in wrong.stderr
+    ours, plain = found["caching"]["rislab"], found["caching"]["plain"]
+    assert found["caching"]["ratio"]["seconds"] == plain["seconds"] / ours["seconds"]
+    shown = rislab_here(*config, *small, "--work", "labels")
+    assert "100.00 %" in shown.stdout
+    for wrong, said in (
+        (["--config", "experiments/tcl/toy.yaml"], "the measurement is of GroupViT, the config names TCLTask"),
+        (["--batch", "1"], "--batch is 1, expected 2 or more"),
+    ):
+        refused = rislab_here(*config, *wrong)
+        assert refused.returncode == 2
+        assert said in refused.stderr
 
 
 def test_bench_weak_gives_what_the_plain_way_gives() -> None:
@@ -100,16 +103,3 @@ def test_bench_weak_gives_what_the_plain_way_gives() -> None:
     wrong = rislab_here("bench", "weak", "--config", "experiments/deeplab/toy.yaml", "--side", "9")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "--side is 9, expected 64 or more" in wrong.stderr
-=======
-    ours, plain = found["caching"]["rislab"], found["caching"]["plain"]
-    assert found["caching"]["ratio"]["seconds"] == plain["seconds"] / ours["seconds"]
-    shown = rislab_here(*config, *small, "--work", "labels")
-    assert "100.00 %" in shown.stdout
-    for wrong, said in (
-        (["--config", "experiments/tcl/toy.yaml"], "the measurement is of GroupViT, the config names TCLTask"),
-        (["--batch", "1"], "--batch is 1, expected 2 or more"),
-    ):
-        refused = rislab_here(*config, *wrong)
-        assert refused.returncode == 2
-        assert said in refused.stderr
->>>>>>> groupvit

@@ -135,12 +135,12 @@ def test_a_damaged_index_is_made_again(tmp_path: Path, monkeypatch: pytest.Monke
     (kept,) = (tmp_path / "cache" / "shards").glob("*.npz")
     if fault == "beyond":
         about = np.array('[{}, {}, 4, ""]')
-        np.savez(kept, places=np.array([[0, 10**12, 0, 1]]), about=about)
+        np.savez(kept, extents=np.array([[0, 10**12, 0, 1]]), about=about)
     else:
         kept.write_bytes({"garbage": b"PK\x03\x04 no index" * 50, "empty": b""}[fault])
     assert len(Shards(patterns)) == 4
     with np.load(kept) as stored:
-        assert stored["places"].shape == (4, 4), "the damaged one is replaced"
+        assert stored["extents"].shape == (4, 4), "the damaged one is replaced"
 
 
 @pytest.mark.parametrize(
