@@ -23,7 +23,7 @@ def measure(
     """One run in this process on the CPU, with random weights and pictures of noise, after a small one.
 
     seconds: of the clock; cpu_seconds: of all threads, which other programs of the machine hardly change; grown_mb: peak of
-    resident memory over what was there before, so without weights and their optimiser, but with their gradients.
+    resident memory over what was there before, which is weights and, of a step, their gradients: the small one has made them.
 
     Args:
         recipe: Class and options of a method.
@@ -45,7 +45,6 @@ def measure(
     small = cast(MaskQueries, batch_of(MaskQueries, Stretch(96), 1, 1))
     with computing_plainly(tuple(plain), method):
         _run(method, small, work, one_by_one)
-        method.zero_grad()
         before = start_of_peak()
         began, worked = time.perf_counter(), time.process_time()
         _run(method, batch, work, one_by_one)

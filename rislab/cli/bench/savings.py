@@ -83,6 +83,10 @@ def _show(found: dict[str, dict[str, float]]) -> None:
     table = Table("", *found, box=box.SIMPLE_HEAD)
     for column in table.columns[1:]:
         column.justify = "right"
-    for label, field in (("seconds", "seconds"), ("CPU seconds", "cpu_seconds"), ("MiB beyond the model", "grown_mb")):
+    for label, field in (
+        ("seconds", "seconds"),
+        ("CPU seconds", "cpu_seconds"),
+        ("MiB beyond weights, gradients", "grown_mb"),
+    ):
         table.add_row(label, *(f"{column[field]:.4g}" for column in found.values()))
     Console(highlight=False).print(table)
