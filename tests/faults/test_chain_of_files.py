@@ -39,7 +39,7 @@ def chain(folder: Path) -> Path:
         if "benchmark_data" in data:
             data["batch_size"] = 4
             inner = data["benchmark_data"]["init_args"]
-            inner["root"], inner["generate"]["init_args"] = str(folder / "weak"), world
+            inner["root"], inner["generate"] = str(folder / "weak"), world | {"image_labels": True}
         elif "generate" in data:
             data |= {"batch_size": 4, "root": str(folder / "weak"), "generate": world}
         (folder / f"{name.replace('/', '-')}.yaml").write_text(yaml.safe_dump(config))
