@@ -1,6 +1,6 @@
 """CLIMS's chain, small: killed between and within its stages, also while masks are written, it comes to the same bytes."""
 
-import json
+import hashlib
 import os
 import shutil
 import signal
@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from tests.faults.test_kill import fingerprint
 from tests.worlds import ROOT, rislab, wait_until
 
 pytestmark = pytest.mark.slow
@@ -61,10 +61,22 @@ def command(table: Path, runs: Path) -> list[str]:
     return ["ablate", "run", str(table), "--runs", str(runs), "--jobs", "1", "--threads", "1"]
 
 
-def digests(runs: Path) -> dict[str, object]:
-    """Results and weights of all trials, and what the masks are."""
-    manifests = {path.parts[-3]: json.loads(path.read_text()) for path in runs.glob("*/*/outputs/manifest.json")}
-    return {**fingerprint(runs), **manifests}
+RESULTS = ("metrics.json", "scores.parquet", "log/metrics.csv", "predictions/label_maps.json", "outputs/manifest.json")
+
+
+def digests(runs: Path) -> dict[str, str]:
+    """A digest of every result file and of every stage's weights; the manifest holds those of the masks."""
+    found = {}
+    for trial in sorted(runs.glob("*/*--s0--*")):
+        for path in (trial / name for name in RESULTS):
+            if path.exists():
+                found[f"{trial.name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        state = torch.load(trial / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        weights = b"".join(value.contiguous().numpy().tobytes() for value in state.values())
+        found[f"{trial.name}/weights"] = hashlib.sha256(weights).hexdigest()
+    assert sum("manifest" in name for name in found) == 1
+    assert sum(name.endswith("/metrics.json") for name in found) == 4
+    return found
 
 
 @pytest.fixture(scope="module")
