@@ -138,3 +138,16 @@ def test_a_damaged_mask_is_made_again_and_never_trained_on(undisturbed: tuple[Pa
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 4 trials to run" in done.stdout
     assert digests(tmp_path / "runs") == digests(runs)
+
+
+def test_the_report_shows_all_stages_on_their_splits(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
+    table, runs = undisturbed
+    done = rislab("ablate", "report", str(table), "--runs", str(runs), "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "clims" / "report.md").read_text()
+    assert "stage cam: split train, protocol cam, background threshold 0.15, CRF: none" in text
+    assert "stage pseudo: split train, protocol pseudo\\_masks, CRF: 5 iterations" in text
+    page = (tmp_path / "clims" / "report.html").read_text()
+    for stage in (", classifier", ", cam", ", pseudo", ""):
+        assert page.count(f'alt="label map of all four (CLIMS){stage} for picture') == 2
+    assert "Mean of the activation maps" in page, "the curve that shows a collapse"
