@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,9 +13,11 @@ from PIL import Image
 from rislab.data.benchmark_trees import benchmark
 from rislab.data.geometry import Letterbox, Stretch
 from rislab.data.required_files import label_maps
+from rislab.data.sampling import Row
+from rislab.data.stage_outputs import Outputs
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.data.transforms import LongSideScaleCrop, Transform
-from rislab.datamodules.label_maps import LabelMapsData, placed_labels
+from rislab.datamodules.label_maps import LabelMapBatches, LabelMapsData, placed_labels
 from rislab.datamodules.semantic import SemanticData, SemanticProtocol
 from rislab.errors import DataError
 from tests.data.small import Recorder, trainer
@@ -166,3 +169,24 @@ def test_training_reads_the_official_trees_and_names_a_wrong_map(
     Image.fromarray(np.zeros((16, 23), np.uint8)).save(maps[1])
     with pytest.raises(DataError, match=rf"{maps[1].name}: 23x16 pixels, its picture .* has 24x16"):
         first()
+
+
+def test_masks_of_a_stage_stand_in_for_label_maps_that_are_not_there(tmp_path: Path) -> None:
+    """PASCAL VOC has no label maps of most pictures of train_aug."""
+    ToyVocabulary(scenes=10, size=48, image_labels=True).write(tmp_path / "world")
+    outputs = Outputs(tmp_path / "outputs")
+    for number in range(7):
+        _, png = cv2.imencode(".png", np.full((48, 48), number, np.uint8))
+        outputs.write(f"{number}.png", bytes(png))
+    outputs.seal()
+    scored = SemanticData(str(tmp_path / "world"), "toy_voc", SemanticProtocol.toy)
+    data = LabelMapsData(scored, train_split="train_aug", labels_from=str(outputs.folder))
+    for path in (tmp_path / "world").rglob("SegmentationClass/*.png"):
+        path.unlink()
+    items = data._items()
+    made = LabelMapBatches(scored, items, Stretch(48), None, 0, outputs)
+    found = made[[Row(number, (), 0) for number in (5, 2)]]
+    assert found.labels.flatten(1).unique(dim=1).tolist() == [[5], [2]]
+    outputs.path("3.png").unlink()
+    with pytest.raises(DataError, match=r"1 files are missing, the first is .*3\.png"):
+        data._items()

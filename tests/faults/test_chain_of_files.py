@@ -1,6 +1,6 @@
 """CLIMS's chain, small: killed between and within its stages, also while masks are written, it comes to the same bytes."""
 
-import json
+import hashlib
 import os
 import shutil
 import signal
@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from tests.faults.test_kill import fingerprint
 from tests.worlds import ROOT, rislab, wait_until
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def chain(folder: Path) -> Path:
         if "benchmark_data" in data:
             data["batch_size"] = 4
             inner = data["benchmark_data"]["init_args"]
-            inner["root"], inner["generate"]["init_args"] = str(folder / "weak"), world
+            inner["root"], inner["generate"] = str(folder / "weak"), world | {"image_labels": True}
         elif "generate" in data:
             data |= {"batch_size": 4, "root": str(folder / "weak"), "generate": world}
         (folder / f"{name.replace('/', '-')}.yaml").write_text(yaml.safe_dump(config))
@@ -61,10 +61,22 @@ def command(table: Path, runs: Path) -> list[str]:
     return ["ablate", "run", str(table), "--runs", str(runs), "--jobs", "1", "--threads", "1"]
 
 
-def digests(runs: Path) -> dict[str, object]:
-    """Results and weights of all trials, and what the masks are."""
-    manifests = {path.parts[-3]: json.loads(path.read_text()) for path in runs.glob("*/*/outputs/manifest.json")}
-    return {**fingerprint(runs), **manifests}
+RESULTS = ("metrics.json", "scores.parquet", "log/metrics.csv", "predictions/label_maps.json", "outputs/manifest.json")
+
+
+def digests(runs: Path) -> dict[str, str]:
+    """A digest of every result file and of every stage's weights; the manifest holds those of the masks."""
+    found = {}
+    for trial in sorted(runs.glob("*/*--s0--*")):
+        for path in (trial / name for name in RESULTS):
+            if path.exists():
+                found[f"{trial.name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        state = torch.load(trial / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        weights = b"".join(value.contiguous().numpy().tobytes() for value in state.values())
+        found[f"{trial.name}/weights"] = hashlib.sha256(weights).hexdigest()
+    assert sum("manifest" in name for name in found) == 1
+    assert sum(name.endswith("/metrics.json") for name in found) == 4
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +138,16 @@ def test_a_damaged_mask_is_made_again_and_never_trained_on(undisturbed: tuple[Pa
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 4 trials to run" in done.stdout
     assert digests(tmp_path / "runs") == digests(runs)
+
+
+def test_the_report_shows_all_stages_on_their_splits(undisturbed: tuple[Path, Path], tmp_path: Path) -> None:
+    table, runs = undisturbed
+    done = rislab("ablate", "report", str(table), "--runs", str(runs), "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "clims" / "report.md").read_text()
+    assert "stage cam: split train, protocol cam, background threshold 0.15, CRF: none" in text
+    assert "stage pseudo: split train, protocol pseudo\\_masks, CRF: 5 iterations" in text
+    page = (tmp_path / "clims" / "report.html").read_text()
+    for stage in (", classifier", ", cam", ", pseudo", ""):
+        assert page.count(f'alt="label map of all four (CLIMS){stage} for picture') == 2
+    assert "Mean of the activation maps" in page, "the curve that shows a collapse"

@@ -37,7 +37,7 @@ class ToyImageLabels(ToyVocabulary):
         pairs: of no effect, since no captions are written.
     """
 
-    hashed_with: ClassVar[dict[str, dict[str, str]]] = {
+    hashed_with: ClassVar[dict[str, dict[str, object]]] = {
         "rislab.data.toy.vocabulary.VERSION": {},
         "rislab.data.toy.image_labels.VERSION": {},
     }

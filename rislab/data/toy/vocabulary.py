@@ -39,16 +39,21 @@ class ToyVocabulary:
         size: their side.
         seed: of everything.
         whole_captions: captions name all things and how they lie, else one of them.
+        image_labels: write the world for weak supervision of this size and seed instead, see `rislab.data.toy.image_labels`.
     """
 
-    absent_means: ClassVar[dict[str, Any]] = {"whole_captions": False}
-    hashed_with: ClassVar[dict[str, dict[str, str]]] = {"rislab.data.toy.vocabulary.VERSION": {}}
+    absent_means: ClassVar[dict[str, Any]] = {"whole_captions": False, "image_labels": False}
+    hashed_with: ClassVar[dict[str, dict[str, object]]] = {
+        "rislab.data.toy.vocabulary.VERSION": {},
+        "rislab.data.toy.image_labels.VERSION": {"image_labels": True},
+    }
 
     scenes: int = 400
     pairs: int = 6000
     size: int = 96
     seed: int = 0
     whole_captions: bool = False
+    image_labels: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least in (("scenes", self.scenes, 5), ("pairs", self.pairs, 1), ("size", self.size, 48)):
@@ -58,12 +63,18 @@ class ToyVocabulary:
     @property
     def recipe(self) -> dict[str, Any]:
         given = asdict(self)
+        del given["image_labels"]
         if not self.whole_captions:
             del given["whole_captions"]  # worlds of before have none
         return given | {"version": VERSION}
 
     def write(self, root: Path) -> None:
         """Write it to `root`, all or nothing; do nothing when it is there. DataError when something else is."""
+        if self.image_labels:
+            from rislab.data.toy.image_labels import ToyImageLabels  # it is made of this class
+
+            ToyImageLabels(scenes=self.scenes, size=self.size, seed=self.seed).write(root)
+            return
         held = read_json(root / RECIPE)
         if held == self.recipe:
             return
