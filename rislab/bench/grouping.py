@@ -125,10 +125,11 @@ def _official_labels(method: GroupViTTask, image: Tensor, names: Sequence[str]) 
         kept = torch.full_like(before, -torch.inf)
         kept[:, whole] = before[:, whole]
         group_scores = kept.softmax(1) * before.softmax(1)
-        scores = torch.cat([torch.zeros(*onehot.shape[:2], 1), onehot @ group_scores], 2)
-        least = scores.max().clamp(max=level)
-        scores[..., 0] = (scores[..., 1:].amax(2) < least).float()
-        total[:, y1:y2, x1:x2] += scores.permute(2, 0, 1)
+        scores = torch.zeros(1 + len(names), *window.shape[-2:])
+        scores[1:] = (onehot @ group_scores).permute(2, 0, 1)
+        least = group_scores.max().clamp(max=level)
+        scores[0, (onehot @ group_scores).amax(2) < least] = 1  # the product is made twice
+        total[:, y1:y2, x1:x2] += scores
         windows[y1:y2, x1:x2] += 1
     mean = (total / windows)[None]
     return F.interpolate(mean, (height, width), mode="bilinear").softmax(1)[0].argmax(0)
