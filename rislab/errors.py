@@ -124,9 +124,9 @@ def from_system(error: OSError) -> RislabError:
     name = "" if error.filename is None else os.fsdecode(error.filename) if _is_name(error.filename) else "a file"
     folder, _, last = name.rpartition("/")
     last = re.sub(r"^\.(.+)\.\d+-\d+\.tmp$", r"\1", last)  # of `rislab.files.replacing`
-    place = f"{folder}/{last}" if folder or name.startswith("/") else last
+    path_shown = f"{folder}/{last}" if folder or name.startswith("/") else last
     kind = DiskError if error.errno in DISK_ERRORS else DataError
-    return kind(": ".join(part for part in (place, error.strerror or str(error)) if part))
+    return kind(": ".join(part for part in (path_shown, error.strerror or str(error)) if part))
 
 
 def _is_name(value: object) -> bool:

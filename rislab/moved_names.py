@@ -1,11 +1,14 @@
-"""Modules that have moved: configs and identities written before still mean the same."""
+"""Modules and options that have moved: configs and identities written before still mean the same."""
 
 import importlib
 import importlib.abc
 import importlib.machinery
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
+from typing import Any
+
+from rislab.errors import ConfigError
 
 MOVED = {
     "rislab.clip": "rislab.encoders.clip",
@@ -20,13 +23,71 @@ MOVED_OPTIONS = {
     "rislab.datamodules.pairs.PairsData": {"augment": "model.init_args.augment"},
     "rislab.datamodules.referring.ReferringData": {"flip": "model.init_args.flip"},
 }
-"""Options that a class had once, and where a config gives them today: what training does with a picture is the method's."""
+"""Options of data that are the model's today, since what training does with a picture is the method's.
+
+A config of before that gives one is read as one of today; identities keep it where it was first.
+"""
 
 
 def moved_option(class_path: str, name: str) -> str:
     """Where an option of a class is given today, as the end of a message; "" for one that has not moved."""
-    where = MOVED_OPTIONS.get(current(class_path), {}).get(name)
+    where = _moved_from(class_path).get(name)
     return f"; it is {where} now" if where else ""
+
+
+def with_options_moved(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config, whole or a part that is laid over others, with every option where it is given today.
+
+    Args:
+        config: What a YAML file or a trial's config.yaml holds. It is not changed.
+
+    Raises:
+        ConfigError: An option is given in both places, with different values.
+    """
+    found: dict[str, Any] = dict(config)
+    moved = _moved_from(_class_path(found.get("data")))
+    given = _options(found.get("data"))
+    for name in moved.keys() & given.keys():
+        part, _, option = moved[name].partition(".init_args.")
+        if not isinstance(found.get(part, {}), Mapping):
+            continue
+        value, options = given.pop(name), _options(found.get(part))
+        if options.setdefault(option, value) != value:
+            raise ConfigError(
+                f"data.init_args.{name} is {value!r} and {moved[name]} is {options[option]!r}: one option, give the latter"
+            )
+        found[part] = {**found.get(part, {}), "init_args": options}
+        found["data"] = {**found["data"], "init_args": given}
+    return found
+
+
+def move_options_back(hashed: dict[str, Any]) -> None:
+    """Put options where they were first, in a config that is about to be hashed: a move changes no hash."""
+    data = hashed.get("data")
+    for name, where in _moved_from(_class_path(data)).items():
+        part, _, option = where.partition(".init_args.")
+        options = hashed.get(part, {}).get("init_args", {}) if isinstance(hashed.get(part), dict) else {}
+        if isinstance(data, dict) and option in options:
+            data.setdefault("init_args", {})[name] = options.pop(option)
+
+
+def hashed_together(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The parts of a config between which options have moved: what is hashed of one depends on the other."""
+    moved = _moved_from(_class_path(config.get("data")))
+    return tuple(dict.fromkeys(["data", *(where.partition(".")[0] for where in moved.values())])) if moved else ()
+
+
+def _moved_from(class_path: str) -> Mapping[str, str]:
+    return MOVED_OPTIONS.get(current(class_path), {})
+
+
+def _class_path(part: Any) -> str:
+    return str(part.get("class_path", "")) if isinstance(part, Mapping) else ""
+
+
+def _options(part: Any) -> dict[str, Any]:
+    options = part.get("init_args") if isinstance(part, Mapping) else None
+    return dict(options) if isinstance(options, Mapping) else {}
 
 
 def current(path: str) -> str:

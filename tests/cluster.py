@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,15 @@ class Cluster:
         """What one of SLURM's own commands prints."""
         given = {**os.environ, **self.environment}
         return subprocess.run(command, env=given, check=True, capture_output=True, text=True).stdout
+
+    def preempt(self, job: str) -> None:
+        """Tell a job that its end is near.
+
+        scancel sends the signal again while the job is being requeued, into its next start; so it gets no time for that.
+        """
+        given = {**os.environ, **self.environment}
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(("scancel", "--signal=USR2", job), env=given, check=False, capture_output=True, timeout=2)
 
     @property
     def controller(self) -> int:

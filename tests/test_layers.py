@@ -16,8 +16,8 @@ LAYERS = (
     {"evaluation", "encoders"},
     {"data"},
     {"nn", "losses", "metrics"},
-    {"paths"},
-    {"files", "errors", "ranks", "printable", "moved_names"},
+    {"paths", "moved_names"},
+    {"files", "errors", "ranks", "printable"},
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 FORBIDDEN = {("report", "methods"), ("launch", "methods"), ("report", "data"), ("launch", "data")}

@@ -23,8 +23,8 @@ class Difference:
     again: str
 
     def __str__(self) -> str:
-        place = f"{self.file}: {self.where}" if self.where else self.file
-        return f"{place} was {self.before}, is {self.again}"
+        position = f"{self.file}: {self.where}" if self.where else self.file
+        return f"{position} was {self.before}, is {self.again}"
 
 
 def differences(before: Path, again: Path) -> list[Difference]:
@@ -56,17 +56,17 @@ def _difference(before: Path, again: Path, name: str) -> Difference | None:
     return Difference(name, *(inner or ("", f"{len(one)} bytes", f"{len(other)} other bytes")))
 
 
-def _in_json(before: Any, again: Any, place: str) -> tuple[str, str, str] | None:
+def _in_json(before: Any, again: Any, position: str) -> tuple[str, str, str] | None:
     if isinstance(before, dict) and isinstance(again, dict):
         for key in sorted(before.keys() | again.keys()):
-            found = _in_json(before.get(key, ABSENT), again.get(key, ABSENT), f"{place}.{key}".lstrip("."))
+            found = _in_json(before.get(key, ABSENT), again.get(key, ABSENT), f"{position}.{key}".lstrip("."))
             if found is not None:
                 return found
         return None
     if isinstance(before, list) and isinstance(again, list) and len(before) == len(again):
         pairs = enumerate(zip(before, again, strict=True))
-        return next((found for n, (a, b) in pairs if (found := _in_json(a, b, f"{place}[{n}]")) is not None), None)
-    return None if before == again else (place, _short(before), _short(again))
+        return next((found for n, (a, b) in pairs if (found := _in_json(a, b, f"{position}[{n}]")) is not None), None)
+    return None if before == again else (position, _short(before), _short(again))
 
 
 def _short(value: Any) -> str:

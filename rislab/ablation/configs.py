@@ -16,6 +16,7 @@ from rislab.ablation.switches import PARTS
 from rislab.ablation.table import Profile, Row
 from rislab.ablation.yaml_lines import overlay, read_yaml
 from rislab.errors import ConfigError
+from rislab.moved_names import hashed_together, with_options_moved
 from rislab.paths import absolute
 
 STAGE = "model.init_args.stage"
@@ -32,7 +33,7 @@ def merged(profile: Profile, stage: Stage | None = None) -> dict[str, Any]:
     config: dict[str, Any] = {}
     files = (*profile.config, *stage.config)
     for path in files:
-        overlay(config, read_yaml(path) or {})
+        overlay(config, with_options_moved(read_yaml(path) or {}))
     for part in PARTS:
         if "class_path" not in config.get(part, {}):
             raise ConfigError(f"{', '.join(map(str, files))}: no {part}.class_path")
@@ -100,10 +101,20 @@ class Configs:
             self._bases[stage] = base if self.data is None else {**base, "data": relocated(base["data"], self.data)}
         return self._bases[stage]
 
-    def cell(self, row: Row, seed: int, stage: Stage, parent: str | None) -> tuple[dict[str, Any], str]:
-        """(config, hash) of a row with a seed and a stage. parent: hash of what it starts from."""
+    def cell(
+        self, row: Row, seed: int, stage: Stage, parent: str | None, fold: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], str]:
+        """(config, hash) of a row with a seed and a stage.
+
+        Args:
+            row: With the switches that it has in this profile.
+            seed: Of everything that draws.
+            stage: One of the row's.
+            parent: Hash of what it starts from.
+            fold: Switches of a fold, over the row's.
+        """
         base = self.base(stage)
-        changes = switches.of_stage(row.switches, stage.name, base)
+        changes = switches.of_stage({**row.switches, **(fold or {})}, stage.name, base)
         if stage.name in stages_of(base):
             changes[STAGE] = stage.name
         if key := seed_key(base["data"]):
@@ -115,8 +126,11 @@ class Configs:
         texts = {"parent": json.dumps(parent)} if parent is not None else {}
         if stage.takes == "outputs":
             texts[identity.TAKES] = json.dumps(stage.takes)
+        together = hashed_together(base)
         for name in {**base, **by_part}:
-            config[name], text = self._part(name, base, stage, by_part.get(name, {}))
+            parts = together if name in together else (name,)
+            here = {key: value for part in parts for key, value in by_part.get(part, {}).items()}
+            config[name], text = self._part(name, parts, base, stage, here)
             if text is not None:
                 texts[name] = text
         config["seed_everything"], texts["seed_everything"] = seed, json.dumps(seed)
@@ -124,11 +138,21 @@ class Configs:
         whole = "{" + ",".join(f"{json.dumps(name)}:{texts[name]}" for name in sorted(texts)) + "}"
         return config, hashlib.sha256(whole.encode()).hexdigest()
 
-    def _part(self, name: str, base: dict[str, Any], stage: Stage, changes: dict[str, Any]) -> tuple[Any, str | None]:
-        """A part of the config as it is written, and the canonical JSON of what of it is hashed, if anything is."""
+    def _part(
+        self, name: str, parts: tuple[str, ...], base: dict[str, Any], stage: Stage, changes: dict[str, Any]
+    ) -> tuple[Any, str | None]:
+        """A part of the config as it is written, and the canonical JSON of what of it is hashed, if anything is.
+
+        Args:
+            name: Of the part.
+            parts: Those that it is hashed with, itself among them.
+            base: The config before any switch.
+            stage: Of the cell.
+            changes: Dotted keys of `parts` with their values.
+        """
         key = (name, stage.name, stage.takes, repr(changes))
         if key not in self._parts:
-            config = {name: base[name]} if name in base else {}
+            config = {part: base[part] for part in parts if part in base}
             for place, value in changes.items():
                 config = put(config, place, value)
             hashed = identity.identity(config, takes_outputs=stage.takes == "outputs")

@@ -6,7 +6,7 @@ from pathlib import PurePath
 from typing import Any
 
 from rislab.ablation import signature
-from rislab.moved_names import current, original
+from rislab.moved_names import current, move_options_back, original, with_options_moved
 
 NEUTRAL = (
     "trial",
@@ -104,7 +104,7 @@ def identity(config: dict[str, Any], parent: str | None = None, takes_outputs: b
         parent: Hash of the trial that it starts from.
         takes_outputs: Its data read the files that the parent made. The parent's hash says which; where they lie is left out.
     """
-    full = resolve(config, hashed=True)
+    full = resolve(with_options_moved(config), hashed=True)
     if takes_outputs:
         full[TAKES] = "outputs"
         data = full.get("data")
@@ -115,6 +115,7 @@ def identity(config: dict[str, Any], parent: str | None = None, takes_outputs: b
         known = signature.read(model["class_path"]) if signature.is_described(model["class_path"]) else None
         for name in known.unused_in.get(model["init_args"].get("stage"), ()) if known is not None else ():
             model["init_args"].pop(name, None)
+    move_options_back(full)
     if parent is not None:
         full["parent"] = parent
     for key in NEUTRAL:

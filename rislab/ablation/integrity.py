@@ -87,7 +87,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def look(folder: Path, wanted: str | None = None, thorough: bool = False) -> Finding:
+def inspect(folder: Path, wanted: str | None = None, thorough: bool = False) -> Finding:
     """Look into a trial's directory.
 
     Args:
@@ -100,7 +100,7 @@ def look(folder: Path, wanted: str | None = None, thorough: bool = False) -> Fin
         What was found; whatever is wrong with the files, this ends in a finding.
     """
     try:
-        return _look(folder, wanted, thorough)
+        return _inspect(folder, wanted, thorough)
     except ForeignError as error:
         return Finding("foreign", str(error))
     except DamagedError as error:
@@ -115,7 +115,7 @@ def unreadable(error: OSError, folder: Path) -> str:
     return f"{path.name}: {error.strerror or error}"
 
 
-def _look(folder: Path, wanted: str | None, thorough: bool) -> Finding:
+def _inspect(folder: Path, wanted: str | None, thorough: bool) -> Finding:
     data = records.content(folder / METRICS)
     recorded = records.load(folder / IDENTITY, records.IDENTITY if thorough else records.IDENTIFIED)
     if wanted is not None:
@@ -182,7 +182,9 @@ def _check_config(folder: Path, recorded: dict[str, Any]) -> None:
         if sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(data, Loader)) > ALIASES:
             raise DamagedError(f"{CONFIG} repeats parts of itself more often than any config")
         config = yaml.load(data, Loader)  # a safe loader
-        found = identity.digest(identity.identity(config, recorded.get("config", {}).get("parent")))
+        hashed = recorded.get("config", {})
+        takes_outputs = hashed.get(identity.TAKES) == "outputs"
+        found = identity.digest(identity.identity(config, hashed.get("parent"), takes_outputs))
     except (yaml.YAMLError, ConfigError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise DamagedError(f"{CONFIG} cannot be read as this trial's config: {str(error).splitlines()[0]}") from None
     if found != recorded["hash"]:

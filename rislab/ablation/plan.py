@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -45,24 +46,25 @@ MEASURED = records.Record(
 
 @dataclass(eq=False)
 class Planned:
-    """A row with a seed and, where it has several, a stage: its config, and the directory of its trial.
+    """A row with a seed and, where it has several, a fold and a stage: its config, and the directory of its trial.
 
     Attributes:
         config: Shares its parts with other cells' configs; nothing in it may be changed in place.
-        place: The trial's directory.
+        directory: The trial's directory.
         parent: What it starts from.
         takes: what it takes of that.
         is_last: Whether this is the stage that the row's cells show.
         shared_with: The table in whose folder the trial lies, where that is not its own.
-        metric: What it is watched by, the first of the table's that its stage is scored with; "" for one that makes files.
+        metric: What it is watched by, the first of the table's that its stage is scored with; "" for one that is not scored.
         split: Where that is measured.
+        fold: Of the profile's folds; "" where it has none.
     """
 
     row: Row
     seed: int
     config: dict[str, Any]
     hash: str
-    place: Path
+    directory: Path
     stage: str = ""
     parent: "Planned | None" = None
     takes: Takes = ""
@@ -70,14 +72,20 @@ class Planned:
     shared_with: str = ""
     metric: str = ""
     split: str = ""
+    fold: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.row.name} s{self.seed}" + (f" {self.stage}" if self.stage else "")
+        return " ".join(filter(None, (self.row.name, f"s{self.seed}", self.fold, self.stage)))
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """What it shares with the same cell of other seeds."""
+        return self.row.name, self.fold, self.stage
 
     @cached_property
     def trial(self) -> TrialDir:
-        return TrialDir(self.place, self.hash)
+        return TrialDir(self.directory, self.hash)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -124,7 +132,7 @@ class Planned:
             ConfigError: When the directory is another trial's, damaged, or closed to us.
         """
         self._settle()
-        state, found = self.trial.look()
+        state, found = self.trial.inspect()
         if found.suspect:
             raise ConfigError(f"{self.trial.path} is {state}: {found.reason}; move it away")
         if state == "done":
@@ -142,20 +150,20 @@ class Planned:
 
     def _settle(self) -> None:
         """Be in the one directory that is this hash's, here and for what starts from it."""
-        if not self.place.exists():
-            owner = sharing.claim(self.place.parents[1], self.hash, self.place)
-            if owner != self.place:
-                self.place, self.trial, self.shared_with = owner, TrialDir(owner, self.hash), owner.parent.name
-        self.config = _placed(self.config, self.place, self.parent, self.takes)
+        if not self.directory.exists():
+            owner = sharing.claim(self.directory.parents[1], self.hash, self.directory)
+            if owner != self.directory:
+                self.directory, self.trial, self.shared_with = owner, TrialDir(owner, self.hash), owner.parent.name
+        self.config = _placed(self.config, self.directory, self.parent, self.takes)
 
 
-def _placed(config: dict[str, Any], place: Path, parent: Planned | None, takes: Takes) -> dict[str, Any]:
+def _placed(config: dict[str, Any], directory: Path, parent: Planned | None, takes: Takes) -> dict[str, Any]:
     """The config with what depends on where trials lie."""
     if parent is not None and takes == "outputs":
         config = with_outputs(config, parent.trial.outputs.folder)
     elif parent is not None:
         config = put(config, "trial.start_from", str(parent.trial.checkpoints / "best.ckpt"))
-    return put(config, "trainer.default_root_dir", str(place))
+    return put(config, "trainer.default_root_dir", str(directory))
 
 
 def plan(
@@ -166,7 +174,7 @@ def plan(
     rows: Iterable[str] | None = None,
     data: str | None = None,
 ) -> list[Planned]:
-    """One entry a row, seed and stage, in the table's order, stages in theirs. Nothing is written.
+    """One entry a row, seed, fold and stage, in the table's order, stages in theirs. Nothing is written.
 
     A trial that has been begun in another table's folder below `runs` is used where it lies.
 
@@ -174,38 +182,39 @@ def plan(
         rows: names, or None for all.
         data: where the data set lies, instead of what the config says.
     """
-    chosen = [table.row(name) for name in rows] if rows is not None else list(table.rows)
-    configs, places, folder = Configs(profile, data), sharing.SharedDirectories(runs), runs / table.name
+    chosen = [profile.of(row) for row in (map(table.row, rows) if rows is not None else table.rows)]
+    configs, shared, folder = Configs(profile, data), sharing.SharedDirectories(runs), runs / table.name
     planned: list[Planned] = []
     first: dict[str, Planned] = {}
     for row in chosen:
         chain = _chain(configs, row)
-        for seed in seeds:
+        for seed, (fold, of_fold) in product(seeds, (profile.folds or {"": {}}).items()):
             before: dict[str, Planned] = {}
             for stage in chain:
                 parent = before.get(stage.parent)
-                config, digest = configs.cell(row, seed, stage, parent.hash if parent else None)
+                config, digest = configs.cell(row, seed, stage, parent.hash if parent else None, of_fold)
                 if seed == seeds[0]:
                     check_batches(config)
                 if digest in first:
-                    place = first[digest].place
+                    directory = first[digest].directory
                 else:
-                    name = f"{row.name}--{stage.name}" if stage.name else row.name
-                    place = places.find(digest, folder / f"{name}--s{seed}--{digest[:8]}")
-                folder_of_it = place.parent.name
+                    name = "--".join(filter(None, (row.name, fold, stage.name)))
+                    directory = shared.find(digest, folder / f"{name}--s{seed}--{digest[:8]}")
+                folder_of_it = directory.parent.name
                 cell = Planned(
                     row,
                     seed,
-                    _placed(config, place, parent, stage.takes),
+                    _placed(config, directory, parent, stage.takes),
                     digest,
-                    place,
+                    directory,
                     stage.name,
                     parent,
                     stage.takes,
                     is_last=stage is chain[-1],
                     shared_with="" if folder_of_it == table.name else folder_of_it,
-                    metric="" if _produces(config) else _watched(table.metrics, stage.name, stage is chain[-1]),
-                    split=profile.split,
+                    metric="" if _is_unscored(config) else _watched(table.metrics, stage.name, stage is chain[-1]),
+                    split=stage.split or profile.split,
+                    fold=fold,
                 )
                 planned.append(cell)
                 # What starts from this stage starts from the directory in which it is trained, be it another row's.
@@ -222,6 +231,11 @@ def _watched(metrics: Sequence[str], stage: str, is_last: bool) -> str:
 def _produces(config: Mapping[str, Any]) -> bool:
     class_path = config["model"]["class_path"]
     return signature.is_described(class_path) and signature.read(class_path).produces
+
+
+def _is_unscored(config: Mapping[str, Any]) -> bool:
+    """Whether a stage makes files that nothing scores."""
+    return _produces(config) and not signature.read(config["model"]["class_path"]).scored
 
 
 def _chain(configs: Configs, row: Row) -> tuple[Stage, ...]:
@@ -252,24 +266,24 @@ def answered_by(planned: Sequence[Planned]) -> dict[str, Planned]:
 
 def states(planned: Iterable[Planned]) -> list[State]:
     """State of each; directories that are not there are not looked into."""
-    return [state for state, _ in looks(planned)]
+    return [state for state, _ in inspected(planned)]
 
 
-def looks(planned: Iterable[Planned]) -> list[tuple[State, Finding]]:
+def inspected(planned: Iterable[Planned]) -> list[tuple[State, Finding]]:
     """The same, with what was found in each directory."""
     there: dict[Path, set[str] | None] = {}
     found: dict[str, tuple[State, Finding]] = {}
     result: list[tuple[State, Finding]] = []
     for cell in planned:
         if cell.hash not in found:
-            folder = cell.place.parent
+            folder = cell.directory.parent
             if folder not in there:
                 # A folder that may not be listed may still be looked into.
                 is_open = os.access(folder, os.R_OK) or not os.path.lexists(folder)
                 there[folder] = set(sharing.listed(folder)) if is_open else None
             names = there[folder]
-            is_there = names is None or cell.place.name in names
-            found[cell.hash] = cell.trial.look() if is_there else ("pending", Finding())
+            is_there = names is None or cell.directory.name in names
+            found[cell.hash] = cell.trial.inspect() if is_there else ("pending", Finding())
         result.append(found[cell.hash])
     return result
 
@@ -277,7 +291,7 @@ def looks(planned: Iterable[Planned]) -> list[tuple[State, Finding]]:
 def orphans(table: Table, planned: Sequence[Planned], runs: Path) -> list[Path]:
     """Trial directories of rows that the table no longer has, and whose trials none needs. Nothing happens to them."""
     rows = {row.name for row in table.rows}
-    used = {cell.place for cell in planned}
+    used = {cell.directory for cell in planned}
     folder = runs / table.name
     names = [n for n in sharing.listed(folder) if n.count("--") >= 2 and n.split("--")[0] not in rows]
     return sorted(path for path in (folder / name for name in names) if path not in used and os.path.isdir(path))  # noqa: PTH112  # no error for one that is closed to us
@@ -297,27 +311,27 @@ def expected(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[
     Args:
         among: further cells of the table, from which it may be known.
     """
-    requested = {(cell.row.name, cell.stage): cell for cell in planned}
-    by_group: dict[tuple[str, str], dict[str, Planned]] = {}
+    requested = {cell.group: cell for cell in planned}
+    by_group: dict[tuple[str, str, str], dict[str, Planned]] = {}
     for cell in (*planned, *among):
-        if (cell.row.name, cell.stage) in requested:
-            by_group.setdefault((cell.row.name, cell.stage), {})[cell.hash] = cell
+        if cell.group in requested:
+            by_group.setdefault(cell.group, {})[cell.hash] = cell
     names: dict[Path, dict[str, list[str]]] = {}
     by_hash: dict[str, Cost] = {}
-    means: dict[tuple[str, str], Cost] = {}
+    means: dict[tuple[str, str, str], Cost] = {}
     for key, cells in by_group.items():
-        found = {digest: cost for digest, cell in cells.items() if (cost := _measured(cell.place)) is not None}
+        found = {digest: cost for digest, cell in cells.items() if (cost := _measured(cell.directory)) is not None}
         by_hash |= found
         costs = list(found.values())
         if not costs:
-            folder = requested[key].place.parent
+            folder = requested[key].directory.parent
             if folder not in names:
                 names[folder] = _by_row(folder)
             candidates = [folder / name for name in names[folder].get("--".join(filter(None, key)), ())]
             costs = _of_other_seeds(requested[key], candidates)
         if costs:
             means[key] = Cost(sum(cost.seconds for cost in costs) / len(costs), max(cost.gpu_mb for cost in costs))
-    return {cell.name: means.get((cell.row.name, cell.stage), by_hash.get(cell.hash)) for cell in planned}
+    return {cell.name: means.get(cell.group, by_hash.get(cell.hash)) for cell in planned}
 
 
 def expected_seconds(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[str, float | None]:
@@ -325,7 +339,7 @@ def expected_seconds(planned: Sequence[Planned], among: Sequence[Planned] = ()) 
 
 
 def _by_row(folder: Path) -> dict[str, list[str]]:
-    """Names of trial directories by their row and stage."""
+    """Names of trial directories by their row, fold and stage."""
     found: dict[str, list[str]] = {}
     for name in sharing.listed(folder):
         found.setdefault(name.rsplit("--", 2)[0], []).append(name)

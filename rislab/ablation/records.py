@@ -167,17 +167,18 @@ LABEL_MAP = Record(
         "prediction": FILE_NAME,
         "classes": Mapped(TEXT),
         "right": PERCENT,
-    }
+    },
+    {"groups": Mapped(FILE_NAME)},
 )
 
 
-def wrong(value: Any, shape: Shape, place: str = "") -> str | None:
+def wrong(value: Any, shape: Shape, position: str = "") -> str | None:
     """What is the matter with a value, in a few words, or None."""
-    return next(_wrong(value, shape, place), None)
+    return next(_wrong(value, shape, position), None)
 
 
-def _wrong(value: Any, shape: Shape, place: str) -> Iterator[str]:
-    what = place or "it"
+def _wrong(value: Any, shape: Shape, position: str) -> Iterator[str]:
+    what = position or "it"
     match shape:
         case Kind():
             if not shape.fits(value):
@@ -187,13 +188,13 @@ def _wrong(value: Any, shape: Shape, place: str) -> Iterator[str]:
                 yield f"{what} is {short(value)}, expected a list"
                 return
             for number, item in enumerate(value):
-                yield from _wrong(item, shape.of, f"{place}[{number}]")
+                yield from _wrong(item, shape.of, f"{position}[{number}]")
         case Mapped() | Record():
             if not isinstance(value, dict):
                 yield f"{what} is {short(value)}, expected an object"
             elif isinstance(shape, Mapped):
                 for key, item in value.items():
-                    yield from _wrong(item, shape.of, _inner(place, key))
+                    yield from _wrong(item, shape.of, _inner(position, key))
             else:
                 for key in shape.required:
                     if key not in value:
@@ -201,11 +202,11 @@ def _wrong(value: Any, shape: Shape, place: str) -> Iterator[str]:
                 for key, item in value.items():
                     inner = shape.required.get(key) or shape.optional.get(key) or shape.rest
                     if inner is not None:
-                        yield from _wrong(item, inner, _inner(place, key))
+                        yield from _wrong(item, inner, _inner(position, key))
 
 
-def _inner(place: str, key: str) -> str:
-    return f"{place}.{key[:60]}" if place else key[:60]
+def _inner(position: str, key: str) -> str:
+    return f"{position}.{key[:60]}" if position else key[:60]
 
 
 def short(value: Any) -> str:

@@ -77,8 +77,23 @@ SCHEMA: dict[str, Any] = {
                                     "enum": list(TAKES),
                                     "description": "what of that stage: the weights (default) or the files that it made",
                                 },
+                                "split": {
+                                    "type": "string",
+                                    "description": "where it is measured, if not on the profile's",
+                                },
                             },
                         },
+                    },
+                    "folds": {
+                        "type": "object",
+                        "additionalProperties": {"type": "object"},
+                        "description": "a row is one training a fold, each with these switches over the row's; cells show the "
+                        "mean over folds",
+                    },
+                    "switches": {
+                        "type": "object",
+                        "additionalProperties": {"type": "object"},
+                        "description": "by row: switches that take the place of the row's in this profile",
                     },
                     "cluster": {
                         "type": "object",
@@ -121,6 +136,7 @@ SCHEMA: dict[str, Any] = {
                     "paper": {
                         "type": "object",
                         "additionalProperties": {"type": "object", "additionalProperties": {"type": "number"}},
+                        "description": "by column and metric; FOLD:METRIC for one fold of a profile with folds",
                     },
                 },
             },
@@ -156,34 +172,34 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def against(schema: Mapping[str, Any], value: Any, place: YamlPath, unknown: list[Mistake]) -> Iterator[Mistake]:
+def against(schema: Mapping[str, Any], value: Any, position: YamlPath, unknown: list[Mistake]) -> Iterator[Mistake]:
     """Mistakes of `value` against the part of JSON Schema that SCHEMA uses.
 
     Args:
         unknown: keys that should not be there go here, since the rest can be understood without them.
     """
-    name = ".".join(map(str, place)) or "the table"
+    name = ".".join(map(str, position)) or "the table"
     kind = schema["type"]
     if not isinstance(value, _TYPES[kind]) or (kind in ("integer", "number") and isinstance(value, bool)):
-        hint = " of {name, config, from, takes}" if place[-1:] == ("stages",) else ""
-        yield place, f"{name} is {value!r}, expected {kind}{hint}"
+        hint = " of {name, config, from, takes, split}" if position[-1:] == ("stages",) else ""
+        yield position, f"{name} is {value!r}, expected {kind}{hint}"
         return
     value = cast(Any, value)
     if "enum" in schema and value not in schema["enum"]:
-        yield place, f"{name} is {value!r}{nearest(str(value), schema['enum'])}; known: {', '.join(schema['enum'])}"
+        yield position, f"{name} is {value!r}{nearest(str(value), schema['enum'])}; known: {', '.join(schema['enum'])}"
     if kind == "array":
         for number, item in enumerate(value):
-            yield from against(schema["items"], item, (*place, number), unknown)
+            yield from against(schema["items"], item, (*position, number), unknown)
     if kind == "object":
         known = schema.get("properties", {})
         rest = schema.get("additionalProperties", True)
         for key in schema.get("required", ()):
             if key not in value:
-                yield place, f"{name} lacks {key!r}"
+                yield position, f"{name} lacks {key!r}"
         for key, item in value.items():
             if key in known:
-                yield from against(known[key], item, (*place, key), unknown)
+                yield from against(known[key], item, (*position, key), unknown)
             elif isinstance(rest, dict):
-                yield from against(rest, item, (*place, key), unknown)
+                yield from against(rest, item, (*position, key), unknown)
             elif rest is False:
-                unknown.append(((*place, key), f"{key!r} is no key of {name}{nearest(str(key), known)}"))
+                unknown.append(((*position, key), f"{key!r} is no key of {name}{nearest(str(key), known)}"))

@@ -75,16 +75,16 @@ def claim(runs: Path, digest: str, own: Path) -> Path:
         OSError: When nothing can be written below `runs`, ConfigError when the claim names a directory of something else, which
             only hands can have done.
     """
-    place = runs / CLAIMS / digest
+    file = runs / CLAIMS / digest
     text = f"{own.parent.name}/{own.name}\n"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if create(place, text.encode()) and _text(place) == text:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if create(file, text.encode()) and _text(file) == text:
         return own
     if not _is_whole(runs, digest):
         _mend(runs, digest, text)
     named = claimed(runs, digest)
     if named is None or not _may_be(named, digest):
-        raise ConfigError(f"{place} does not name the directory of trial {digest[:8]}; remove the file")
+        raise ConfigError(f"{file} does not name the directory of trial {digest[:8]}; remove the file")
     return named
 
 
@@ -116,9 +116,9 @@ def _is_whole(runs: Path, digest: str) -> bool:
     return text is None or text.endswith("\n") or claimed(runs, digest) is not None
 
 
-def _text(place: Path) -> str | None:
+def _text(file: Path) -> str | None:
     try:
-        return place.read_text(errors="replace")
+        return file.read_text(errors="replace")
     except FileNotFoundError:
         return None
 

@@ -56,6 +56,7 @@ class Signature:
         gives: the batches that data give to training; "" for data that are only scored.
         from_stage: of data, the option that takes the folder of an earlier stage's outputs; "" for data that read none.
         produces: whether a method makes files for a later stage instead of training: its class defines `produce`.
+        scored: whether what such a method makes is scored as well.
     """
 
     class_path: str
@@ -75,6 +76,7 @@ class Signature:
     gives: str = ""
     from_stage: str = ""
     produces: bool = False
+    scored: bool = False
 
 
 def source_file(module: str) -> Path:
@@ -118,6 +120,7 @@ def read(class_path: str) -> Signature:
         next(iter(_declared_classes(node, "gives")), ""),
         _declared(node, "from_stage", ""),
         any(isinstance(item, ast.FunctionDef) and item.name == "produce" for item in node.body),
+        _declared(node, "scored", False),
     )
 
 
@@ -327,8 +330,8 @@ def check_config(
                 yield (name,), wrong
             continue
         options, path = (value.get("init_args", {}), (name, "init_args")) if "class_path" in value else (value, (name,))
-        for place, wrong in check_config(inner, options):
-            yield (*path, *place), wrong
+        for position, wrong in check_config(inner, options):
+            yield (*path, *position), wrong
     for option in known.options.values():
         if option.default is not REQUIRED or option.name in given:
             continue

@@ -22,12 +22,14 @@ class Stage:
         config: Config files over the profile's. A class other than the profile's takes no options over from it.
         parent: Name of the stage that it starts from, earlier in the list; "" for none.
         takes: What it takes of its parent: `weights`, those of the best checkpoint, or `outputs`, the files that it made.
+        split: What the table shows of it was measured on this split; "" for the profile's.
     """
 
     name: str = ""
     config: tuple[Path, ...] = ()
     parent: str = ""
     takes: Takes = ""
+    split: str = ""
 
 
 ONLY = (Stage(),)
@@ -51,6 +53,7 @@ def listed(raw: Sequence[Mapping[str, Any]], configs: Mapping[str, tuple[Path, .
             configs[one["name"]],
             one.get("from", ""),
             one.get("takes", "weights") if "from" in one else "",
+            one.get("split", ""),
         )
         for one in raw
     )

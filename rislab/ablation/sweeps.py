@@ -55,16 +55,29 @@ def export(
         typed: the arguments of `export-sweep`; the first is the table.
         passed: options that each trial is given, too.
     """
+    folds = {"fold": {"values": list(profile.folds)}} if profile.folds else {}
     sweep = {
         "name": f"{table.name}, {profile.name}",
         "description": table.title,
         "method": "grid",
         "metric": {"name": logged(table.metrics[0]), "goal": "maximize"},
-        "parameters": {"row": {"values": list(rows)}, "seed": {"values": list(seeds)}},
+        "parameters": {"row": {"values": list(rows)}, **folds, "seed": {"values": list(seeds)}},
         "command": command(typed[0], ["--profile", profile.name, *passed]),
     }
     header = HEADER.format(written_by=shlex.join(typed), file=f"sweeps/{Path(typed[0]).stem}.yaml")
     return header + yaml.safe_dump(sweep, sort_keys=False, allow_unicode=True, width=120)
+
+
+def fold_of(profile: Profile, given: Sequence[str]) -> tuple[str, list[str]]:
+    """(fold, the other arguments) of KEY=VALUE arguments; "" for a profile without folds. Raises ConfigError."""
+    if not profile.folds:
+        return "", list(given)
+    named = [text.removeprefix("fold=") for text in given if text.startswith("fold=")]
+    if len(named) != 1 or named[0] not in profile.folds:
+        known = f"profile {profile.name!r} has the folds {', '.join(profile.folds)}"
+        wrong = f"fold={named[0]}: no such fold{nearest(named[0], profile.folds)}" if named else "fold=NAME is missing"
+        raise ConfigError(f"{'fold is given twice' if len(named) > 1 else wrong}; {known}")
+    return named[0], [text for text in given if not text.startswith("fold=")]
 
 
 def command(table: str, options: Sequence[str]) -> list[str]:
@@ -100,7 +113,7 @@ def arguments(table: Table, given: Sequence[str]) -> tuple[Row, int, dict[str, s
 
 
 def with_switches(table: Table, profile: Profile, row: Row, given: Mapping[str, str]) -> Table:
-    """A table of one row: `row` with switches over its own, as a search over hyper-parameters asks for.
+    """A table of one row: `row` with switches over those of the profile, as a search over hyper-parameters asks for.
 
     Raises ConfigError listing what is no option, or no value of one.
 
@@ -113,7 +126,7 @@ def with_switches(table: Table, profile: Profile, row: Row, given: Mapping[str, 
     chain = profile.stages or stages.declared(first["model"]["class_path"]) or stages.ONLY
     configs = {stage.name: plan.merged(profile, stage) for stage in chain}
     parts = {name: {part: config[part] for part in PARTS} for name, config in configs.items()}
-    switches, mistakes = dict(row.switches), []
+    switches, mistakes = dict(profile.of(row).switches), []
     for key, text in given.items():
         value = read(text)
         if value is None or text == "None":
@@ -152,13 +165,13 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-def chain(table: Table, profile: Profile, row: str, seed: int, **where: Any) -> list[plan.Planned]:
-    """The trials of one row and seed, stages in order, in the very directories that the whole table has for them.
+def chain(table: Table, profile: Profile, row: str, seed: int, fold: str = "", **where: Any) -> list[plan.Planned]:
+    """The trials of one row, seed and fold, stages in order, in the very directories that the whole table has for them.
 
     Args:
         where: runs and data, as of `plan`.
     """
     planned = plan.plan(table, profile, [seed], **where)
     answers = plan.answered_by(planned)
-    mine = [cell for cell in planned if cell.row.name == row]
+    mine = [cell for cell in planned if (cell.row.name, cell.fold) == (row, fold)]
     return [replace(answers[cell.name], row=cell.row, is_last=cell.is_last) for cell in mine]

@@ -5,11 +5,11 @@ All mistakes are collected before any is reported, so that one run of the comman
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rislab.ablation import claims, plugins, signature, stages, switches
+from rislab.ablation import claims, folds, plugins, signature, stages, switches
 from rislab.ablation.schema import COUNTED, METRICS, SCHEMA, against
 from rislab.ablation.stages import Stage
 from rislab.ablation.switches import PARTS, Parts, dotted
@@ -47,6 +47,8 @@ class Profile:
         split: the split that the table shows.
         stages: of each row, in order; empty where the method's own hold, if it declares any.
         cluster: what its trials request of a SLURM cluster; the options are those of `rislab.launch.slurm.Cluster`.
+        folds: switches of each fold, by its name; a row is one training a fold. Empty for a row of one training.
+        switches: by row, those that take the place of the row's own.
     """
 
     name: str
@@ -57,6 +59,12 @@ class Profile:
     split: str
     stages: tuple[Stage, ...] = ()
     cluster: Mapping[str, Any] = field(default_factory=dict)
+    folds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    switches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def of(self, row: "Row") -> "Row":
+        """A row as this profile runs it."""
+        return replace(row, switches={**row.switches, **self.switches.get(row.name, {})})
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class Row:
 
     Attributes:
         switches: full config keys and values; `STAGE:` before a key makes it one stage's.
-        paper: verified numbers, by the paper's data set and metric.
+        paper: verified numbers, by the paper's data set and metric; `FOLD:METRIC` is one fold's.
         without: stages of the profile that the row leaves out; what starts from one of them starts from what that one starts
             from.
     """
@@ -204,13 +212,14 @@ class _ReadProfile:
 
     @property
     def scored(self) -> list[str]:
-        """Stages that have metrics: all but those that make files."""
+        """Stages that have metrics: all but those that make files which are not scored."""
 
-        def produces(name: str) -> bool:
+        def is_unscored(name: str) -> bool:
             class_path = (self.parts.get(name, {}).get("model") or {}).get("class_path")
-            return signature.is_described(class_path) and signature.read(class_path).produces
+            known = signature.read(class_path) if signature.is_described(class_path) else None
+            return known is not None and known.produces and not known.scored
 
-        return [name for name in self.names if not produces(name)]
+        return [name for name in self.names if not is_unscored(name)]
 
 
 class _Reader:
@@ -232,8 +241,8 @@ class _Reader:
     def read(self, key: str, profile: Mapping[str, Any]) -> _ReadProfile:
         """A profile that has passed the schema."""
         who = f"profile {_shown(key)}"
-        place: YamlPath = ("profiles", key)
-        files = self._existing(profile["config"], (*place, "config"), who)
+        position: YamlPath = ("profiles", key)
+        files = self._existing(profile["config"], (*position, "config"), who)
         raw = profile.get("stages", [])
         if not raw:
             parts = self._parts(files)
@@ -243,7 +252,7 @@ class _Reader:
         of_stage: dict[str, tuple[Path, ...]] = {}
         entries: dict[str, int] = {}
         for number, one in enumerate(raw):
-            name, entry = one["name"], (*place, "stages", number)
+            name, entry = one["name"], (*position, "stages", number)
             if wrong := name_mistake(name):
                 self.mistakes.append(((*entry, "name"), f"{who}: stage {_shown(name)}: {wrong}"))
                 is_sound = False
@@ -260,10 +269,10 @@ class _Reader:
             stage.name: self._parts((*files, *stage.config), stage.takes == "outputs") for stage in found
         }
         for name, entry_key, text in stages.mistakes(found, by_stage):
-            self.mistakes.append(((*place, "stages", entries[name], entry_key), f"{who}: {text}"))
+            self.mistakes.append(((*position, "stages", entries[name], entry_key), f"{who}: {text}"))
         return _ReadProfile(found, by_stage)
 
-    def _existing(self, names: Sequence[str], place: YamlPath, who: str) -> tuple[Path, ...]:
+    def _existing(self, names: Sequence[str], position: YamlPath, who: str) -> tuple[Path, ...]:
         """The config files that are there."""
         found = []
         for number, name in enumerate(names):
@@ -271,7 +280,7 @@ class _Reader:
             if file.exists():
                 found.append(file)
             else:
-                self.mistakes.append(((*place, number), f"{who}: no config file {name}"))
+                self.mistakes.append(((*position, number), f"{who}: no config file {name}"))
         return tuple(found)
 
     def _file(self, path: Path) -> YamlFile:
@@ -305,10 +314,10 @@ class _Reader:
                 self.in_configs += [said] if said not in self.in_configs else []
         return parts
 
-    def _where(self, files: Sequence[Path], place: YamlPath) -> str:
+    def _where(self, files: Sequence[Path], position: YamlPath) -> str:
         """File and line of a config's key: of the last file that has it, or else the files."""
-        setting = next((file for file in reversed(files) if place in self._file(file).lines), None)
-        return f"{setting}:{self._file(setting).line(place)}" if setting is not None else ", ".join(map(str, files))
+        setting = next((file for file in reversed(files) if position in self._file(file).lines), None)
+        return f"{setting}:{self._file(setting).line(position)}" if setting is not None else ", ".join(map(str, files))
 
 
 def _meaning(raw: dict[str, Any], profiles: Mapping[str, _ReadProfile]) -> Iterator[Mistake]:
@@ -326,6 +335,8 @@ def _meaning(raw: dict[str, Any], profiles: Mapping[str, _ReadProfile]) -> Itera
     for key, profile in raw["profiles"].items():
         if wrong := name_mistake(key):
             yield ("profiles", key), f"profile {_shown(key)}: {wrong}"
+        for below, text in folds.mistakes(profile, raw["rows"], profiles[key].parts, name_mistake):
+            yield ("profiles", key, *below), f"profile {_shown(key)}: {text}"
         for option, value in profile.get("cluster", {}).items():
             wrong = signature.check(CLUSTER, option, value)
             if wrong:
@@ -340,42 +351,44 @@ def _meaning(raw: dict[str, Any], profiles: Mapping[str, _ReadProfile]) -> Itera
         if seed < 0 or seed in raw["seeds"][:number]:
             yield ("seeds", number), f"seed {seed} is {'negative' if seed < 0 else 'there already'}"
     for number, row in enumerate(raw["rows"]):
-        place: YamlPath = ("rows", number)
+        position: YamlPath = ("rows", number)
         who = f"row {_shown(row['name'])}"
         if row["name"] in names[:number]:
-            yield (*place, "name"), f"{who} is there already"
+            yield (*position, "name"), f"{who} is there already"
         if wrong := name_mistake(row["name"]):
-            yield (*place, "name"), f"{who}: {wrong}"
+            yield (*position, "name"), f"{who}: {wrong}"
         for key, value in row["switches"].items():
             wrong = switches.mistake(key, value, main.parts) if main.parts else None
             if wrong:
-                yield (*place, "switches", key), f"{who}: {wrong}"
+                yield (*position, "switches", key), f"{who}: {wrong}"
         for stage, text in _left_out(row.get("without", []), profiles):
-            yield (*place, "without", stage), f"{who}: {text}"
+            yield (*position, "without", stage), f"{who}: {text}"
         for column, cells in row.get("paper", {}).items():
             if column not in columns:
-                yield (*place, "paper", column), f"{who}: no profile has column {column!r}{nearest(column, columns)}"
+                yield (*position, "paper", column), f"{who}: no profile has column {column!r}{nearest(column, columns)}"
+            of_column = folds.names(raw["profiles"].values(), column)
             for metric in cells:
-                wrong = _metric(metric, METRICS + COUNTED, scored)
+                what = "stage or fold" if of_column else "stage"
+                wrong = _metric(metric, METRICS + COUNTED, [*scored, *of_column], what)
                 if wrong:
-                    yield (*place, "paper", column, metric), f"{who}: {wrong}"
+                    yield (*position, "paper", column, metric), f"{who}: {wrong}"
     claimed = [claim["name"] for claim in raw.get("claims", [])]
     for number, claim in enumerate(raw.get("claims", [])):
-        place = ("claims", number)
+        position = ("claims", number)
         who = f"claim {claim['name']!r}"
         if claim["name"] in claimed[:number]:
-            yield (*place, "name"), f"{who} is there already"
+            yield (*position, "name"), f"{who} is there already"
         try:
             comparisons = claims.parse(claim["holds"])
         except ConfigError as error:
-            yield (*place, "holds"), f"{who}: {error}"
+            yield (*position, "holds"), f"{who}: {error}"
             continue
         for term in (t for c in comparisons for t in c.terms):
             if term.row not in names:
-                yield (*place, "holds"), f"{who}: no row {term.row!r}{nearest(term.row, names)}"
+                yield (*position, "holds"), f"{who}: no row {term.row!r}{nearest(term.row, names)}"
             wrong = _metric(term.metric, METRICS, scored)
             if wrong:
-                yield (*place, "holds"), f"{who}: {wrong}"
+                yield (*position, "holds"), f"{who}: {wrong}"
 
 
 def _shown(name: Any) -> str:
@@ -403,13 +416,13 @@ def _left_out(names: Sequence[str], profiles: Mapping[str, _ReadProfile]) -> Ite
                 return
 
 
-def _metric(name: str, known: Sequence[str], stages: Sequence[str]) -> str | None:
+def _metric(name: str, known: Sequence[str], stages: Sequence[str], what: str = "stage") -> str | None:
     """What is wrong with `metric` or `stage:metric`, or None."""
     stage, colon, metric = name.rpartition(":")
     if metric not in known:
         return f"no metric {metric!r}{nearest(metric, known)}; known: {', '.join(known)}"
     if colon and stage not in stages:
-        return f"no stage {stage!r}{nearest(stage, stages)}; stages are {', '.join(stages) or 'none'}"
+        return f"no {what} {stage!r}{nearest(stage, stages)}; {what}s are {', '.join(stages) or 'none'}"
     return None
 
 
@@ -440,6 +453,8 @@ def _build(raw: dict[str, Any], path: Path, read: Mapping[str, _ReadProfile]) ->
                 profile["split"],
                 read[name].stages if profile.get("stages") else (),
                 profile.get("cluster", {}),
+                {fold: folds.full(given) for fold, given in profile.get("folds", {}).items()},
+                {row: folds.full(given) for row, given in profile.get("switches", {}).items()},
             )
             for name, profile in raw["profiles"].items()
         },

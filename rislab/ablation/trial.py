@@ -112,11 +112,11 @@ class TrialDir:
         Done is what has a sound metrics.json, written last: a trial killed between its result and its status is done. What a
         scheduler thinks is not looked up: a job counts as queued from when it was handed in until the trial is started.
         """
-        return self.look()[0]
+        return self.inspect()[0]
 
-    def look(self, thorough: bool = False) -> tuple[State, Finding]:
+    def inspect(self, thorough: bool = False) -> tuple[State, Finding]:
         """The state, and what was found in the directory. thorough: with the digests of all files; see `integrity.look`."""
-        found = integrity.look(self.path, self.wanted, thorough)
+        found = integrity.inspect(self.path, self.wanted, thorough)
         if found.suspect:
             return found.suspect, found
         try:
@@ -170,18 +170,18 @@ class TrialDir:
         except FileNotFoundError:
             return None  # released this moment
 
-    def _alive(self, place: Path) -> dict[str, Any] | None:
-        """The live process that has, or this moment takes, the lock file `place`; None when there is none.
+    def _alive(self, file: Path) -> dict[str, Any] | None:
+        """The live process that has, or this moment takes, the lock file `file`; None when there is none.
 
         Where there are no hard links a lock may be cut short. Then the file beside it says who was writing it: a process that
         lives will finish it, one that is dead has left it behind. A lock that no process is writing and that says nothing was
         damaged, and blocks no start. Raises FileNotFoundError when there is no such file.
         """
-        place.stat()
-        content = read_json(place)
+        file.stat()
+        content = read_json(file)
         if _is_holder(content):
-            return content if self._lives(content, place) else None
-        for beside in being_created(place):
+            return content if self._lives(content, file) else None
+        for beside in being_created(file):
             writer = read_json(beside)
             if _is_holder(writer):
                 with suppress(FileNotFoundError):
@@ -255,17 +255,17 @@ class TrialDir:
             if read_json(self.lock_file) == me:
                 self.lock_file.unlink(missing_ok=True)
 
-    def _take(self, place: Path, me: dict[str, Any]) -> None:
-        """Make `place` a file that names us: created exclusively, or put in the place of a dead process's file.
+    def _take(self, file: Path, me: dict[str, Any]) -> None:
+        """Make `file` a file that names us: created exclusively, or put in the place of a dead process's file.
 
         Who may replace a dead process's file is decided by a second exclusive file, named after its content. Its owner
         alone may replace that very content, so looking and replacing need not be one step; should the owner die in
         between, its own file is replaced in the same way.
         """
-        while not create(place, _encode(me)):
+        while not create(file, _encode(me)):
             try:
-                content = place.read_bytes()
-                holder = self._alive(place)
+                content = file.read_bytes()
+                holder = self._alive(file)
             except FileNotFoundError:
                 continue  # released this moment
             if holder is not None:
@@ -273,8 +273,8 @@ class TrialDir:
             claim = self.path / f".lock-after-{hashlib.sha256(content).hexdigest()[:16]}"
             self._take(claim, me)
             try:
-                if place.exists() and place.read_bytes() == content:
-                    write_bytes(place, _encode(me))
+                if file.exists() and file.read_bytes() == content:
+                    write_bytes(file, _encode(me))
                     return
             finally:
                 claim.unlink()
@@ -292,7 +292,7 @@ class TrialDir:
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
 
-    def _lives(self, holder: dict[str, Any], place: Path) -> bool:
+    def _lives(self, holder: dict[str, Any], file: Path) -> bool:
         """Whether a lock's process is alive: by the system here, judged by its latest sign of life elsewhere."""
         if holder.get("host") == platform.node() and holder.get("boot_id") == _boot_id():
             started = _started(holder["pid"])
@@ -301,15 +301,15 @@ class TrialDir:
         if job is not None and restarts is not None and job[0] == restarts[0] and job[1] != restarts[1]:
             return False  # an earlier life of this very job, before it was requeued
         # Times of files, all given by the one file system, and not what clocks of machines say, which may lie apart.
-        sign = max(_modified(self.status_file), place.stat().st_mtime)
+        sign = max(_modified(self.status_file), file.stat().st_mtime)
         age = self._now() - sign
         if age > -CLOCK_SECONDS:
             return age < LOST_AFTER_SECONDS
         # From the future (a clock set back, a copy that kept its times): it says nothing about now. It counts as a sign of
         # life at first sight, and again when it changes.
-        seen = _FUTURE.get(place)
+        seen = _FUTURE.get(file)
         if seen is None or seen[0] != sign:
-            seen = _FUTURE[place] = sign, time.monotonic()
+            seen = _FUTURE[file] = sign, time.monotonic()
         return time.monotonic() - seen[1] < LOST_AFTER_SECONDS
 
     def _now(self) -> float:

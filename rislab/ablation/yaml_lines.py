@@ -78,28 +78,28 @@ class YamlFile:
         finally:
             loader.dispose()
 
-    def _walk(self, node: yaml.Node, place: YamlPath) -> None:
+    def _walk(self, node: yaml.Node, position: YamlPath) -> None:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
-                inner = (*place, key.value if isinstance(key, yaml.ScalarNode) else "?")
+                inner = (*position, key.value if isinstance(key, yaml.ScalarNode) else "?")
                 if inner in self.lines:
                     self.repeated.append((inner, f"key {inner[-1]!r} is given twice"))
                 self.lines[inner] = key.start_mark.line + 1
                 self._walk(value, inner)
         elif isinstance(node, yaml.SequenceNode):
             for number, value in enumerate(node.value):
-                self.lines[(*place, number)] = value.start_mark.line + 1
-                self._walk(value, (*place, number))
+                self.lines[(*position, number)] = value.start_mark.line + 1
+                self._walk(value, (*position, number))
 
-    def line(self, place: YamlPath) -> int:
+    def line(self, position: YamlPath) -> int:
         """Line of a key or item, or of the nearest thing around it."""
-        while place not in self.lines:
-            place = place[:-1]
-        return self.lines[place]
+        while position not in self.lines:
+            position = position[:-1]
+        return self.lines[position]
 
     def blame(self, mistakes: Iterable[Mistake]) -> list[str]:
         """Mistakes in the file's order, each with file and line."""
-        found = sorted((self.line(place), message) for place, message in mistakes)
+        found = sorted((self.line(position), message) for position, message in mistakes)
         return [f"{self.path}:{line}  {message}" for line, message in found]
 
 

@@ -1,6 +1,5 @@
 """What a label map of many classes takes, as rislab makes it and class by class: time and memory."""
 
-import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rislab.bench.resident_memory import peak, start_of_peak
 from rislab.data.batch import LabelledPictures, Viewing
 from rislab.errors import ConfigError
 from rislab.files import replacing
@@ -56,14 +56,14 @@ def measure(
         began = time.perf_counter()
         method.label(small)
         text_seconds = time.perf_counter() - began
-        before = _start_of_peak()
+        before = start_of_peak()
         began, worked = time.perf_counter(), time.process_time()
         if how == "rislab":
             (found,) = method.label(LabelledPictures([image], [blank], names, False, viewing, [0]))
         else:
             found = one_by_one(method, image, names)
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - worked
-    grown = _peak() - before
+    grown = peak() - before
     if labels is not None:
         with replacing(Path(labels)) as temporary, temporary.open("wb") as file:
             np.save(file, found.numpy().astype(np.int16))
@@ -96,31 +96,3 @@ def one_by_one(method: TextSegmenter, image: Tensor, names: Sequence[str]) -> Te
 def agreement(one: Path, other: Path) -> float:
     """Share of pixels, in percent, that two kept label maps have in common."""
     return 100.0 * float((np.load(one) == np.load(other)).mean())
-
-
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-def _start_of_peak() -> float:
-    """Resident MiB now; where the system can, the peak counts from here on, so that building a model is not in it."""
-    try:
-        CLEAR.write_text("5")
-        return _status("VmRSS")
-    except (OSError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _peak() -> float:
-    try:
-        return _status("VmHWM")
-    except (OSError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def _status(field: str) -> float:
-    line = next((line for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:")), "")
-    return int(line.split()[1]) / 2**10 if line else _missing(field)
-
-
-def _missing(field: str) -> float:
-    raise ValueError(f"{STATUS} has no {field}")

@@ -47,7 +47,7 @@ def measure(
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-6)
     kind, *_ = (*members(method.trains_on), MaskQueries)
-    batch = batch_of(kind, method.geometry, images, queries).to(device)
+    batch = batch_of(kind, method.geometry, images, queries, vocabulary=method.vocabulary).to(device)
     losses = torch.compile(method.losses) if compiled else method.losses
 
     def step() -> None:

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         print(path)
     failed = [cell for cell in cells if cell.trial.state() != "done"]
     for cell in failed:
-        state, found = cell.trial.look()
+        state, found = cell.trial.inspect()
         why = f"{found.reason} ({cell.trial.path})" if found.suspect else cell.trial.status().get("error") or "not run"
         print(printable(f"{cell.name}: {state}: {why}"))
     return 1 if failed else 0

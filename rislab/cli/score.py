@@ -65,8 +65,8 @@ def run(options: argparse.Namespace) -> int:
     from rislab.scoring import foreign, score
 
     answers = foreign.Predictions(options.predictions)
-    place = locate(options.data, options.dataset, options.split_by)
-    refer = place.read()
+    data_folder = locate(options.data, options.dataset, options.split_by)
+    refer = data_folder.read()
     with Progress(transient=True, console=Console(stderr=True)) as bar:
         task = bar.add_task("scoring", total=None)
         scores = score.score(
@@ -80,11 +80,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(
             json.dumps(
-                _as_json(options, place, scores, answers.others, refer.without_sentences[options.split]), indent=1
+                _as_json(options, data_folder, scores, answers.others, refer.without_sentences[options.split]), indent=1
             )
         )
     else:
-        _show(options, place, scores, answers.others, refer.left_out(options.split))
+        _show(options, data_folder, scores, answers.others, refer.left_out(options.split))
     sys.stdout.flush()
     given = absolute(options.predictions)
     out = options.out or given.with_name(f"{given.name}.scores.parquet")
@@ -101,14 +101,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _as_json(
-    options: argparse.Namespace, place: "DataFolder", scores: "Scores", others: list[str], without_sentences: int
+    options: argparse.Namespace, data_folder: "DataFolder", scores: "Scores", others: list[str], without_sentences: int
 ) -> dict[str, object]:
     from rislab.scoring.score import breakdown
 
     return {
         **scores.averages(options.protocol),
         "protocol": options.protocol,
-        "data_set": place.title,
+        "data_set": data_folder.title,
         "split": options.split,
         "expressions": len(scores.features.sentence),
         "zero_target": int((scores.features.objects == 0).sum()),
@@ -122,7 +122,9 @@ def _as_json(
     }
 
 
-def _show(options: argparse.Namespace, place: "DataFolder", scores: "Scores", others: list[str], left_out: str) -> None:
+def _show(
+    options: argparse.Namespace, data_folder: "DataFolder", scores: "Scores", others: list[str], left_out: str
+) -> None:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -133,7 +135,7 @@ def _show(options: argparse.Namespace, place: "DataFolder", scores: "Scores", ot
     of = scores.features
     nothing = int((of.objects == 0).sum())
     console.print(
-        f"{place.title}, split {options.split}: {len(of.sentence)} expressions"
+        f"{data_folder.title}, split {options.split}: {len(of.sentence)} expressions"
         + (f", {nothing} of them without a referent" if nothing else "")
     )
     for ids, text in ((scores.missing, "have no mask: counted as empty"), (scores.unknown, "are unknown: left out")):

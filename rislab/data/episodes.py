@@ -24,6 +24,8 @@ from rislab.paths import contents, is_file, lines, unsafe_name
 
 FOLDS = 4
 IGNORED = 255
+OTHERS = "other_folds"
+"""Name of the split of the classes of all other folds, in turn, in pictures that training does not see."""
 FSS_PICTURES = 10
 """Of each class."""
 
@@ -74,11 +76,15 @@ class EpisodeFiles(ABC):
 
     @abstractmethod
     def classes(self, fold: int, split: str) -> tuple[int, ...]:
-        """Numbers of the classes of a split, in ascending order; of a fold: those that it tests."""
+        """Numbers of the classes of a split, ascending; of a fold: those that it tests, or all the others for `OTHERS`."""
 
     @abstractmethod
     def training(self, fold: int) -> list[Pair]:
         """Every (picture, class) pair that training may see. Raises DataError."""
+
+    def tested(self, fold: int) -> set[str]:
+        """Pictures of the training lists that hold a class that the fold tests. Raises DataError, for no folds, too."""
+        raise DataError(f"{self.title} has no folds")
 
     @abstractmethod
     def episodes(self, fold: int, split: str, count: int) -> list[Pair]:
@@ -89,6 +95,19 @@ class EpisodeFiles(ABC):
             split: Its name.
             count: Episodes; of no effect where a split is a fixed list.
         """
+
+    def drawn(self, fold: int, split: str, count: int) -> list[Pair]:
+        """As `episodes`, or for `OTHERS`: classes of the other folds, which training sees, in pictures that it does not see.
+
+        Raises:
+            DataError: As `episodes`; a set without folds.
+        """
+        if split != OTHERS:
+            return self.episodes(fold, split, count)
+        if not self.has_folds:
+            raise DataError(f"{self.title} has no folds, so no other folds to validate on")
+        each = [self.episodes(other, self.val, count) for other in range(FOLDS) if other != fold]
+        return [pair for together in zip(*each, strict=True) for pair in together][:count]
 
     @abstractmethod
     def label_path(self, picture: str) -> str:
@@ -145,13 +164,17 @@ class Pascal5i(EpisodeFiles):
 
     def classes(self, fold: int, split: str) -> tuple[int, ...]:
         block = len(self.names) // FOLDS
-        return tuple(range(fold * block, (fold + 1) * block))
+        own = range(fold * block, (fold + 1) * block)
+        return tuple(number for number in range(FOLDS * block) if number not in own) if split == OTHERS else tuple(own)
 
     def label_path(self, picture: str) -> str:
         return f"SegmentationClassAug/{Path(picture).stem}.png"
 
     def training(self, fold: int) -> list[Pair]:
         return [pair for other in range(FOLDS) if other != fold for pair in self._listed("trn", other)]
+
+    def tested(self, fold: int) -> set[str]:
+        return {pair.picture for pair in self._listed("trn", fold)}
 
     def episodes(self, fold: int, split: str, count: int) -> list[Pair]:
         listed = self._listed("val", fold)
@@ -186,7 +209,7 @@ class Coco20i(EpisodeFiles):
         return self._names or class_names("coco_things", "lseg")
 
     def classes(self, fold: int, split: str) -> tuple[int, ...]:
-        return tuple(range(fold, len(self.names), FOLDS))
+        return tuple(number for number in range(len(self.names)) if (number % FOLDS == fold) != (split == OTHERS))
 
     def label_path(self, picture: str) -> str:
         return f"annotations/{picture.removesuffix('.jpg')}.png"
@@ -196,6 +219,11 @@ class Coco20i(EpisodeFiles):
         classes = [number for number in range(len(self.names)) if number not in held]
         pictures = self._pictures("trn", fold, classes)
         return [Pair(picture, number) for number in classes for picture in pictures[number]]
+
+    def tested(self, fold: int) -> set[str]:
+        """By the list of another fold, for which the same classes are trained on."""
+        of_classes = self._pictures("trn", (fold + 1) % FOLDS, self.classes(fold, "val"))
+        return {picture for pictures in of_classes.values() for picture in pictures}
 
     def episodes(self, fold: int, split: str, count: int) -> list[Pair]:
         """The draws of numpy's generator of before 1.17 with seed 0: `choice` without replacement permutes the whole list."""

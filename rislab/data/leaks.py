@@ -19,12 +19,12 @@ from rislab.errors import ConfigError
 class Part:
     """One split of one partition, as ``refcoco:unc:train`` names it."""
 
-    place: DataFolder
+    data_folder: DataFolder
     split: str
 
     @property
     def name(self) -> str:
-        return f"{self.place.dataset}:{self.place.split_by}:{self.split}"
+        return f"{self.data_folder.dataset}:{self.data_folder.split_by}:{self.split}"
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ def leaks(train: Sequence[Part], evaluation: Sequence[Part], notes: list[str] | 
     sets: dict[DataFolder, Refer] = {}
 
     def references(each: Part) -> list[Reference]:
-        if each.place not in sets:
-            sets[each.place] = each.place.read()
-        return sets[each.place].split(each.split)
+        if each.data_folder not in sets:
+            sets[each.data_folder] = each.data_folder.read()
+        return sets[each.data_folder].split(each.split)
 
     seen = {each.name: _contents(references(each)) for each in (*train, *evaluation)}
     if notes is not None:
         parts = {each.name: each for each in (*train, *evaluation)}
-        notes += [f"{n}: {said}" for n, each in parts.items() if (said := sets[each.place].left_out(each.split))]
+        notes += [f"{n}: {said}" for n, each in parts.items() if (said := sets[each.data_folder].left_out(each.split))]
     found = []
     for one in train:
         for other in evaluation:

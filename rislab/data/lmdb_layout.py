@@ -88,7 +88,7 @@ class LmdbStore:
 
     def __init__(self, files: dict[str, Path]) -> None:
         self.files = files
-        self.place_of_image: dict[int, tuple[str, int]] = {}
+        self.position_of_image: dict[int, tuple[str, int]] = {}
 
     def record(self, split: str, number: int) -> dict[str, Any]:
         """Raises DataError: no such record, damaged, or of another form."""
@@ -125,14 +125,14 @@ class LmdbStore:
         return number
 
     def picture(self, record: ImageRecord) -> bytes:
-        return bytes(self.record(*self.place_of_image[record.image_id])["img"])
+        return bytes(self.record(*self.position_of_image[record.image_id])["img"])
 
     def read(self, record: ImageRecord) -> NDArray[np.uint8]:
         """uint8 RGB [h, w, 3]. Raises DataError."""
         return decode(self.picture(record), record, record.file_name)
 
     def find(self, record: ImageRecord) -> Path | None:
-        return self.files[self.place_of_image[record.image_id][0]]
+        return self.files[self.position_of_image[record.image_id][0]]
 
     def check(self, records: Iterable[ImageRecord]) -> None:
         """Pictures lie in the records themselves; there is nothing that could be missing."""
@@ -169,7 +169,7 @@ class LmdbRefer:
             for number, entry in enumerate(_index(self.store, split, path)):
                 image = ImageRecord(entry["image_id"], entry["img_name"], entry["height"], entry["width"])
                 self.images.setdefault(image.image_id, image)
-                self.store.place_of_image.setdefault(image.image_id, (split, number))
+                self.store.position_of_image.setdefault(image.image_id, (split, number))
                 if entry["seg_id"] in self._records:
                     raise DataError(f"{path}: record {number}: seg_id {entry['seg_id']} occurs more than once")
                 self._records[entry["seg_id"]] = (split, number)

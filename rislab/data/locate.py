@@ -31,7 +31,7 @@ class DataFolder:
         return Refer(self.root, self.dataset, self.split_by)
 
 
-def places(folder: Path) -> list[DataFolder]:
+def data_folders(folder: Path) -> list[DataFolder]:
     """Every partition of every data set in `folder`, a data root or one data set's own folder. Raises DataError for none."""
     found = search(folder)
     if not found:
@@ -49,7 +49,9 @@ def search(folder: Path) -> list[DataFolder]:
     found = [
         DataFolder(home.parent, home.name, split_by) for home in homes if home.is_dir() for split_by in partitions(home)
     ]
-    return sorted(found, key=lambda place: (place.dataset != FIRST, place.dataset, _rank(place)))
+    return sorted(
+        found, key=lambda data_folder: (data_folder.dataset != FIRST, data_folder.dataset, _rank(data_folder))
+    )
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -59,27 +61,27 @@ def _inside(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
-def _rank(place: DataFolder) -> int:
-    known = list(data_set(place.dataset).partitions)
-    return known.index(place.split_by) if place.split_by in known else len(known)
+def _rank(data_folder: DataFolder) -> int:
+    known = list(data_set(data_folder.dataset).partitions)
+    return known.index(data_folder.split_by) if data_folder.split_by in known else len(known)
 
 
 def locate(folder: Path, dataset: str | None = None, split_by: str | None = None) -> DataFolder:
     """The one that is meant: as named, else RefCOCO or the first there is. Raises DataError with what there is."""
-    there = places(folder)
+    there = data_folders(folder)
     if dataset is not None:
-        names = [place.dataset for place in there]
-        there = [place for place in there if place.dataset == dataset]
+        names = [data_folder.dataset for data_folder in there]
+        there = [data_folder for data_folder in there if data_folder.dataset == dataset]
         if not there:
             raise DataError(
                 f"{folder}: no data set {dataset!r}, found {list(dict.fromkeys(names))}{nearest(dataset, names)}"
             )
-    first = [place for place in there if place.dataset == there[0].dataset]
+    first = [data_folder for data_folder in there if data_folder.dataset == there[0].dataset]
     if split_by is None:
         return first[0]
-    chosen = [place for place in first if place.split_by == split_by]
+    chosen = [data_folder for data_folder in first if data_folder.split_by == split_by]
     if not chosen:
-        names = [place.split_by for place in first]
+        names = [data_folder.split_by for data_folder in first]
         raise DataError(
             f"{folder}: {first[0].dataset} has no partition {split_by!r}, found {names}{nearest(split_by, names)}"
         )

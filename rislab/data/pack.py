@@ -51,7 +51,7 @@ def geometry_name(geometry: Geometry) -> str:
     return f"{type(geometry).__name__.lower()}-{height}x{width}{fill}"
 
 
-def place_of(root: Path, dataset: str, split_by: str, geometry: Geometry) -> Path:
+def pack_path(root: Path, dataset: str, split_by: str, geometry: Geometry) -> Path:
     return root / FOLDER / f"{dataset}-{split_by}-{geometry_name(geometry)}"
 
 
@@ -114,12 +114,12 @@ def write(
     Raises:
         DataError: A picture is missing or damaged, the disk is full.
     """
-    place = place_of(refer.store.root, dataset, split_by, geometry)
+    path = pack_path(refer.store.root, dataset, split_by, geometry)
     sources = _sources(refer)
     found = Pack.open(refer, dataset, split_by, geometry)
     if found is not None and not found.changed and found.tokenizer == tokenizer:
-        return place
-    unfinished = place.with_name(f".{place.name}.unfinished")
+        return path
+    unfinished = path.with_name(f".{path.name}.unfinished")
     about = {"format": FORMAT, "sources": sources, "geometry": geometry_name(geometry), "tokenizer": tokenizer}
     try:
         if read_json(unfinished / "about.json") != about:
@@ -137,11 +137,11 @@ def write(
         write_json(unfinished / "pack.json", about | {"images": len(records), "parts": parts})
         (unfinished / "about.json").unlink()
         (unfinished / "progress.npz").unlink(missing_ok=True)
-        shutil.rmtree(place, ignore_errors=True)
-        unfinished.rename(place)
+        shutil.rmtree(path, ignore_errors=True)
+        unfinished.rename(path)
     except OSError as error:
-        raise DataError(f"{place}: could not be written: {error}") from error
-    return place
+        raise DataError(f"{path}: could not be written: {error}") from error
+    return path
 
 
 def _placed(target: RLE, geometry: Geometry) -> NDArray[np.uint8]:
@@ -263,7 +263,7 @@ class Pack:
     @classmethod
     def open(cls, refer: Refer, dataset: str, split_by: str, geometry: Geometry) -> "Pack | None":
         """The pack of this data set and geometry, or None: there is none, it is damaged, or of other annotation files."""
-        folder = place_of(refer.store.root, dataset, split_by, geometry)
+        folder = pack_path(refer.store.root, dataset, split_by, geometry)
         try:
             about = read_json(folder / "pack.json")
             if not isinstance(about, dict) or about.get("format") != FORMAT or about.get("sources") != _sources(refer):

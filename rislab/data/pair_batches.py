@@ -68,11 +68,11 @@ class Pairs(Dataset[Captions]):
             at = len(images) % len(numbers)
             images, texts, numbers = [*images, images[at]], [*texts, texts[at]], [*numbers, numbers[at]]
             nouns = [*nouns, nouns[at]]
-        places = [self.geometry.place(*self.geometry.size)] * len(images)
+        placements = [self.geometry.place(*self.geometry.size)] * len(images)
         return Captions(
             images=torch.from_numpy(np.stack(images)),
             image_ids=numbers,
-            placements=places,
+            placements=placements,
             texts=texts,
             nouns=nouns if any(nouns) else None,
             skipped=dict(skipped),

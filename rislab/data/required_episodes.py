@@ -7,6 +7,7 @@ from rislab.data.required_files import Missing
 from rislab.paths import user_path
 
 SPLITS = "Split files: fewshot_data/data/splits of github.com/isl-org/lang-seg, or data/splits of github.com/juhongm999/hsnet."
+FOLDS = 4
 PLACES = {
     "pascal5i": (
         ("VOC2012/JPEGImages", "VOC2012/SegmentationClassAug"),
@@ -33,8 +34,20 @@ def episodes(options: Mapping[str, Any]) -> Iterator[Missing]:
             yield Missing(str(root / name), get)
     given = options.get("split_files")
     splits = root / "splits" if given is None else user_path(given)
-    names = ("trn", "val", "test") if "{fold}" not in pattern else ("trn", "val")
-    for split in names:
-        path = splits / pattern.format(split=split, fold=options["fold"])
+    for split, fold in _lists(options):
+        path = splits / pattern.format(split=split, fold=fold)
         if not path.is_file():
             yield Missing(str(path), SPLITS)
+
+
+def _lists(options: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """(split, fold) of the lists that a run reads."""
+    own = int(options["fold"])
+    others = [fold for fold in range(FOLDS) if fold != own]
+    if options["name"] == "fss1000":
+        yield from ((split, own) for split in ("trn", "val", "test"))
+        return
+    # PASCAL-5i has a list of each fold's classes; COCO-20i has one of all classes that are trained on for a fold.
+    trained, others_of_all = (others, [own]) if options["name"] == "pascal5i" else ([own], [(own + 1) % FOLDS])
+    yield from (("trn", fold) for fold in (*trained, *(others_of_all if options.get("without_tested") else ())))
+    yield from (("val", fold) for fold in ([own, *others] if options.get("val_split") == "other_folds" else [own]))

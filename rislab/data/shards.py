@@ -35,7 +35,7 @@ MOST_SHARDS = 1_000_000
 LARGEST_PICTURE, LARGEST_TEXT = 1 << 28, 1 << 24
 """Bytes of a member; what is larger is no picture and no caption."""
 MOST_PIXELS = 100_000_000
-VERSION = 2
+VERSION = 3
 """Of the index files."""
 
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
@@ -71,14 +71,14 @@ class Index:
     """Where the pairs of one shard lie, and what its other members are.
 
     Attributes:
-        places: int64 [N, 4], offset and size of the picture, offset and size of the text.
+        extents: int64 [N, 4], offset and size of the picture, offset and size of the text.
         skipped: why members are no pair, and how many. "empty text" counts a picture and its text as one.
         ignored: members that are no pairs, by kind: metadata, hidden files, further members of a pair.
         members: files in the shard. Every one is in exactly one place, so that the numbers add up.
         example: the name of a member with an unknown suffix, or "".
     """
 
-    places: NDArray[np.int64]
+    extents: NDArray[np.int64]
     skipped: dict[str, int]
     ignored: dict[str, int] = field(default_factory=dict)
     members: int = 0
@@ -138,15 +138,15 @@ def scan(path: Path) -> Index:
     unknown = [name for key, name in others if key not in whole]
     ignored.update({"further member of a pair": len(others) - len(unknown)} if len(others) > len(unknown) else {})
     skipped.update({"unknown member": len(unknown)} if unknown else {})
-    places = []
+    extents = []
     for parts in found.values():
         if len(parts) == 1:
             skipped["no picture" if "text" in parts else "no text"] += 1
         elif len(parts) == 2 and parts["text"][1] == 0:
             skipped["empty text"] += 1
         elif parts:
-            places.append((*parts["picture"], *parts["text"]))
-    array = np.array(places, np.int64).reshape(-1, 4)
+            extents.append((*parts["picture"], *parts["text"]))
+    array = np.array(extents, np.int64).reshape(-1, 4)
     return Index(array, dict(skipped), dict(ignored), members, unknown[0] if unknown else "")
 
 
@@ -166,7 +166,7 @@ def index(path: Path) -> Index:
         found = scan(path)
         about = json.dumps([found.skipped, found.ignored, found.members, found.example])
         with suppress(OSError), replacing(kept) as temporary, temporary.open("wb") as file:
-            np.savez(file, places=found.places, about=np.array(about))
+            np.savez(file, extents=found.extents, about=np.array(about))
     return found
 
 
@@ -174,14 +174,14 @@ def _kept(path: Path, size: int) -> Index | None:
     """The index in a file of the cache, or None when it is not there or not sound for a shard of so many bytes."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            places = stored["places"]
+            extents = stored["extents"]
             skipped, ignored, members, example = json.loads(str(stored["about"]))
     except Exception:  # numpy and zipfile have many for a damaged file
         return None
-    if places.dtype != np.int64 or places.ndim != 2 or places.shape[1] != 4 or (places < 0).any():
+    if extents.dtype != np.int64 or extents.ndim != 2 or extents.shape[1] != 4 or (extents < 0).any():
         return None
-    is_inside = ((places[:, 0] <= size - places[:, 1]) & (places[:, 2] <= size - places[:, 3])).all()
-    return Index(places, skipped, ignored, members, example) if is_inside else None
+    is_inside = ((extents[:, 0] <= size - extents[:, 1]) & (extents[:, 2] <= size - extents[:, 3])).all()
+    return Index(extents, skipped, ignored, members, example) if is_inside else None
 
 
 class Shards:
@@ -207,14 +207,14 @@ class Shards:
         for one in indices:
             self.skipped.update(one.skipped)
         self.example = next((one.example for one in indices if one.example), "")
-        self.shard = np.repeat(np.arange(len(indices), dtype=np.int32), [len(one.places) for one in indices])
-        self.places = np.concatenate([one.places for one in indices])
-        if not len(self.places):
+        self.shard = np.repeat(np.arange(len(indices), dtype=np.int32), [len(one.extents) for one in indices])
+        self.extents = np.concatenate([one.extents for one in indices])
+        if not len(self.extents):
             raise DataError(f"{len(self.paths)} shards hold no pair of a picture and a text: {self.skipped_text()}")
         self._open: OrderedDict[int, int] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.extents)
 
     def skipped_text(self) -> str:
         """Why members are no pair, and how many, with the name of one that is unknown."""
@@ -238,12 +238,12 @@ class Shards:
 
     def where(self, number: int) -> str:
         """A name for messages."""
-        return f"{self.paths[self.shard[number]]}, byte {self.places[number, 0]}"
+        return f"{self.paths[self.shard[number]]}, byte {self.extents[number, 0]}"
 
     def pair(self, number: int) -> tuple[Image.Image, str]:
         """RGB picture and text. Raises DataError for a picture that cannot be decoded and a text that says nothing."""
         shard = int(self.shard[number])
-        at, size, text_at, text_size = self.places[number].tolist()
+        at, size, text_at, text_size = self.extents[number].tolist()
         text = self._read(shard, text_at, text_size).decode("utf-8", "replace").strip()
         if not text:
             raise DataError("empty text")

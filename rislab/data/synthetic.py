@@ -1,6 +1,6 @@
 """Batches of noise of every member of the family, for measurements and for tests that need no data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,14 @@ NAMES = ("cat", "dog", "striped chair", "tree")
 """Class names of synthetic batches."""
 
 
-def batch_of(kind: type[Images], geometry: Geometry, images: int = 2, queries: int = 1, seed: int = 0) -> Images:
+def batch_of(
+    kind: type[Images],
+    geometry: Geometry,
+    images: int = 2,
+    queries: int = 1,
+    seed: int = 0,
+    vocabulary: Sequence[str] | None = None,
+) -> Images:
     """A batch of a member of the family.
 
     Args:
@@ -21,17 +28,21 @@ def batch_of(kind: type[Images], geometry: Geometry, images: int = 2, queries: i
         images: pictures in the batch.
         queries: sentences a picture, where a member has several.
         seed: of the noise.
+        vocabulary: the class names that a method answers, whose first ones stand in for `NAMES`; None for one that takes any.
 
     Raises:
         KeyError: The class is no member of the family.
     """
-    return MAKERS[kind](geometry, images, queries, np.random.default_rng(seed))
+    batch = MAKERS[kind](geometry, images, queries, np.random.default_rng(seed))
+    if vocabulary is None or not hasattr(batch, "names"):
+        return batch
+    return type(batch)(**(vars(batch) | {"names": tuple(vocabulary[: len(NAMES)])}))
 
 
 def _pictures(geometry: Geometry, images: int, rng: np.random.Generator) -> Images:
     pixels = rng.integers(0, 256, (images, 3, *geometry.size), np.uint8)
-    place = geometry.place(*geometry.size)
-    return Images(images=torch.from_numpy(pixels), image_ids=list(range(images)), placements=[place] * images)
+    placement = geometry.place(*geometry.size)
+    return Images(images=torch.from_numpy(pixels), image_ids=list(range(images)), placements=[placement] * images)
 
 
 def _boxes(geometry: Geometry, count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

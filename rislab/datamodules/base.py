@@ -64,6 +64,11 @@ class EvaluatedData(L.LightningDataModule):
         """How it is scored."""
 
     @property
+    def validation(self) -> Evaluation:
+        """How `val_split` is scored; another one where its classes are not those of the test."""
+        return self.evaluation
+
+    @property
     @abstractmethod
     def test_splits(self) -> list[str]:
         """In the order of `test_dataloader`."""
@@ -81,6 +86,11 @@ class EvaluatedData(L.LightningDataModule):
     def rank_and_world_size(self) -> tuple[int, int]:
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether batches go to a GPU, so that loaders pin memory."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     @property
     def method(self) -> "Method":

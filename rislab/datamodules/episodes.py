@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from rislab.data.batch import Episodes
-from rislab.data.episodes import EpisodeFiles, Pair, files_of
+from rislab.data.episodes import OTHERS, EpisodeFiles, Pair, files_of
 from rislab.data.geometry import Geometry
 from rislab.data.loader import PlannedLoader, ResumableLoader
 from rislab.data.sampling import Plan, Row, parts_of
@@ -29,7 +29,7 @@ class EpisodesData(EvaluatedData):
     """PASCAL-5i, COCO-20i or FSS-1000 with no support picture, as LSeg uses them.
 
     Training sees single pairs of a picture and a class; the official code's batches hold two pairs of a class, query and support.
-    Classes of the fold are validation and test at once: this protocol has no others (FSS-1000 has).
+    In the protocol, classes of the fold are validation and test at once; `val_split` gives others (FSS-1000 has its own).
 
     Args:
         root: Holds VOC2012, COCO2014 or FSS-1000.
@@ -44,11 +44,15 @@ class EpisodesData(EvaluatedData):
         num_workers: Loader processes.
         seed: Of the order of pairs and of the method's transform.
         generate: A world to write into `root` when it is not there.
-        permuted_names: In evaluation, each class of the fold goes by the name of the next one: a control in which language says
-            nothing. Training is the same.
+        permuted_names: In the test, each class of the fold goes by the name of the next one: a control in which language says
+            nothing. Training and validation are the same, so that the same network is tested.
+        without_tested: Training leaves out pictures that hold a class that the fold tests. In the protocol they stay, and what
+            is of such a class is trained on as the rest, whatever name it has.
+        val_split: `val`: validation as in the protocol. `other_folds`: classes of the other folds, which are trained on, in
+            pictures that are not; so the checkpoint is chosen without a look at the classes that are tested.
 
     Raises:
-        ConfigError: An unknown set; numbers below 1; a fold of a set without folds.
+        ConfigError: An unknown set; numbers below 1; a fold, or other folds, of a set without folds.
     """
 
     gives: ClassVar[type[Episodes]] = Episodes
@@ -57,6 +61,7 @@ class EpisodesData(EvaluatedData):
     required_files: ClassVar[str] = "rislab.data.required_episodes.episodes"
     below_root: ClassVar[tuple[str, ...]] = ("split_files",)
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers", "eval_batch")
+    absent_means: ClassVar[dict[str, Any]] = {"val_split": "val", "without_tested": False}
 
     def __init__(
         self,
@@ -73,6 +78,8 @@ class EpisodesData(EvaluatedData):
         seed: int = 0,
         generate: ToyFolds | None = None,
         permuted_names: bool = False,
+        val_split: Literal["val", "other_folds"] = "val",
+        without_tested: bool = False,
     ) -> None:
         super().__init__()
         counts = {"size": size, "episodes": episodes, "batch_size": batch_size, "eval_batch": eval_batch}
@@ -87,7 +94,12 @@ class EpisodesData(EvaluatedData):
         self.fold, self.size, self.episodes, self.generate = fold, size, episodes, generate
         self.limit_val_episodes, self.batch_size, self.eval_batch = limit_val_episodes, batch_size, eval_batch
         self.num_workers, self.seed, self.permuted_names = num_workers, seed, permuted_names
-        self.val_split = self.files.val
+        if val_split == OTHERS and not self.files.has_folds:
+            raise ConfigError(f"data.init_args.val_split is {OTHERS}: {self.files.title} has no folds, leave it val")
+        if without_tested and not self.files.has_folds:
+            raise ConfigError(f"data.init_args.without_tested: {self.files.title} has no folds, leave it false")
+        self.without_tested = without_tested
+        self.val_split = OTHERS if val_split == OTHERS else self.files.val
         self._train: ResumableLoader | None = None
 
     @property
@@ -97,8 +109,14 @@ class EpisodesData(EvaluatedData):
 
     @property
     def evaluation(self) -> EpisodeEvaluation:
-        classes = self.files.classes(self.fold, self.files.test)
-        return EpisodeEvaluation(self.benchmark, self.size, classes, self.files.names)
+        return self._evaluation(self.files.test)
+
+    @property
+    def validation(self) -> EpisodeEvaluation:
+        return self._evaluation(self.val_split)
+
+    def _evaluation(self, split: str) -> EpisodeEvaluation:
+        return EpisodeEvaluation(self.benchmark, self.size, self.files.classes(self.fold, split), self.files.names)
 
     @property
     def test_splits(self) -> list[str]:
@@ -113,7 +131,7 @@ class EpisodesData(EvaluatedData):
     def setup(self, stage: str) -> None:
         """Look at everything that the run will need, before anything is computed."""
         for split in dict.fromkeys((self.val_split, *self.test_splits) if stage == "fit" else self.test_splits):
-            found = self.files.episodes(self.fold, split, self.episodes)
+            found = self.files.drawn(self.fold, split, self.episodes)
             self.files.check(found)
             drawn = {pair.class_id for pair in found}
             absent = [self.files.names[n] for n in self.files.classes(self.fold, split) if n not in drawn]
@@ -122,7 +140,11 @@ class EpisodesData(EvaluatedData):
                     f"{self.benchmark}, {split}: no episode of {', '.join(absent)}; such a class counts 0", stacklevel=2
                 )
         if stage == "fit":
-            self.files.check(self.files.training(self.fold))
+            self.files.check(self._training())
+
+    def _training(self) -> list[Pair]:
+        left_out = self.files.tested(self.fold) if self.without_tested else set()
+        return [pair for pair in self.files.training(self.fold) if pair.picture not in left_out]
 
     def teardown(self, stage: str) -> None:
         if self._train is not None:
@@ -133,12 +155,8 @@ class EpisodesData(EvaluatedData):
         name = _pictures(self.files.episodes(self.fold, self.files.test, self.episodes))[image_id]
         return Path(name).suffix, contents(self.files.root / name)
 
-    @property
-    def _on_gpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-
     def train_dataloader(self) -> ResumableLoader:
-        pairs = self.files.training(self.fold)
+        pairs = self._training()
         rank, world = self.rank_and_world_size
         whole = len(self.files.order(pairs, np.random.default_rng(0))) // (self.batch_size * world)
         if not whole:
@@ -156,30 +174,30 @@ class EpisodesData(EvaluatedData):
 
         dataset = EpisodeBatches(self.files, pairs, self.geometry, None, self.method.train_transform(), self.seed)
         self._train = ResumableLoader(
-            dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=self._on_gpu
+            dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=self.is_on_gpu
         )
         return self._train
 
-    def _evaluated(self, split: str, limit: int | None = None) -> PlannedLoader:
-        pairs = self.files.episodes(self.fold, split, self.episodes)[:limit]
+    def _evaluated(self, split: str, limit: int | None = None, permuted: bool = False) -> PlannedLoader:
+        pairs = self.files.drawn(self.fold, split, self.episodes)[:limit]
         rank, world = self.rank_and_world_size
         # A process without an episode gets the first one again, since all take part in every collective; it counts once.
         mine = [Row(number, ()) for number in range(rank, len(pairs), world)] or [Row(0, ())]
         plan = [mine[at : at + self.eval_batch] for at in range(0, len(mine), self.eval_batch)]
         dataset = EpisodeBatches(self.files, pairs, self.geometry, self.size, None, self.seed)
-        if self.permuted_names:
+        if permuted:
             classes = self.files.classes(self.fold, split)
             names = list(self.files.names)
             for number, other in zip(classes, (*classes[1:], classes[0]), strict=True):
                 names[number] = self.files.names[other]
             dataset.names = tuple(names)
-        return PlannedLoader(dataset, plan, num_workers=self.num_workers, pin_memory=self._on_gpu)
+        return PlannedLoader(dataset, plan, num_workers=self.num_workers, pin_memory=self.is_on_gpu)
 
     def val_dataloader(self) -> PlannedLoader:
         return self._evaluated(self.val_split, self.limit_val_episodes)
 
     def test_dataloader(self) -> list[PlannedLoader]:
-        return [self._evaluated(split) for split in self.test_splits]
+        return [self._evaluated(split, permuted=self.permuted_names) for split in self.test_splits]
 
 
 class EpisodeBatches(Dataset[Episodes]):

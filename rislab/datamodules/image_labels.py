@@ -1,28 +1,30 @@
 """Training on image-level labels, scored by activation maps on the same benchmark."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from rislab.data.batch import ImageLabels, Viewing
+from rislab.data.batch import IGNORED, ImageLabels, Viewing
 from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names, read_picture
 from rislab.data.geometry import Geometry
 from rislab.data.image_labels import Present, WeakPictures, from_npy, from_xml
 from rislab.data.loader import ResumableLoader
-from rislab.data.sampling import Plan, Row, parts_of
+from rislab.data.sampling import Row
 from rislab.data.toy.image_labels import ToyImageLabels
 from rislab.data.transforms import Sample, Transform
-from rislab.datamodules.base import EvaluatedData, data_root
+from rislab.datamodules.base import data_root
+from rislab.datamodules.shuffled import ShuffledPictures
 from rislab.errors import ConfigError, DataError
-from rislab.evaluation.activation_maps import ActivationMapEvaluation
+from rislab.evaluation.activation_maps import ActivationMapEvaluation, PseudoMaskEvaluation
 from rislab.paths import user_path
 
 
-class ImageLabelsData(EvaluatedData):
+class ImageLabelsData(ShuffledPictures):
     """Pictures of a VOC tree with the classes that they show; label maps are read where maps are scored, and nowhere else.
 
     Args:
@@ -36,6 +38,7 @@ class ImageLabelsData(EvaluatedData):
         test_splits: Scored at the end; None: `val_split` alone.
         threshold: Value of the background beside the maps that are scored, 0 to 1.
         sweep: Others that are tried; the best is reported beside it.
+        scored_as: What of a method is scored: its activation maps, or the masks that it makes for a later stage.
         batch_size: Pictures a training batch and process.
         num_workers: Loader processes.
         seed: Of the order of pictures and of the method's transform.
@@ -50,6 +53,7 @@ class ImageLabelsData(EvaluatedData):
     seed_option: ClassVar[str] = "seed"
     required_files: ClassVar[str] = "rislab.data.required_files.benchmark"
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers")
+    absent_means: ClassVar[dict[str, Any]] = {"scored_as": "activation_maps"}
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class ImageLabelsData(EvaluatedData):
         batch_size: int = 16,
         num_workers: int = 0,
         seed: int = 0,
+        scored_as: Literal["activation_maps", "pseudo_masks"] = "activation_maps",
     ) -> None:  # fmt: skip
         super().__init__()
         for option, value in (("batch_size", batch_size), ("limit_val_images", limit_val_images)):
@@ -82,17 +87,21 @@ class ImageLabelsData(EvaluatedData):
         self.labels, self.generate = labels, generate
         self.train_split, self.val_split, self._test_splits = train_split, val_split, test_splits
         self.limit_val_images, self.threshold, self.sweep = limit_val_images, threshold, sweep
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.batch_size, self.num_workers, self.seed, self.scored_as = batch_size, num_workers, seed, scored_as
         self.names = class_names(self.of.names, "mmseg")
-        self._loader: ResumableLoader | None = None
 
     @property
     def benchmark(self) -> str:
         return f"toy world, {self.of.title}" if self.generate is not None else self.of.title
 
     @property
-    def evaluation(self) -> ActivationMapEvaluation:
-        return ActivationMapEvaluation(("background", *self.names), self.threshold, self.sweep)
+    def evaluation(self) -> ActivationMapEvaluation | PseudoMaskEvaluation:
+        classes = ("background", *self.names)
+        if self.scored_as == "pseudo_masks":
+            # The Trainer gets its data after they have been looked at once.
+            crf = getattr(self.method, "crf_title", "none") if self.trainer is not None else "none"
+            return PseudoMaskEvaluation(classes, crf)
+        return ActivationMapEvaluation(classes, self.threshold, self.sweep)
 
     @property
     def test_splits(self) -> list[str]:
@@ -140,40 +149,22 @@ class ImageLabelsData(EvaluatedData):
             raise DataError(f"{self.benchmark}, {split}: {len(missing)} files are missing, the first is {missing[0]}")
         return found
 
-    def teardown(self, stage: str) -> None:
-        if self._loader is not None:
-            self._loader.close()
-
     def train_dataloader(self) -> ResumableLoader:
         items = self._pictures(self.train_split)
-        rank, world = self.rank_and_world_size
-        whole = len(items) // (self.batch_size * world)
-        if not whole:
-            raise DataError(
-                f"{len(items)} pictures of {self.train_split} do not fill one batch of {self.batch_size} on each of {world} "
-                "processes; lower data.batch_size"
-            )
-
-        def plan(epoch: int) -> Plan:
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(items))[: whole * self.batch_size * world]
-            mine = [Row(number, (), epoch) for number in order[rank::world].tolist()]
-            batches = [mine[at : at + self.batch_size] for at in range(0, len(mine), self.batch_size)]
-            return parts_of(batches, self.parts)
-
         dataset = ImageLabelBatches(
             items, self.present(items), self.names, self.geometry, self.method.train_transform(), self.seed
         )
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        self._loader = ResumableLoader(dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=on_gpu)
-        return self._loader
+        return self.shuffled(dataset, len(items))
 
-    def _scored(self, split: str, limit: int | None = None) -> "DataLoader[WeakPictures]":
-        items = self.tree().items(split)[:limit]
+    def _scored(
+        self, split: str, limit: int | None = None, has_labels: bool = True
+    ) -> "DataLoader[WeakPictures]":  # fmt: skip
+        items = (self.tree().items(split) if has_labels else self._pictures(split))[:limit]
         if not items:
             raise DataError(f"{self.benchmark}, {split}: no pictures to evaluate on")
         rank, world = self.rank_and_world_size
         mine = range(rank, len(items), world)  # every picture once: no process gets one twice
-        dataset = _Scored(self.tree(), items, self.present(items), self.names, mine)
+        dataset = _Scored(self.tree(), items, self.present(items), self.names, mine, has_labels)
         return DataLoader(dataset, batch_size=None, num_workers=self.num_workers, generator=torch.Generator())
 
     def val_dataloader(self) -> "DataLoader[WeakPictures]":
@@ -181,6 +172,10 @@ class ImageLabelsData(EvaluatedData):
 
     def test_dataloader(self) -> "list[DataLoader[WeakPictures]]":
         return [self._scored(split) for split in self.test_splits]
+
+    def predict_dataloader(self) -> "DataLoader[WeakPictures]":
+        """Pictures of the training split with what they show, and without label maps: what a stage makes files of."""
+        return self._scored(self.train_split, has_labels=False)
 
 
 class ImageLabelBatches(Dataset[ImageLabels]):
@@ -227,16 +222,23 @@ class ImageLabelBatches(Dataset[ImageLabels]):
 
 
 class _Scored(Dataset[WeakPictures]):
-    """One picture a batch, with its label map and what it shows."""
+    """One picture a batch, with what it shows, and with its label map or one that is ignored everywhere."""
 
     VIEWING: ClassVar[Viewing] = Viewing(
         0, 0, 0, 0, "mmseg"
     )  # not read: a method shows the picture to itself at its scales
 
     def __init__(
-        self, tree: Tree, items: Sequence[Item], present: Present, names: tuple[str, ...], mine: Sequence[int]
+        self,
+        tree: Tree,
+        items: Sequence[Item],
+        present: Present,
+        names: tuple[str, ...],
+        mine: Sequence[int],
+        has_labels: bool = True,
     ) -> None:
         self.tree, self.items, self.present, self.names, self.mine = tree, items, present, names, mine
+        self.has_labels = has_labels
 
     def __len__(self) -> int:
         return max(1, len(self.mine))  # one batch without a picture for a process without: all take part in collectives
@@ -245,7 +247,7 @@ class _Scored(Dataset[WeakPictures]):
         if at >= len(self):
             raise IndexError(at)
         numbers = [self.mine[at]] if self.mine else []
-        found = [self.tree.sample(self.items[number], len(self.names) + 1) for number in numbers]
+        found = [self._sample(self.items[number]) for number in numbers]
         return WeakPictures(
             [torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))) for picture, _ in found],
             [label for _, label in found],
@@ -255,3 +257,10 @@ class _Scored(Dataset[WeakPictures]):
             numbers,
             present=[tuple(np.flatnonzero(self.present[number]).tolist()) for number in numbers],
         )
+
+    def _sample(self, item: Item) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """A picture and its label map."""
+        if self.has_labels:
+            return self.tree.sample(item, len(self.names) + 1)
+        picture = read_picture(item.image)
+        return picture, np.full(picture.shape[:2], IGNORED, np.uint8)

@@ -12,19 +12,20 @@ from torch.utils.data import DataLoader, Dataset
 
 from rislab.data import decoding
 from rislab.data.batch import IGNORED, LabelledPictures, LabelMaps
-from rislab.data.benchmark_trees import Item, Tree
+from rislab.data.benchmark_trees import Item, Tree, read_picture
 from rislab.data.geometry import Geometry, InverseGeometry
 from rislab.data.loader import ResumableLoader
-from rislab.data.sampling import Plan, Row, parts_of
+from rislab.data.sampling import Row
 from rislab.data.stage_outputs import Outputs
 from rislab.data.transforms import Sample, Transform
 from rislab.datamodules.base import BenchmarkedData
 from rislab.datamodules.semantic import SemanticData
+from rislab.datamodules.shuffled import ShuffledPictures
 from rislab.errors import ConfigError, DataError
 from rislab.paths import contents, user_path
 
 
-class LabelMapsData(BenchmarkedData):
+class LabelMapsData(BenchmarkedData, ShuffledPictures):
     """Label maps of a benchmark's training split, and the benchmark itself for validation and test.
 
     Args:
@@ -65,7 +66,6 @@ class LabelMapsData(BenchmarkedData):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.val_split = benchmark_data.val_split
         self.stage_outputs = Outputs(user_path(labels_from)) if labels_from is not None else None
-        self._loader: ResumableLoader | None = None
 
     def facts(self) -> dict[str, Any]:
         return self.scored.facts() | {"train_split": self.train_split}
@@ -76,38 +76,31 @@ class LabelMapsData(BenchmarkedData):
         if stage == "fit":
             if self.stage_outputs is not None:
                 self.stage_outputs.require()
-            found, published = len(self.scored.items(self.train_split)), self.scored.of.counts.get(self.train_split)
+            found, published = len(self._items()), self.scored.of.counts.get(self.train_split)
             if published is not None and found != published and self.scored.generate is None:
                 warnings.warn(
                     f"{self.benchmark}, {self.train_split}: {found} pictures, published: {published}", stacklevel=2
                 )
 
-    def teardown(self, stage: str) -> None:
-        if self._loader is not None:
-            self._loader.close()
+    def _items(self) -> list[Item]:
+        """Pictures of the training split. Raises DataError where a file that is read is not there."""
+        if self.stage_outputs is None:
+            return self.scored.items(self.train_split)
+        found = Tree(self.scored.root, self.scored.of).listed(self.train_split)
+        missing = [item.image for item in found if not item.image.is_file()]
+        missing += [path for n in range(len(found)) if not (path := self.stage_outputs.path(f"{n}.png")).is_file()]
+        if missing:
+            raise DataError(
+                f"{self.benchmark}, {self.train_split}: {len(missing)} files are missing, the first is {missing[0]}"
+            )
+        return found
 
     def train_dataloader(self) -> ResumableLoader:
-        items = self.scored.items(self.train_split)
-        rank, world = self.rank_and_world_size
-        whole = len(items) // (self.batch_size * world)
-        if not whole:
-            raise DataError(
-                f"{len(items)} pictures of {self.train_split} do not fill one batch of {self.batch_size} on each of {world} "
-                "processes; lower data.batch_size"
-            )
-
-        def plan(epoch: int) -> Plan:
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(items))[: whole * self.batch_size * world]
-            mine = [Row(number, (), epoch) for number in order[rank::world].tolist()]
-            batches = [mine[at : at + self.batch_size] for at in range(0, len(mine), self.batch_size)]
-            return parts_of(batches, self.parts)
-
+        items = self._items()
         dataset = LabelMapBatches(
             self.scored, items, self.geometry, self.method.train_transform(), self.seed, self.stage_outputs
         )
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        self._loader = ResumableLoader(dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=on_gpu)
-        return self._loader
+        return self.shuffled(dataset, len(items))
 
     def predict_dataloader(self) -> "DataLoader[LabelledPictures]":
         """Pictures of the training split as evaluation shows them: what a stage makes files of."""
@@ -153,9 +146,12 @@ class LabelMapBatches(Dataset[LabelMaps]):
         )
 
     def _sample(self, row: Row) -> Sample:
-        picture, label = self.tree.sample(self.items[row.image_id], self.classes)
+        item = self.items[row.image_id]
         if self.outputs is not None:
-            label = self._made(row.image_id, label.shape)
+            picture = read_picture(item.image)
+            label = self._made(row.image_id, picture.shape[:2])
+        else:
+            picture, label = self.tree.sample(item, self.classes)
         key = (self.seed, row.epoch, row.image_id)
         if self.transform is not None and not self.transform.in_frame:
             return self.transform(Sample(picture, label[None]), key)

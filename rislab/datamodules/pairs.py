@@ -112,6 +112,7 @@ class PairsData(BenchmarkedData):
             return list(np.column_stack([np.full(steps, epoch), each]))
 
         dataset = Pairs(shards, self.batch_size, self.geometry, self.method.train_transform(), self.seed)
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        self._loader = PairsLoader(dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=on_gpu)
+        self._loader = PairsLoader(
+            dataset, plan, num_workers=self.num_workers, persistent=True, pin_memory=self.is_on_gpu
+        )
         return self._loader

@@ -11,7 +11,7 @@ from rislab.data.annotations import Reference
 from rislab.data.batch import MaskQueries
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.loader import PlannedLoader, ResumableLoader
-from rislab.data.pack import Pack, place_of
+from rislab.data.pack import Pack, pack_path
 from rislab.data.published import data_set, deviation
 from rislab.data.queries import Queries
 from rislab.data.refer import Refer, required_files
@@ -198,7 +198,13 @@ class ReferringData(EvaluatedData):
             raise DataError(f"{self.root}: no such folder (data.init_args.root). Put there:\n  {wanted}")
 
     def setup(self, stage: str) -> None:
-        """Look at everything that the whole run will need: a test split that is not there must not cost a training."""
+        """Look at everything that the whole run will need: a test split that is not there must not cost a training.
+
+        Raises:
+            ConfigError: Training would choose its checkpoint on a test split.
+        """
+        if stage == "fit":
+            self._refuse_selection_on_test()
         splits = {
             "fit": [self.train_split, self.val_split, *self.test_splits],
             "validate": [self.val_split],
@@ -211,6 +217,16 @@ class ReferringData(EvaluatedData):
             deviates = "" if self._is_toy else deviation(self.dataset, self.split_by, split, references)
             if deviates:
                 warnings.warn(f"{self.refer.refs_file}: split {split} has {deviates}", stacklevel=2)
+
+    def _refuse_selection_on_test(self) -> None:
+        """The README of DMMI's code validates Ref-ZOM on test every epoch: what is best there says nothing of other pictures."""
+        if self._file_split(self.val_split).lower().startswith("test"):
+            option = "holdout.split" if self.holdout is not None else "val_split"
+            raise ConfigError(
+                f"data.init_args.{option} is {self._file_split(self.val_split)!r}: checkpoints would be chosen on what is "
+                "reported. Choose on val, or, where a set has no such split, on images held out of train: "
+                "data.init_args.holdout: {split: train, images: 0.05, seed: 0}"
+            )
 
     def teardown(self, stage: str) -> None:
         """End the loader processes and give back what was cached."""
@@ -285,7 +301,7 @@ class ReferringData(EvaluatedData):
         if not self.packed or not isinstance(self.refer, Refer):
             return None
         found = Pack.open(self.refer, self.dataset, self.split_by, self.geometry)
-        folder = place_of(self.root, self.dataset, self.split_by, self.geometry)
+        folder = pack_path(self.root, self.dataset, self.split_by, self.geometry)
         if found is None:
             if folder.exists():
                 warnings.warn(f"{folder} is damaged or of other files: not used (rislab data pack)", stacklevel=2)
@@ -304,8 +320,7 @@ class ReferringData(EvaluatedData):
 
     def _options(self, cached: bool) -> dict[str, Any]:
         """What is read once needs no workers afterwards."""
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
-        return {"num_workers": self.num_workers, "persistent": cached, "pin_memory": on_gpu}
+        return {"num_workers": self.num_workers, "persistent": cached, "pin_memory": self.is_on_gpu}
 
     def val_dataloader(self) -> PlannedLoader:
         return self._evaluation_loader(self.val_split, self.limit_val_images, cached=True)

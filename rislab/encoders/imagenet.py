@@ -9,6 +9,7 @@ import torchvision
 from timm.models.vision_transformer import VisionTransformer
 from torchvision.models import ResNet
 
+from rislab.encoders.weight_sources import absent_for_none
 from rislab.errors import ConfigError, brief, nearest, one_line
 from rislab.nn.weight_files import fits, read_weights
 from rislab.paths import user_path
@@ -36,9 +37,7 @@ class ImageNetSpec:
     pretrained: str | None = None
 
     def __post_init__(self) -> None:
-        # jsonargparse makes the text "None" of `--model.init_args.trunk.pretrained=null`.
-        if self.pretrained in ("None", "null"):
-            object.__setattr__(self, "pretrained", None)
+        absent_for_none(self, "pretrained")
 
 
 def load(spec: ImageNetSpec) -> VisionTransformer | ResNet:

@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # also a SyncBatchNorm that a Trainer puts in the place of ours
 
+from rislab.encoders.weight_sources import absent_for_none
 from rislab.errors import ConfigError, brief, nearest, one_line
 from rislab.nn.weight_files import fits, read_weights
 from rislab.paths import user_path
@@ -42,9 +43,7 @@ class ResNetSpec:
     pretrained: str | None = None
 
     def __post_init__(self) -> None:
-        # jsonargparse makes the text "None" of `--model.init_args.trunk.pretrained=null`.
-        if self.pretrained in ("None", "null"):
-            object.__setattr__(self, "pretrained", None)
+        absent_for_none(self, "pretrained")
 
 
 def normed(x: Tensor, conv: nn.Conv2d, norm: _BatchNorm) -> Tensor:

@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rislab.data.batch import LabelledPictures
 from rislab.data.image_labels import WeakPictures
 from rislab.errors import ConfigError
 from rislab.evaluation.arithmetic import SweptArithmetic
 from rislab.evaluation.base import Evaluation, Outputs, Scored
 from rislab.evaluation.label_examples import LabelExamples
-from rislab.evaluation.semantic import class_counts
+from rislab.evaluation.semantic import SemanticEvaluation, class_counts
 
 
 class Maps(Protocol):
@@ -35,6 +36,55 @@ class Activating(Protocol):
 
     def activation_maps(self, image: Tensor, names: Sequence[str]) -> Maps:
         """Maps of the named classes, in their order, of a picture uint8 [3, H, W]."""
+
+
+@runtime_checkable
+class Masking(Protocol):
+    """A method that makes a label map of a picture from what the picture shows."""
+
+    vocabulary: tuple[str, ...] | None
+
+    def mask(self, image: Tensor, names: Sequence[str]) -> Tensor:
+        """uint8 [H, W] of a picture uint8 [3, H, W]: 0 for the background, 1 + the position in `names` for a class."""
+
+
+def in_vocabulary(mask: Tensor, present: Sequence[int]) -> Tensor:
+    """A mask of the classes that a picture shows, as labels of the whole vocabulary, uint8 [H, W]; see `Masking.mask`.
+
+    Args:
+        mask: 0 for the background, 1 + the position in `present`.
+        present: Numbers of the classes.
+    """
+    table = torch.tensor([0, *(number + 1 for number in present)], dtype=torch.uint8, device=mask.device)
+    return table[mask.long()]
+
+
+class PseudoMaskEvaluation(SemanticEvaluation):
+    """Scores the label maps that a method makes for another one to be trained on. Nothing is swept: these are the files.
+
+    Args:
+        names: Classes by label, background first.
+        crf: What of a CRF was part of them, for the result file.
+    """
+
+    def __init__(self, names: Sequence[str], crf: str = "none") -> None:
+        super().__init__("pseudo_masks", "mmseg", names)
+        self.crf = crf
+
+    def facts(self) -> dict[str, Any]:
+        return super().facts() | {"crf": self.crf}
+
+    def refuse(self, method: Scored) -> str | None:
+        return super().refuse(method) if isinstance(method, Masking) else "it makes no masks from image-level labels"
+
+    def predict(self, method: Scored, batch: LabelledPictures) -> Outputs:
+        assert isinstance(method, Masking), "others are refused"
+        assert isinstance(batch, WeakPictures), "its data give no others"
+        found = [
+            in_vocabulary(method.mask(image, [batch.names[number] for number in present]), present)
+            for image, present in zip(batch.images, batch.present, strict=True)
+        ]
+        return {"labels": found}
 
 
 class ActivationMapEvaluation(Evaluation):

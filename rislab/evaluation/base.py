@@ -41,6 +41,9 @@ class Examples(ABC):
     def offer(self, batch: Any, answers: Sequence[NDArray[Any]]) -> None:
         """Keep what of a batch belongs to the few."""
 
+    def inspect(self, method: Scored, batch: Any) -> None:  # noqa: B027  # most methods show no more than their answers
+        """Keep what else a method shows of those pictures of a batch that are kept; called after `offer`."""
+
     @property
     @abstractmethod
     def kept(self) -> Mapping[int, Any]:

@@ -79,7 +79,7 @@ class Outcome:
 class _Running:
     job: Job
     process: BaseProcess
-    place: Allocation
+    allocation: Allocation
     oom_kills: int
     ends: int
     """Ends in the trial's history before this start."""
@@ -185,7 +185,7 @@ class LocalPool:
         devices: Sequence[Device] = (),
         patience: float | None = None,
     ) -> None:
-        self.places, self.threads, self.patience = ResourcePool(slots, devices), threads, patience
+        self.resources, self.threads, self.patience = ResourcePool(slots, devices), threads, patience
         self.waited_since: dict[str, float] = {}
         self.not_before: dict[str, float] = {}
         """Jobs that are started again after a pause, by name: the time (monotonic)."""
@@ -225,7 +225,7 @@ class LocalPool:
                         each.tell(self.stop_requests)
                         if each.process.exitcode is not None:
                             running.remove(each)
-                            self.places.give_back(each.place)
+                            self.resources.give_back(each.allocation)
                             outcome.stopped_by = outcome.stopped_by or self._watch_disk(each)
                             state = self._settle(each)
                             if state is None:
@@ -266,22 +266,22 @@ class LocalPool:
                     waiting.remove(job)
                     outcome.states[job.name] = job.trial.state()
                     continue
-            if not self.places.can_ever_take(job.need):
+            if not self.resources.can_ever_take(job.need):
                 waiting.remove(job)
-                outcome.states[job.name] = _refuse(job, self.places.devices)
+                outcome.states[job.name] = _refuse(job, self.resources.devices)
                 continue
-            place = self.places.take(job.need)
-            if place is None:
+            allocation = self.resources.take(job.need)
+            if allocation is None:
                 continue
             waiting.remove(job)
-            given = environment.of_trial(os.environ, self.threads, place.devices)
+            given = environment.of_trial(os.environ, self.threads, allocation.devices)
             process: BaseProcess = self.context.Process(
                 target=_child, args=((job.target, job.argument, job.argv), self.threads, given)
             )
             oom_kills, ends = _oom_kills(), _ends(job.trial)
             _start_server()  # again, if it has died
             process.start()
-            running.append(_Running(job, process, place, oom_kills, ends))
+            running.append(_Running(job, process, allocation, oom_kills, ends))
 
     @staticmethod
     def _may_still_come(trial: TrialDir, waiting: list[Job], running: list[_Running]) -> bool:

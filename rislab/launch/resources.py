@@ -53,10 +53,10 @@ class ResourcePool:
         """
         if len(self.taken) >= self.slots:
             return None
-        place = Allocation() if need.gpus == 0 else self._on_gpus(need)
-        if place is not None:
-            self.taken.append(place)
-        return place
+        allocation = Allocation() if need.gpus == 0 else self._on_gpus(need)
+        if allocation is not None:
+            self.taken.append(allocation)
+        return allocation
 
     def can_ever_take(self, need: Requirement) -> bool:
         """Whether there are enough GPUs at all, were all of them free."""
@@ -64,15 +64,19 @@ class ResourcePool:
 
     def _on_gpus(self, need: Requirement) -> Allocation | None:
         taken = {
-            device.name: [place for place in self.taken if device.name in place.devices] for device in self.devices
+            device.name: [allocation for allocation in self.taken if device.name in allocation.devices]
+            for device in self.devices
         }
         if need.gpus == 1 and need.memory_mb is not None:
-            used = {name: sum(place.memory_mb or 0.0 for place in places) for name, places in taken.items()}
+            used = {
+                name: sum(allocation.memory_mb or 0.0 for allocation in allocations)
+                for name, allocations in taken.items()
+            }
             fitting = [
                 device.name
                 for device in self.devices
                 if device.memory_mb is not None
-                and all(place.memory_mb is not None for place in taken[device.name])
+                and all(allocation.memory_mb is not None for allocation in taken[device.name])
                 and used[device.name] + need.memory_mb <= FILL * device.memory_mb
             ]
             if fitting:
@@ -81,8 +85,8 @@ class ResourcePool:
         empty = [device.name for device in self.devices if not taken[device.name]]
         return Allocation(tuple(empty[: need.gpus])) if len(empty) >= need.gpus else None
 
-    def give_back(self, place: Allocation) -> None:
-        self.taken.remove(place)
+    def give_back(self, allocation: Allocation) -> None:
+        self.taken.remove(allocation)
 
 
 @dataclass(frozen=True)

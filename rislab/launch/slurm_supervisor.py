@@ -125,7 +125,7 @@ class Supervisor:
         before = [job.after.job() for job in jobs if job.after is not None and job.after.state() != "done"]
         return {job["id"] for job in before if job is not None and job["id"] in alive}
 
-    def look(self) -> None:
+    def check_queue(self) -> None:
         """Call it every second or so: what vanished is handed in again, as `settle` says. SLURM is queried now and then only."""
         if time.monotonic() - self._queried_at < QUERY_EVERY_SECONDS:
             return

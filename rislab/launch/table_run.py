@@ -151,7 +151,7 @@ class TableRun:
         try:
             with self.view.following(self.cells) as show:
                 while not supervisor.is_over:
-                    supervisor.look()
+                    supervisor.check_queue()
                     mirrors.follow()
                     show({})
                     time.sleep(1)

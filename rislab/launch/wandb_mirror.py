@@ -113,14 +113,14 @@ class Record:
             write_json(self.file, found)
         return str(found["id"])
 
-    def told(self, run: str, place: str) -> dict[str, Any]:
+    def told(self, run: str, destination: str) -> dict[str, Any]:
         entry = self._read().get("runs", {}).get(run, {})
-        return entry if entry.get("place") == place else {}
+        return entry if entry.get("place") == destination else {}
 
-    def tell(self, run: str, place: str, step: int, state: str | None) -> None:
+    def tell(self, run: str, destination: str, step: int, state: str | None) -> None:
         found = self._read()
         runs = found.setdefault("runs", {})
-        entry = {"place": place, "step": step, "state": state}
+        entry = {"place": destination, "step": step, "state": state}
         if runs.get(run) != entry:
             runs[run] = entry
             write_json(self.file, found)
@@ -159,7 +159,7 @@ class Mirror:
         self.run: Any = None
         self.where = ""
         """Address of the run, or the folder that `wandb sync` sends."""
-        self.place = ""
+        self.destination = ""
         self._lock: FileLock | None = None
 
     @property
@@ -190,7 +190,7 @@ class Mirror:
             run.finish(exit_code=0 if state == "done" else 1)
             for part in self.parts:
                 if part.curve is not None:
-                    part.record.tell(run.id, self.place, part.curve.step, state)
+                    part.record.tell(run.id, self.destination, part.curve.step, state)
         finally:
             if self._lock is not None:
                 self._lock.release()
@@ -201,10 +201,10 @@ class Mirror:
         if state == "pending":
             return False
         part = self.parts[0]
-        told = part.record.told(part.record.id(), self._own_place())
+        told = part.record.told(part.record.id(), self._own_destination())
         return told.get("state") != state
 
-    def _own_place(self) -> str:
+    def _own_destination(self) -> str:
         project = os.environ.get("WANDB_PROJECT") or PROJECT
         return f"{self.mode} {os.environ.get('WANDB_ENTITY', '')}/{project}"
 
@@ -225,11 +225,17 @@ class Mirror:
         if self.mode == "online":
             where["resume"] = "allow"
         stage = last.stage if not self.sweep else ""
-        tags = [self.table.name, last.row.name, f"seed {last.seed}", self.profile.name, *([stage] if stage else [])]
+        tags = [
+            self.table.name,
+            last.row.name,
+            f"seed {last.seed}",
+            self.profile.name,
+            *filter(None, (last.fold, stage)),
+        ]
         self.run = wandb.init(
             **where,
             mode=self.mode,  # type: ignore[arg-type]  # one of MODES
-            name=f"{last.row.name} s{last.seed}" + (f" {stage}" if stage else ""),
+            name=" ".join(filter(None, (last.row.name, f"s{last.seed}", last.fold, stage))),
             group=self.table.name,
             job_type=stage or "train",
             tags=[tag[:64] for tag in tags],  # wandb's limit
@@ -238,9 +244,11 @@ class Mirror:
             settings=_settings(wandb),
         )
         self.where = str(self.run.url or Path(self.run.dir).parent)
-        self.place = f"{self.mode} {self.run.entity}/{self.run.project}" if self.sweep else self._own_place()
+        self.destination = (
+            f"{self.mode} {self.run.entity}/{self.run.project}" if self.sweep else self._own_destination()
+        )
         for part in self.parts:
-            told = part.record.told(self.run.id, self.place)
+            told = part.record.told(self.run.id, self.destination)
             part.acknowledged = int(told.get("step", -1))
             part.curve = Curve(part.cell.trial.curves, part.acknowledged)
             part.scored = False
@@ -253,7 +261,7 @@ class Mirror:
         if self.sweep:  # which gives the row and the seed itself, and holds on to them
             facts["stages"] = {part.cell.stage: part.cell.identity for part in self.parts[:-1]}
         else:
-            facts |= {"row": last.row.name, "seed": last.seed, "stage": last.stage}
+            facts |= {"row": last.row.name, "seed": last.seed, "fold": last.fold, "stage": last.stage}
         return last.identity | {name: value for name, value in facts.items() if value not in ("", {})}
 
     def _log(self) -> None:
@@ -266,7 +274,7 @@ class Mirror:
                 # The result's digits come from metrics.json: what Lightning logs is rounded to float32.
                 told = {part.prefix + name: v for name, v in values.items() if not name.startswith("test/")}
                 self.run.log(told, step=before + step)
-            part.record.tell(self.run.id, self.place, part.acknowledged, None)
+            part.record.tell(self.run.id, self.destination, part.acknowledged, None)
             part.acknowledged = unsure
             if state != "done":
                 return
@@ -284,8 +292,8 @@ class Mirror:
         shown: dict[str, Any] = {}
         for metric in self.table.metrics:
             stage, _, name = metric.rpartition(":")
-            if (stage == cell.stage if stage else cell.is_last) and name in splits.get(self.profile.split, {}):
-                shown[logged(metric)] = splits[self.profile.split][name]
+            if (stage == cell.stage if stage else cell.is_last) and name in splits.get(cell.split, {}):
+                shown[logged(metric)] = splits[cell.split][name]
         scores = {f"test/{split}/{name}": value for split, found in splits.items() for name, value in found.items()}
         provenance = read_json(cell.trial.provenance_file) or {}
         facts: dict[str, Any] = {

@@ -42,6 +42,7 @@ class TextSegmenter(L.LightningModule):
         geometry: how an image gets into the network; the data layer asks for it.
         frozen: prefixes of state keys that are never trained and come with the trunk. Checkpoints leave them out and hold their
             sha256 instead; loading one takes the same trunk.
+        frozen_options: options that name what `frozen` holds; loading a checkpoint fetches their weights, and no others'.
         unused: prefixes of state keys that official weights hold and nothing reads. They are loaded and exported again, and kept
             out of the optimiser and of DDP: the constructor takes their gradient away.
         vocabulary: the only class names that a method can answer, for one without a text encoder: its own ones first, then other
@@ -56,6 +57,7 @@ class TextSegmenter(L.LightningModule):
     """
 
     frozen: ClassVar[tuple[str, ...]] = ()
+    frozen_options: ClassVar[tuple[str, ...]] = ("clip",)
     unused: ClassVar[tuple[str, ...]] = ()
     any_size: ClassVar[bool] = False
     multi_scale: ClassVar[bool] = True
@@ -251,7 +253,12 @@ class FileMaker(TrainingFree):
 
     It goes over what `predict_dataloader` of its data gives, batch by batch, on any number of processes. A file that an earlier
     start has made is not made again.
+
+    Attributes:
+        scored: whether the files are scored by the evaluation of their data; a table may then show metrics of the stage.
     """
+
+    scored: ClassVar[bool] = False
 
     outputs: Outputs | None = None
     """Where the files go; set for the run that makes them."""

@@ -63,8 +63,8 @@ def parts(table: Table, metric: str, classes: Sequence[int]) -> Parts:
 
     episodes = np.arange(len(row))
     if metric == "miou_fold":
-        place = {number: at for at, number in enumerate(classes)}
-        column = np.array([place[number] for number in table["class"].tolist()], np.intp)
+        column_of = {number: at for at, number in enumerate(classes)}
+        column = np.array([column_of[number] for number in table["class"].tolist()], np.intp)
         top, bottom = (spread(each[1].astype(np.float64), column, len(classes)) for each in (hits, unions))
     elif metric == "fb_iou":
         both = np.repeat([[0, 1]], len(episodes), 0)

@@ -5,7 +5,7 @@ a mask and at which size it is compared, what the target is, and how expressions
 and printed beside every number. docs/conventions.md compares them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
@@ -112,39 +112,22 @@ LAVT = Convention(
     source="yz93/LAVT-RIS, test.py, data/dataset_refer_bert.py",
 )
 
-DMMI = Convention(
+DMMI = replace(
+    LAVT,
     title="DMMI: everything stretched to 480 x 480, argmax, IoU >= X over targeted sentences, accuracy over the others",
-    text_field="raw",
-    interpolation="bilinear",
-    aligned_corners=True,
-    sigmoid_first=False,
-    threshold=0.5,
-    undo="linear",
-    side=480,
     overlaps="union",
-    redraws_polygons=False,
-    skips_crowds=False,
-    iou_eps=0.0,
-    strict_precision=False,
     zero_target="apart",
     averages=("miou_expr", "oiou", *PRECISIONS, "acc"),
     source="toggle1995/RIS-DMMI, train.py, test.py, data/dataset_zom.py",
 )
 
-RELA = Convention(
+RELA = replace(
+    DMMI,
     title="ReLA: polygons drawn at 480 x 480, generalised IoU over all sentences",
-    text_field="raw",
-    interpolation="bilinear",
     aligned_corners=False,
     sigmoid_first=True,
-    threshold=0.5,
-    undo="linear",
-    side=480,
-    overlaps="union",
     redraws_polygons=True,
     skips_crowds=True,
-    iou_eps=0.0,
-    strict_precision=False,
     zero_target="generalised",
     averages=("giou", "ciou", "pr@70", "pr@80", "pr@90", "n_acc", "t_acc"),
     source="henghuiding/ReLA, gres_model/evaluation/refer_evaluation.py, gres_model/data",

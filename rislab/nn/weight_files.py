@@ -63,23 +63,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         DataError: See `read_file`; the file holds no state dict, or an entry that is no tensor.
     """
-    state, place = read_file(path), ""
+    state, inside = read_file(path), ""
     for _ in range(3):
         inner = next((key for key in WRAPPERS if isinstance(state, dict) and key in state), None)
-        if inner is None or (isinstance(state[inner], Tensor) and not place):
+        if inner is None or (isinstance(state[inner], Tensor) and not inside):
             break
-        state, place = state[inner], f"{place}[{inner!r}]"
+        state, inside = state[inner], f"{inside}[{inner!r}]"
     if not isinstance(state, dict):
-        where = f" under {place}" if place else ""
+        where = f" under {inside}" if inside else ""
         raise DataError(f"{path}: expected a dict with 'state_dict', or one of tensors; found {_kind(state)}{where}")
     found: dict[str, Tensor] = {}
     for key, value in state.items():
         if not isinstance(key, str):
             raise DataError(f"{path}: expected names of parameters as keys, found {_kind(key)}")
         if not isinstance(value, (Tensor, np.ndarray)):
-            hint = "" if place else f"; none of {', '.join(map(repr, WRAPPERS))} is there"
+            hint = "" if inside else f"; none of {', '.join(map(repr, WRAPPERS))} is there"
             raise DataError(
-                f"{path}: expected a tensor as {key!r}{' of ' + place if place else ''}, found {_kind(value)}{hint}"
+                f"{path}: expected a tensor as {key!r}{' of ' + inside if inside else ''}, found {_kind(value)}{hint}"
             )
         bare = _bare(key)
         if bare in found:

@@ -184,7 +184,7 @@ def _report(folder: Path, planned: Sequence[Planned], options: str, seeds: Seque
             shown = {line["trial"] for line in csv.DictReader(file) if line.get("source") == "ours"}
     except (OSError, KeyError, csv.Error, UnicodeDecodeError):
         return str(page), f"its report.csv cannot be read: {write}"
-    done = {cell.place.name for cell in planned if cell.trial.metrics_file.exists()}
+    done = {cell.directory.name for cell in planned if cell.trial.metrics_file.exists()}
     return str(page), "" if shown == done else f"it shows other trials: {write}"
 
 
@@ -193,7 +193,7 @@ def _judged(
 ) -> dict[str, dict[str, Any]]:
     """Verdict, evidence and seeds of each judged claim, from the cache or computed now."""
     state = [str(table.path.resolve()), hashlib.sha256(table.path.read_bytes()).hexdigest(), profile.name, _sources()]
-    state += [f"{cell.name} {cell.hash} {_stats(cell.place)}" for cell in planned]
+    state += [f"{cell.name} {cell.hash} {_stats(cell.directory)}" for cell in planned]
     file = cache_dir() / "claims" / f"{hashlib.sha256(chr(10).join(state).encode()).hexdigest()[:32]}.json"
     kept = read_json(file)
     if isinstance(kept, dict):
@@ -230,12 +230,12 @@ def _judge(
     return found
 
 
-def _stats(place: Path) -> str:
+def _stats(directory: Path) -> str:
     """Sizes and times of the files that decide what is read of a trial."""
     found = []
     for name in _EVIDENCE:
         try:
-            status = (place / name).stat()
+            status = (directory / name).stat()
             found.append(f"{name} {status.st_size} {status.st_mtime_ns}")
         except OSError:
             found.append(f"{name} -")

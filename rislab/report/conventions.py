@@ -1,6 +1,7 @@
 """What a report's numbers are: metrics by their titles, protocol, split, counts, choice of checkpoints, verdicts."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rislab.metrics.definitions import METRICS
 from rislab.report.measurements import is_trained
@@ -29,12 +30,37 @@ def _selected_on(cell: Cell) -> str | None:
     return None if found is None else str(found)
 
 
+def _listed(value: Any) -> str:
+    """A field of metrics.json, or the several values that trials have of it, as those of folds do."""
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+
+
+def _stages(results: Results) -> list[tuple[str, str]]:
+    """What the columns of earlier stages are: split, protocol, and what the scores' data say of threshold and CRF."""
+    found: dict[str, list[str]] = {}
+    for cell in results.cells:
+        if cell.planned.is_last or cell.planned.split not in cell.metrics.get("splits", {}):
+            continue
+        said = [f"split {cell.planned.split}", f"protocol {cell.metrics.get('protocol')}"]
+        if "threshold" in cell.metrics:
+            said.append(f"background threshold {cell.metrics['threshold'] / 1000:g}")
+        if "crf" in cell.metrics:
+            said.append(f"CRF: {cell.metrics['crf']}")
+        text = ", ".join(said)
+        if text not in found.setdefault(cell.planned.stage, []):
+            found[cell.planned.stage].append(text)
+    return [(f"stage {name}", "; ".join(texts)) for name, texts in found.items()]
+
+
 def conventions(results: Results) -> list[tuple[str, str]]:
     shown: Sequence[str] = results.table.metrics
-    rows = [("dataset", f"{results.common('benchmark') or results.profile.dataset}, split {results.profile.split}")]
+    rows = [
+        ("dataset", f"{_listed(results.common('benchmark')) or results.profile.dataset}, split {results.profile.split}")
+    ]
     protocol = results.common("protocol")
     if protocol is not None:
-        rows.append(("protocol", f"{protocol} (docs/conventions.md)"))
+        rows.append(("protocol", f"{_listed(protocol)} (docs/conventions.md)"))
+    rows += _stages(results)
     for unit in ("expressions", "images"):
         counted = {
             cell.metrics["splits"][results.profile.split].get(unit)
@@ -53,6 +79,14 @@ def conventions(results: Results) -> list[tuple[str, str]]:
             ("checkpoint", f"the best on {', '.join(chosen)} during training; reported on {results.profile.split}")
         )
     rows.append(("spread", "mean ± sample standard deviation over seeds; n is how many"))
+    if results.profile.folds:
+        rows.append(
+            (
+                "folds",
+                "a row is one training a fold; its value for a seed is the mean over folds, each with classes of its own; the "
+                "variances from the choice of pictures of the folds' differences add up",
+            )
+        )
     rows.append(
         (
             "verdicts",

@@ -6,6 +6,7 @@ from typing import Any
 
 from rislab.printable import printable
 from rislab.report.model import View
+from rislab.report.results import RowResult
 
 
 def csv_cell(value: Any) -> Any:
@@ -38,14 +39,30 @@ def csv_text(view: View) -> str:
     writer.writerow(["table", "profile", "source", "dataset", "split", "row", "seed", "metric", "value", "trial"])
     for result in view.results.rows:
         for cell in result.cells:
-            for prefix, stage in (*((f"{name}:", each) for name, each in cell.earlier.items()), ("", cell)):
+            of_fold = f"{cell.planned.fold}:" if cell.planned.fold else ""
+            for stage_prefix, stage in (*((f"{name}:", each) for name, each in cell.earlier.items()), ("", cell)):
+                prefix = of_fold + stage_prefix
                 for split, scores in sorted(stage.metrics.get("splits", {}).items()):
                     for metric, value in sorted(scores.items()):
                         where = (table.name, profile.name, "ours", profile.dataset, split, result.row.name, cell.seed)
                         if not isinstance(value, dict):  # scores of single classes are in metrics.json
                             writer.writerow([*where, f"{prefix}{metric}", value, stage.planned.trial.path.name])
-        for column, cells in sorted(result.row.paper.items()):
-            for metric, value in sorted(cells.items()):
+        for cells in result.by_seed if profile.folds else ():
+            of_seed = RowResult(result.row, cells)
+            for metric in table.metrics:
+                where = (
+                    table.name,
+                    profile.name,
+                    "ours",
+                    profile.dataset,
+                    profile.split,
+                    result.row.name,
+                    cells[0].seed,
+                )
+                for value in of_seed.values(profile.split, metric):  # the mean over folds, where all are there
+                    writer.writerow([*where, metric, value, ""])
+        for column, published in sorted(result.row.paper.items()):
+            for metric, value in sorted(published.items()):
                 writer.writerow(
                     [
                         table.name,

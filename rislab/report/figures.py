@@ -162,9 +162,7 @@ class Example:
 
 def examples(results: Results) -> list[Example]:
     """The expressions that the trials kept masks of: picture, truth and what each row said (its first finished seed)."""
-    first: list[tuple[str, Cell | None]] = [
-        (row.row.label, next((cell for cell in row.done if cell.predictions()), None)) for row in results.rows
-    ]
+    first = results.first_that(Cell.predictions)
     kept = {label: {p["sent_id"]: p for p in cell.predictions()} for label, cell in first if cell is not None}
     source = next((cell for _, cell in first if cell is not None), None)
     if source is None:

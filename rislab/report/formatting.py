@@ -1,5 +1,7 @@
 """Numbers, intervals and verdicts as text, the same in every form of a report."""
 
+from collections.abc import Sequence
+
 from rislab.report.verdicts import Decided, Judged
 
 UNVERIFIED = "not verified"
@@ -27,6 +29,11 @@ def headline(judged: Judged) -> str:
         return judged.verdict
     shown = (f"{t.difference:+.2f}, {'' if t.as_claimed else 'not '}as claimed" for t in judged.tests)
     return f"{judged.verdict}: {'; '.join(shown)}"
+
+
+def folds(values: Sequence[tuple[str, float | None]]) -> str:
+    """Values of single folds behind their mean: ` (52.80, 53.80, –, 38.50)`; empty without folds."""
+    return f" ({', '.join('–' if value is None else f'{value:.2f}' for _, value in values)})" if values else ""
 
 
 def ratio(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,21 +17,36 @@ Colours = Mapping[str, str]
 
 
 @dataclass(frozen=True)
+class RowMap:
+    """What a row said of a picture.
+
+    Attributes:
+        label: of the row.
+        picture: its label map; None where none was kept.
+        right: pixels that are right, in percent.
+        groups: (name, picture) of each division into groups, of a method that has groups.
+    """
+
+    label: str
+    picture: str | None = None
+    right: float | None = None
+    groups: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class LabelExample:
-    """One line of the grid. legend: (colour, class) of what the line shows; maps: row label, picture, right pixels in percent."""
+    """One line of the grid. legend: (colour, class) of what the line shows; maps: one a row of the table."""
 
     number: int
     image: str
     truth: str
     legend: tuple[tuple[str, str], ...]
-    maps: tuple[tuple[str, str | None, float | None], ...]
+    maps: tuple[RowMap, ...]
 
 
 def label_examples(results: Results) -> list[LabelExample]:
-    """The pictures that the trials kept label maps of: truth and what each row said (its first finished seed)."""
-    first: list[tuple[str, Cell | None]] = [
-        (row.row.label, next((cell for cell in row.done if cell.label_maps()), None)) for row in results.rows
-    ]
+    """The pictures that the trials kept label maps of: truth and what each row said (its first finished seed), stage by stage."""
+    first = _columns(results)
     source = next((cell for _, cell in first if cell is not None), None)
     if source is None:
         return []
@@ -41,6 +57,26 @@ def label_examples(results: Results) -> list[LabelExample]:
         for wanted in source.label_maps()[:MOST_EXAMPLES]
         if (line := _line(wanted, source, first, kept, colours)) is not None
     ]
+
+
+def _columns(results: Results) -> list[tuple[str, Cell | None]]:
+    """What stands side by side: of each row its earlier stages, a trial that rows share once, and then the row itself.
+
+    All of one fold: other folds show other pictures.
+    """
+    found: list[tuple[str, Cell | None]] = []
+    shown: set[Path] = set()
+    fold = next((cell.planned.fold for cell in results.cells if cell.label_maps()), "")
+    for row in results.rows:
+        chains = [(*last.earlier.items(), ("", last)) for last in row.cells if last.planned.fold == fold]
+        chain = next((each for each in chains if any(cell.label_maps() for _, cell in each)), ())
+        for stage, cell in chain:
+            path = cell.planned.trial.path
+            if stage and path not in shown and cell.label_maps():
+                found.append((f"{row.row.label}, {stage}", cell))
+                shown.add(path)
+        found.append((row.row.label, next((cell for stage, cell in chain if not stage and cell.label_maps()), None)))
+    return found
 
 
 def _line(
@@ -56,19 +92,37 @@ def _line(
         return None
     names = _named(wanted)
     shown = set(np.unique(truth).tolist())
-    maps: list[tuple[str, str | None, float | None]] = []
+    maps: list[RowMap] = []
     for label, cell in first:
         said = kept.get(label, {}).get(wanted["image_id"])
-        found = _read_map(cell, said["prediction"]) if said is not None and cell is not None else None
-        if said is None or found is None or found.shape != truth.shape:
-            maps.append((label, None, None))
+        if said is None or cell is None:
+            maps.append(RowMap(label))
+            continue
+        own, found = (_read_map(cell, said[what]) for what in ("target", "prediction"))
+        # Stages may be scored on other splits, whose pictures have the same numbers.
+        is_same = own is not None and np.array_equal(own, truth)
+        if found is None or found.shape != truth.shape or not is_same:
+            maps.append(RowMap(label))
             continue
         names |= _named(said)
         shown |= set(np.unique(found).tolist())
-        maps.append((label, data_uri(_painted(image, found, names, colours)), float(said["right"])))
+        painted = data_uri(_painted(image, found, names, colours))
+        maps.append(RowMap(label, painted, float(said["right"]), _groups(image, cell, said)))
     legend = tuple((colours[names[value]], names[value]) for value in sorted(shown & names.keys()))
     painted = data_uri(_painted(image, truth, names, colours))
     return LabelExample(int(wanted["image_id"]), data_uri(image), painted, legend, tuple(maps))
+
+
+def _groups(image: NDArray[np.uint8], cell: Cell, said: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Each division into groups, a colour a group; the numbers of two rows' groups have nothing in common."""
+    found = []
+    for name, file in said.get("groups", {}).items():
+        numbers = _read_map(cell, file)
+        if numbers is not None and numbers.shape == image.shape[:2]:
+            named = {int(number): str(number) for number in np.unique(numbers)}
+            colours = {text: colour_of(number) for number, text in named.items()}
+            found.append((str(name), data_uri(_painted(image, numbers, named, colours))))
+    return tuple(found)
 
 
 def _colours(entries: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from rislab.printable import printable
 from rislab.report.conventions import title
-from rislab.report.formatting import evidence, headline, signed
+from rislab.report.formatting import evidence, folds, headline, signed
 from rislab.report.model import View
 
 _LATEX = {
@@ -55,16 +55,20 @@ def latex(view: View) -> str:
             cells.append(rf"\multicolumn{{{2 * ours}}}{{c}}{{\emph{{{latex_escape(line.state)}}}}}")
         for cell in line.ours if not line.state else ():
             text = latex_escape(cell.text if cell.spread is not None else "--")
-            cells += [rf"\textbf{{{text}}}" if cell.best else text, signed(cell.change)]
+            text = rf"\textbf{{{text}}}" if cell.best else text
+            cells += [text + latex_escape(folds(cell.folds)), signed(cell.change)]
         for published in line.paper:
             text = "--" if published.value is None else f"{published.value:.2f}"
-            cells += [rf"\textbf{{{text}}}" if published.best else text, signed(published.change)]
+            text = rf"\textbf{{{text}}}" if published.best else text
+            cells += [text + latex_escape(folds(published.folds)), signed(published.change)]
         cells.append("" if line.parameters is None else f"{line.parameters:.2f}")
         cells.append("--" if line.paper_parameters is None else f"{line.paper_parameters:.2f}")
         body.append(" & ".join(cells) + r" \\")
     caption = latex_escape(f"{table.title}. Percent; mean ± standard deviation over seeds where there are several. ")
     if view.notice:
         caption += rf"\textbf{{{latex_escape(view.notice)}}} "
+    if view.meaning_of_folds:
+        caption += latex_escape(view.meaning_of_folds + " ")
     if view.selection:
         caption += latex_escape(view.selection + " ")
     unmeasured = any(cell.spread is None for line in view.lines if not line.state for cell in line.ours)

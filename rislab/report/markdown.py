@@ -4,7 +4,7 @@ import re
 
 from rislab.printable import printable
 from rislab.report.conventions import title
-from rislab.report.formatting import REPEAT_ONE, UNVERIFIED, evidence, headline, ratio, signed
+from rislab.report.formatting import REPEAT_ONE, UNVERIFIED, evidence, folds, headline, ratio, signed
 from rislab.report.model import NOT_MEASURED, View
 
 
@@ -25,10 +25,11 @@ def markdown(view: View) -> str:
         cells = [md_escape(line.label) + (" †" if line.stale else ""), line.n]
         for ours in line.ours:
             shown = f"*{md_escape(line.state or NOT_MEASURED)}*" if ours.spread is None else ours.text
-            cells += [f"**{shown}**" if ours.best else shown, signed(ours.change)]
+            shown = f"**{shown}**" if ours.best else shown
+            cells += [shown + ("" if line.state else folds(ours.folds)), signed(ours.change)]
         for paper in line.paper:
             value = UNVERIFIED if paper.value is None else f"{paper.value:.2f}"
-            cells += [f"**{value}**" if paper.best else value, signed(paper.change)]
+            cells += [(f"**{value}**" if paper.best else value) + folds(paper.folds), signed(paper.change)]
         cells.append("" if line.parameters is None else f"{line.parameters:.2f}")
         cells.append(UNVERIFIED if line.paper_parameters is None else f"{line.paper_parameters:.2f}")
         cells.append(view.same_setup)
@@ -103,7 +104,8 @@ def markdown(view: View) -> str:
 
 
 def _footnotes(view: View) -> str:
-    notes = ['"not verified": the published cell could not be checked in a source, so it is not printed.']
+    notes = [md_escape(view.meaning_of_folds)] if view.meaning_of_folds else []
+    notes += ['"not verified": the published cell could not be checked in a source, so it is not printed.']
     if any(line.stale for line in view.lines):
         notes.append("† made with code that has changed since.")
     return " ".join(notes)

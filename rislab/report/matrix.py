@@ -55,7 +55,7 @@ class Cell:
 
     def write(self) -> None:
         """The config that `rislab fit --config` repeats. Raises ConfigError where the directory is another cell's, or damaged."""
-        state, found = self.trial.look()
+        state, found = self.trial.inspect()
         if found.suspect:
             raise ConfigError(f"{self.trial.path} is {state}: {found.reason}; move it away")
         trainer = self.config["trainer"] | {"default_root_dir": str(self.trial.path)}
@@ -80,7 +80,7 @@ class Shown:
 
 
 def shown(cell: Cell) -> Shown:
-    state, look = cell.trial.look(thorough=True)
+    state, look = cell.trial.inspect(thorough=True)
     found = look.result
     splits: dict[str, dict[str, Any]] = found.get("splits", {})
     split = next(iter(splits), "")

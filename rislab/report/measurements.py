@@ -2,8 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,11 +52,20 @@ class Measurement:
 
 @dataclass(frozen=True)
 class _Group:
-    """Cells of one row, a seed each, and what is read of them."""
+    """Trials of one row, and what is read of them.
+
+    Attributes:
+        trials: Of each seed, its trials: one, or one a fold.
+        values: Of each seed, the mean over its trials.
+    """
 
     weights: Weights
-    cells: tuple[Cell, ...]
+    trials: tuple[tuple[Cell, ...], ...]
     values: tuple[float, ...]
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [cell for cells in self.trials for cell in cells]
 
     @property
     def varies(self) -> bool:
@@ -83,25 +94,35 @@ class Evidence:
         groups = self._groups(comparison)
         if not groups:  # the same trials on both sides
             return Measurement(0.0, Variance(0.0, math.inf), 0, Variance(0.0, math.inf), None)
-        read = [cell for group in groups for cell in self._read(group)]
+        folds = len(groups[0].trials[0])
+        measured = [self._measure_fold(groups, fold) for fold in range(folds)]
+        difference = sum(each for each, _, _ in measured) / folds
+        # Folds have classes and pictures of their own, so that the variances of their differences add up.
+        images = reduce(add, [Variance(each.value / folds**2, each.freedom) for _, each, _ in measured])
+        pictures = sum(count for _, _, count in measured)
+        trained = [group for group in groups if group.varies]
+        least = min((len(group.trials) for group in trained), default=None)
+        seeds = None if least == 1 else self._seed_variance(trained)
+        return Measurement(difference, images, pictures, seeds, least)
+
+    def _measure_fold(self, groups: Sequence[_Group], fold: int) -> tuple[float, Variance, int]:
+        """(difference, its variance from the choice of pictures, number of pictures) of a fold, the only one without folds."""
+        read = [cell for group in groups for trials in group.trials for cell in _read(group.weights, trials[fold])]
         first = self._table(read[0])
         if any(not _same(self._table(cell), first) for cell in read[1:]):
             raise NoEvidenceError("the rows were scored on different expressions or pictures")
         difference = 0.0
         without: NDArray[np.float64] | float = 0.0
         for group in groups:
-            for cell in group.cells:
+            for trials in group.trials:
                 for metric, weight in group.weights:
-                    whole, each = self._scores(cell, metric)
-                    difference += weight * whole / len(group.cells)
-                    without = without + weight * each / len(group.cells)
+                    whole, each = self._scores(trials[fold], metric)
+                    difference += weight * whole / len(group.trials)
+                    without = without + weight * each / len(group.trials)
         assert isinstance(without, np.ndarray)
         if len(without) < 2:
             raise NoEvidenceError("one picture says nothing about others")
-        trained = [group for group in groups if group.varies]
-        least = min((len(group.cells) for group in trained), default=None)
-        seeds = None if least == 1 else self._seed_variance(trained)
-        return Measurement(difference, image_variance(without), len(without), seeds, least)
+        return difference, image_variance(without), len(without)
 
     def _seed_variance(self, trained: list[_Group]) -> Variance:
         compared = frozenset(_hashes(group) for group in trained)
@@ -165,30 +186,29 @@ class Evidence:
         return f"no result for {name}: {', '.join(metrics)}, split {self.split!r}"
 
     def _group(self, row: RowResult, weights: Weights) -> _Group | None:
-        """The row's cells in which all of the metrics were measured; None when there are none."""
-        cells, values = [], []
-        for cell in row.cells:
-            parts = [(weight, cell.value(self.split, metric)) for metric, weight in weights]
+        """The row's seeds of which all trials measured all of the metrics; None when there are none."""
+        trials, values = [], []
+        for cells in row.by_seed:
+            parts = [(weight, cell.value(self.split, metric)) for cell in cells for metric, weight in weights]
             known = [(weight, value) for weight, value in parts if value is not None]
             if len(known) == len(parts):
-                cells.append(cell)
-                values.append(math.fsum(weight * value for weight, value in known))
-        return _Group(weights, tuple(cells), tuple(values)) if cells else None
-
-    @staticmethod
-    def _read(group: _Group) -> list[Cell]:
-        return [
-            stage for cell in group.cells for metric, _ in group.weights if (stage := cell.of(metric)[0]) is not None
-        ]
+                trials.append(cells)
+                values.append(math.fsum(weight * value for weight, value in known) / len(cells))
+        return _Group(weights, tuple(trials), tuple(values)) if trials else None
 
     def _table(self, cell: Cell) -> Counts:
         key = cell.planned.hash
         if key not in self._tables:
-            table = cell.evidence(self.split)
+            split = self._split_of(cell)
+            table = cell.evidence(split)
             if table is None or not len(table.units):
-                raise NoEvidenceError(f"{cell.planned.name}: no readable scores of split {self.split!r}")
+                raise NoEvidenceError(f"{cell.planned.name}: no readable scores of split {split!r}")
             self._tables[key] = table
         return self._tables[key]
+
+    def _split_of(self, cell: Cell) -> str:
+        """The split that the table shows of a trial's stage."""
+        return cell.planned.split or self.split
 
     def _scores(self, cell: Cell, metric: str) -> tuple[float, NDArray[np.float64]]:
         """(the metric, the metric without each picture)."""
@@ -197,7 +217,7 @@ class Evidence:
         key = (stage.planned.hash, bare)
         if key not in self._sums:
             sums = Sums(*self._table(stage).parts(bare))
-            whole, reported = sums.percent, stage.value(self.split, bare)
+            whole, reported = sums.percent, stage.value(self._split_of(stage), bare)
             if reported is not None and abs(whole - reported) > 0.005:
                 raise NoEvidenceError(
                     f"{stage.planned.name}: {bare} is {reported:.2f} in metrics.json, {whole:.2f} in scores.parquet"
@@ -210,9 +230,15 @@ def _weights(counted: Mapping[str, int]) -> Weights:
     return tuple(sorted(counted.items()))
 
 
+def _read(weights: Weights, cell: Cell) -> list[Cell]:
+    """The stages of a trial's chain that metrics name."""
+    return [stage for metric, _ in weights if (stage := cell.of(metric)[0]) is not None]
+
+
 def _hashes(group: _Group) -> tuple[str, ...]:
     """The trials whose numbers a group reads: of the stages that its metrics name."""
-    return tuple(dict.fromkeys(cell.planned.hash for cell in Evidence._read(group)))
+    read = (each for cell in group.cells for each in _read(group.weights, cell))
+    return tuple(dict.fromkeys(cell.planned.hash for cell in read))
 
 
 def _same(table: Counts, other: Counts) -> bool:

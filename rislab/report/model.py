@@ -1,7 +1,7 @@
 """What a report says, once, for all its forms: cells as text and numbers, notes, conventions, provenance."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rislab.ablation.integrity import SUSPECT
@@ -13,6 +13,9 @@ from rislab.report.results import Cell, Results, RowResult, relative
 from rislab.report.statistics import Spread, spread
 from rislab.report.verdicts import Judged, judge
 
+Folds = tuple[tuple[str, float | None], ...]
+"""Name and value of each fold that a cell is the mean of; empty without folds."""
+
 NOT_MEASURED = "not measured"
 """What a finished row shows of a metric of a stage that it has not."""
 
@@ -23,6 +26,7 @@ class Measured:
 
     Attributes:
         ratio: the row's standard deviation over the one pooled over rows; None where it has none.
+        folds: each the mean over its seeds.
     """
 
     metric: str
@@ -30,6 +34,7 @@ class Measured:
     change: float | None
     best: bool
     ratio: float | None
+    folds: Folds = ()
 
     @property
     def text(self) -> str:
@@ -47,6 +52,7 @@ class Published:
     value: float | None
     change: float | None
     best: bool
+    folds: Folds = ()
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,12 @@ class View:
         return f"{theirs.dataset}, {theirs.split}" if theirs is not None else f"{mine.column}, {mine.split}"
 
     @property
+    def meaning_of_folds(self) -> str:
+        """What stands in brackets behind a mean over folds; empty without folds."""
+        folds = list(self.results.profile.folds)
+        return f"A cell is the mean over {len(folds)} folds; in brackets: {', '.join(folds)}." if folds else ""
+
+    @property
     def same_setup(self) -> str:
         return "yes" if self.results.profile.is_paper_dataset else "no"
 
@@ -180,6 +192,7 @@ def view(results: Results) -> View:
                 _change(means, name, base.row.name if base else "", metric),
                 _is_best(means, name, metric, results),
                 evidence.spread_ratio(result, metric),
+                tuple((fold, result.of_fold(fold, split, metric)) for fold in results.profile.folds),
             )
             for metric in table.metrics
         )
@@ -189,10 +202,11 @@ def view(results: Results) -> View:
                 published.get((name, metric)),
                 _change(published, name, table.baseline, metric),
                 _is_best(published, name, metric, results),
+                _published_folds(results.profile.folds, published, name, metric),
             )
             for metric in paper_metrics
         )
-        done = len(result.done)
+        done, seeds = result.finished_seeds, len(result.by_seed)
         lines.append(
             Line(
                 result,
@@ -201,7 +215,7 @@ def view(results: Results) -> View:
                 result.parameters,
                 published.get((name, "params_m")),
                 "" if done else _states(result),
-                str(done) if done == len(result.cells) else f"{done}/{len(result.cells)}",
+                str(done) if done == seeds else f"{done}/{seeds}",
                 any(cell.stale for cell in result.cells),
             )
         )
@@ -242,6 +256,12 @@ def _change(values: dict[tuple[str, str], float], row: str, base: str, metric: s
 def _is_best(values: dict[tuple[str, str], float], row: str, metric: str, results: Results) -> bool:
     column = [v for r in results.rows if (v := values.get((r.row.name, metric))) is not None]
     return len(column) > 1 and values.get((row, metric)) == max(column)
+
+
+def _published_folds(folds: Iterable[str], published: dict[tuple[str, str], float], row: str, metric: str) -> Folds:
+    """The paper's values of single folds; empty where it has none of a row and metric."""
+    found = tuple((fold, published.get((row, f"{fold}:{metric}"))) for fold in folds)
+    return found if any(value is not None for _, value in found) else ()
 
 
 def _failures(results: Results) -> list[dict[str, str]]:

@@ -20,6 +20,7 @@ def report_page(view: View) -> str:
     results = view.results
     validation = figures.validation_curves(results)
     watched = {what: figures.curves(results, name) for name, what in results.table.watch.items()}
+    labelled = label_figures.label_examples(results)
     return html.render(
         "report_page.html.jinja",
         view=view,
@@ -31,6 +32,7 @@ def report_page(view: View) -> str:
         signed=formatting.signed,
         interval=formatting.interval,
         headline=formatting.headline,
+        folds=formatting.folds,
         ratio=formatting.ratio,
         reach=figures.reach(view.judged),
         interval_chart=figures.interval_chart,
@@ -39,5 +41,6 @@ def report_page(view: View) -> str:
         legend=figures.legend(validation),
         watched=[(what, figures.line_chart(each, what), figures.legend(each)) for what, each in watched.items()],
         examples=figures.examples(results),
-        label_examples=label_figures.label_examples(results),
+        label_examples=labelled,
+        has_groups=any(each.groups for example in labelled for each in example.maps),
     )

@@ -1,6 +1,7 @@
 """What the trials of a table have come to, read from their files; half-done tables included."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -57,7 +58,7 @@ ANY_LIST = records.Listed(records.Kind("anything", lambda value: True))
 
 @dataclass(frozen=True)
 class Cell:
-    """One row with one seed."""
+    """One row with one seed, and with one fold where the profile has folds."""
 
     planned: Planned
     state: State
@@ -107,9 +108,10 @@ class Cell:
         return self.earlier.get(stage), bare
 
     def value(self, split: str, metric: str) -> float | None:
+        """A score on a split; one of an earlier stage is that stage's own split's."""
         cell, metric = self.of(metric)
         if cell is not self:
-            return None if cell is None else cell.value(split, metric)
+            return None if cell is None else cell.value(cell.planned.split, metric)
         found = self.metrics.get("splits", {}).get(split, {}).get(metric)
         return None if found is None else float(found)
 
@@ -203,8 +205,27 @@ class RowResult:
     def done(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.state == "done"]
 
+    @property
+    def by_seed(self) -> list[tuple[Cell, ...]]:
+        """Trials of each seed: one, or one a fold."""
+        found: dict[int, list[Cell]] = {}
+        for cell in self.cells:
+            found.setdefault(cell.seed, []).append(cell)
+        return [tuple(cells) for cells in found.values()]
+
+    @property
+    def finished_seeds(self) -> int:
+        return sum(1 for cells in self.by_seed if all(cell.state == "done" for cell in cells))
+
     def values(self, split: str, metric: str) -> list[float]:
-        return [value for cell in self.cells if (value := cell.value(split, metric)) is not None]
+        """One a seed: the mean over folds where there are folds, of seeds that have them all."""
+        found = ([cell.value(split, metric) for cell in cells] for cells in self.by_seed)
+        return [mean for each in found if (mean := _mean(each)) is not None]
+
+    def of_fold(self, fold: str, split: str, metric: str) -> float | None:
+        """The mean over the seeds of which this fold is there."""
+        found = [cell.value(split, metric) for cell in self.cells if cell.planned.fold == fold]
+        return _mean([value for value in found if value is not None])
 
     @property
     def parameters(self) -> float | None:
@@ -224,6 +245,14 @@ class Results:
 
     def row(self, name: str) -> RowResult | None:
         return next((result for result in self.rows if result.row.name == name), None)
+
+    def first_that(self, keeps: Callable[[Cell], Any]) -> list[tuple[str, Cell | None]]:
+        """Label and first finished trial of each row that keeps examples, all of one fold: other folds show other pictures."""
+        fold = next((cell.planned.fold for row in self.rows for cell in row.done if keeps(cell)), "")
+        return [
+            (row.row.label, next((c for c in row.done if c.planned.fold == fold and keeps(c)), None))
+            for row in self.rows
+        ]
 
     @property
     def cells(self) -> list[Cell]:
@@ -270,7 +299,7 @@ def collect(table: Table, profile: Profile, seeds: Sequence[int], planned: Seque
 
 def _seen(cell: Planned) -> Cell:
     """A trial as a report shows it: its numbers only where all its files are sound and agree with each other."""
-    state, found = cell.trial.look(thorough=True)
+    state, found = cell.trial.inspect(thorough=True)
     if state == "done":
         made = Cell(cell, state, "", "", tuple(cell.stale()), has_digests=found.has_digests, changed=found.changed)
         fault = disagreement(made)
@@ -302,6 +331,12 @@ def disagreement(cell: Cell) -> str:
             if abs(found - value) > AGREES:
                 return f"{name} of split {split!r} is {value:.2f} in metrics.json, {found:.2f} in scores.parquet"
     return ""
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where there is no value, or not every one."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def mean_ratio(top: NDArray[np.float64], bottom: NDArray[np.float64]) -> float:

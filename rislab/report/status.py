@@ -13,7 +13,7 @@ from typing import Any
 
 from rislab.ablation import integrity, records
 from rislab.ablation.integrity import SUSPECT, Finding
-from rislab.ablation.plan import Planned, expected_seconds, looks
+from rislab.ablation.plan import Planned, expected_seconds, inspected
 
 ENDED = ("done", "failed", "diverged", "cancelled", *SUSPECT)
 """States in which nothing more happens by itself; a state that this version does not know may still become something."""
@@ -127,13 +127,13 @@ def trial_status(
     Returns:
         The status; a file that cannot be read becomes a state with a reason.
     """
-    state, finding = state_and_finding or planned.trial.look()
+    state, finding = state_and_finding or planned.trial.inspect()
     status: Mapping[str, Any] = {}
     if state not in SUSPECT:
         try:
             status = planned.trial.status()
         except OSError as error:
-            state, finding = "unreadable", Finding("unreadable", integrity.unreadable(error, planned.place))
+            state, finding = "unreadable", Finding("unreadable", integrity.unreadable(error, planned.directory))
     done, running = state == "done", state == "running"
     step, max_steps, speed = (_number(status.get(name)) for name in ("step", "max_steps", "speed"))
     phase = str(status.get("stage") or "") if running else ""
@@ -143,7 +143,7 @@ def trial_status(
         seed=planned.seed,
         stage=planned.stage,
         hash=planned.hash,
-        directory=str(planned.place),
+        directory=str(planned.directory),
         shared_with=planned.shared_with,
         state=state,
         phase=phase,
@@ -352,8 +352,8 @@ def read_status(planned: Sequence[Planned], previous: TableStatus | None = None)
         The status now, in the order of `planned`.
     """
     done = {trial.directory: trial for trial in previous.trials if trial.state == "done"} if previous else {}
-    unread = [trial for trial in planned if str(trial.place) not in done]
-    findings = looks(unread)
+    unread = [trial for trial in planned if str(trial.directory) not in done]
+    findings = inspected(unread)
     # Only a trial that has not ended needs an estimate, which reads the files of other seeds.
     unfinished = [trial for trial, (state, _) in zip(unread, findings, strict=True) if state not in ENDED]
     expected = expected_seconds(unfinished, among=planned)
@@ -361,4 +361,4 @@ def read_status(planned: Sequence[Planned], previous: TableStatus | None = None)
         trial.name: trial_status(trial, expected.get(trial.name), finding)
         for trial, finding in zip(unread, findings, strict=True)
     }
-    return TableStatus(tuple(read.get(trial.name) or done[str(trial.place)] for trial in planned))
+    return TableStatus(tuple(read.get(trial.name) or done[str(trial.directory)] for trial in planned))

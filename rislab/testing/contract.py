@@ -63,7 +63,7 @@ def training_batch(method: TextSegmenter) -> Images:
     assert method.trains_on is not None, "a method that is trained declares trains_on"
     kind = members(method.trains_on)[0]
     if kind is not MaskQueries:
-        return batch_of(kind, method.geometry, images=3)
+        return batch_of(kind, method.geometry, images=3, vocabulary=method.vocabulary)
     height, width = method.geometry.size
     masks = torch.zeros(len(TEXTS), height, width, dtype=torch.uint8)
     masks[0, : height // 2] = 255

@@ -141,6 +141,10 @@ def _stranger(content: Any) -> str | None:
     return None
 
 
+UNLOGGED = "rislab_unlogged"
+"""Key of a checkpoint: step, epoch and values of the step that it was written in, where they belong in the curves."""
+
+
 class LastCheckpoint(L.Callback):
     """Writes `last.ckpt` every so many steps, after the first step of an epoch, and when a stop was requested.
 
@@ -153,6 +157,7 @@ class LastCheckpoint(L.Callback):
 
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps
+        self.unlogged: dict[str, Any] = {}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -161,7 +166,13 @@ class LastCheckpoint(L.Callback):
             return
         parts = trainer.accumulate_grad_batches
         if batch_idx < parts or trainer.global_step % self.every_n_steps == 0:
+            self.unlogged = _about_to_be_logged(trainer)
             self.save(trainer)
+            self.unlogged = {}
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self.unlogged:
+            checkpoint[UNLOGGED] = self.unlogged
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         # A SystemExit comes from GracefulStop, after a whole step. Anything else is a fault, and the state it leaves behind is
@@ -172,3 +183,12 @@ class LastCheckpoint(L.Callback):
 
     def save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / LAST)
+
+
+def _about_to_be_logged(trainer: L.Trainer) -> dict[str, Any]:
+    """What Lightning logs of a step after its hooks; empty for most steps. A kill in between would lose it."""
+    connector = trainer._logger_connector
+    if not connector.should_update_logs:
+        return {}
+    values = {name: float(value) for name, value in connector.metrics["log"].items()}
+    return {"step": trainer.fit_loop.epoch_loop._batches_that_stepped, "epoch": trainer.current_epoch, "values": values}

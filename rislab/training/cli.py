@@ -1,6 +1,5 @@
 """`rislab fit|validate|test|predict`: LightningCLI with the callbacks that every trial carries."""
 
-import itertools
 import logging
 import re
 import time
@@ -21,13 +20,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from rislab import moved_names
 from rislab.ablation.compatibility import check_batches
 from rislab.ablation.trial import TrialDir
+from rislab.ablation.yaml_lines import Loader
 from rislab.datamodules.base import EvaluatedData
 from rislab.errors import ConfigError, DataError, RislabError, about, from_system, nearest, one_line, underlying
 from rislab.methods.base import FileMaker, TextSegmenter
 from rislab.paths import user_path
 from rislab.training import cluster, provenance, rank_failures
 from rislab.training.callbacks import LoaderPosition, StepSeed, TrialStatus
-from rislab.training.checkpoints import LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
+from rislab.training.checkpoints import UNLOGGED, LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
 from rislab.training.construction import constructing, parse_message, running
 from rislab.training.curve_logger import CurveLogger
 from rislab.training.graceful_stop import EvaluationInStep, GracefulStop, StopRequest, take_over_signals
@@ -140,11 +140,9 @@ class RislabCLI(LightningCLI):
         return user_path(given) if given is not None else None
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        for file in _config_files(self.arguments):
-            _check_yaml(file)
         moved_names.register()
         with constructing("config"):
-            super().parse_arguments(parser, args)
+            super().parse_arguments(parser, as_of_today(args))
 
     def instantiate_classes(self) -> None:
         with constructing("config"):
@@ -235,7 +233,7 @@ class RislabCLI(LightningCLI):
             self.trial.update_status(stage="fit")
             provenance.begin(self.trial.path, self.arguments)
         # What an earlier start logged beyond what it could save is logged again.
-        self.curves.cut(_step_of(resume) if resume is not None else 0)
+        self.curves.cut(*(_step_of(resume) if resume is not None else (0, None)))
         if resume is None and self.options.start_from is not None:
             start = user_path(self.options.start_from)
             checkpoint = read_checkpoint(start)
@@ -280,36 +278,48 @@ class RislabCLI(LightningCLI):
         )
 
 
-def _config_files(arguments: list[str]) -> list[Path]:
-    """Those that the command line names and that exist; jsonargparse says what is wrong with others."""
-    named = [after for before, after in itertools.pairwise(arguments) if before in ("--config", "-c")]
-    named += [argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")]
-    return [path for path in map(Path, named) if path.is_file()]
+def as_of_today(arguments: list[str]) -> list[str]:
+    """A command line whose config files of before, which give options where they no longer are, are replaced by their content.
+
+    Raises:
+        ConfigError: A config file that is not readable YAML, named with its line, which jsonargparse does not.
+    """
+    found = list(arguments)
+    for at, argument in enumerate(arguments):
+        option, has_value, value = argument.partition("=")
+        if option not in ("--config", "-c"):
+            continue
+        where = at if has_value else at + 1
+        file = Path(value if has_value else next(iter(arguments[where : where + 1]), ""))
+        if not file.is_file():
+            continue  # jsonargparse says what is wrong with others
+        content = _yaml_of(file)
+        if isinstance(content, dict):
+            with about(file):
+                moved = moved_names.with_options_moved(content)
+            if moved != content:
+                found[where] = (f"{option}=" if has_value else "") + yaml.safe_dump(moved)
+    return found
 
 
-def _check_yaml(file: Path) -> None:
-    """Raises ConfigError, naming the file and the line, which jsonargparse does not, or the new place of an option that moved."""
+def _yaml_of(file: Path) -> Any:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return yaml.load(file.read_text(encoding="utf-8"), Loader)  # a safe loader
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{file}:{mark.line + 1}" if mark is not None else str(file)
+        where = f"{file}:{mark.line + 1}" if mark is not None else str(file)
         raise ConfigError(
-            f"{place}: not a readable YAML file ({getattr(error, 'problem', None) or one_line(error)})"
+            f"{where}: not a readable YAML file ({getattr(error, 'problem', None) or one_line(error)})"
         ) from error
-    data = content.get("data") if isinstance(content, dict) else None
-    class_path, options = (data.get("class_path"), data.get("init_args")) if isinstance(data, dict) else (None, None)
-    for name in options if isinstance(options, dict) else ():
-        moved = moved_names.moved_option(str(class_path), str(name))
-        if moved:
-            raise ConfigError(f"{file}: data.init_args.{name} is no option of {class_path}{moved}")
 
 
-def _step_of(path: Path) -> int:
-    step = read_checkpoint(path).get("global_step")
+def _step_of(path: Path) -> tuple[int, Any]:
+    """The steps that a checkpoint has done, and what of the last one was not yet logged when it was written."""
+    checkpoint = read_checkpoint(path)
+    step = checkpoint.get("global_step")
     if type(step) is not int or step < 0:
         raise DataError(f"{path}: no checkpoint of a training run; expected its step as 'global_step'")
-    return step
+    return step, checkpoint.get(UNLOGGED)
 
 
 def _plain(value: Any) -> Any:

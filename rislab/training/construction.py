@@ -60,8 +60,8 @@ def _explained(what: str, error: Exception) -> str:
     told = parse_message(str(error))
     if told is not None and (not frames or "jsonargparse" in frames[-1].filename):
         return told
-    place = f" ({'/'.join(frames[-1].filename.split('/')[-3:])}:{frames[-1].lineno})" if frames else ""
-    return f"{what}: {type(root).__name__}: {one_line(root)}{place}"
+    where = f" ({'/'.join(frames[-1].filename.split('/')[-3:])}:{frames[-1].lineno})" if frames else ""
+    return f"{what}: {type(root).__name__}: {one_line(root)}{where}"
 
 
 _NOISE = ("Does not validate against any", "Subtypes:", "Errors:", "Given value type:", "Expected a <class 'NoneType'>")

@@ -54,15 +54,28 @@ class CurveLogger(Logger):
             writer.writerows((step, epoch, name, repr(float(v))) for name, v in metrics.items() if name != "epoch")
 
     @rank_zero_only
-    def cut(self, step: int) -> None:
+    def cut(self, step: int, unlogged: Mapping[str, Any] | None = None) -> None:
         """Drop the values logged at or after `step`, the number of steps that the checkpoint has done.
 
         A line that a kill cut short is dropped, too.
+
+        Args:
+            step: Of the checkpoint.
+            unlogged: `step`, `epoch` and `values` of the step in which the checkpoint was written, before they were logged.
         """
-        if not self.path.exists():
-            return
-        with self.path.open(newline="") as file:
-            rows = [row for row in csv.reader(file) if len(row) == len(HEADER)][1:]
+        rows = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.reader(file) if len(row) == len(HEADER)][1:]
         kept = [row for row in rows if int(row[0]) < step]
+        if unlogged:
+            last = [
+                [str(unlogged["step"]), str(unlogged["epoch"]), name, repr(value)]
+                for name, value in unlogged["values"].items()
+            ]
+            kept = [row for row in kept if row[:3] not in [each[:3] for each in last]] + last
+        if not self.path.exists() and not kept:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows([HEADER, *kept])

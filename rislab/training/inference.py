@@ -26,6 +26,9 @@ from rislab.paths import contents
 from rislab.training.checkpoints import RECIPE, read_checkpoint
 from rislab.training.construction import constructing
 
+CLIP_SPEC = f"{CLIPSpec.__module__}.{CLIPSpec.__qualname__}"
+"""What the annotation of an option names that is a CLIP."""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -51,15 +54,14 @@ def recipe_of(path: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     with about(path):
         recipe = own_recipe(checkpoint)
-        named_class(recipe["class_path"])
+        method = named_class(recipe["class_path"])
         try:
-            if "clip" in recipe["init_args"]:
-                _check_tag(recipe["init_args"]["clip"])
+            _check_frozen(recipe, method)
         except ConfigError:
             if TRUNK in checkpoint:
                 raise
-            return dict(without_pretraining(recipe))
-    return clip_alone_pretrained(recipe)
+            return without_pretraining(recipe)
+    return without_pretraining(recipe, kept=method.frozen_options)
 
 
 def load_method(path: Path, trunk: Path | None = None) -> TextSegmenter:
@@ -77,17 +79,13 @@ def load_method(path: Path, trunk: Path | None = None) -> TextSegmenter:
     with about(path):
         recipe = own_recipe(checkpoint)
         method = named_class(recipe["class_path"])
-        recipe = clip_alone_pretrained(recipe)
-        if TRUNK not in checkpoint:
-            recipe = without_pretraining(recipe)
-        elif not method.frozen:
+        recipe = without_pretraining(recipe, kept=method.frozen_options if TRUNK in checkpoint else ())
+        if TRUNK in checkpoint and not method.frozen:
             raise ConfigError(f"it leaves out a frozen trunk, and {method.__name__} has none")
-        elif trunk is not None:
-            given = recipe["init_args"]["clip"]
-            clip = given | {"pretrained": str(trunk), "quick_gelu": quick_gelu_of(given)}
-            recipe = recipe | {"init_args": recipe["init_args"] | {"clip": clip}}
-        elif "clip" in recipe["init_args"]:
-            _check_tag(recipe["init_args"]["clip"])
+        if TRUNK in checkpoint and trunk is not None:
+            recipe = _with_trunk(recipe, method, trunk)
+        elif TRUNK in checkpoint:
+            _check_frozen(recipe, method)
         model = build(recipe)
         if "state_dict" not in checkpoint:
             raise DataError("no checkpoint of a training run; expected a dict with 'state_dict'")
@@ -100,7 +98,7 @@ def load_method(path: Path, trunk: Path | None = None) -> TextSegmenter:
 def own_recipe(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """What a checkpoint of ours says of its method: a class below `rislab.methods` and plain options.
 
-    jsonargparse takes a text where it expects a class or its options as the name of a file, so `clip` has to be a mapping.
+    jsonargparse takes a text where it expects a class or its options as the name of a file, so a CLIP has to be a mapping.
     Raises ConfigError.
     """
     recipe = checkpoint.get(RECIPE)
@@ -122,13 +120,13 @@ def own_recipe(checkpoint: dict[str, Any]) -> dict[str, Any]:
         spec = _spec_of(known, name)
         if not (_is_spec(value, spec) if spec is not None else _is_plain(value)):
             raise ConfigError(f"option {name!r} of its recipe is a {type(value).__name__}, expected {_expected(spec)}")
-    if "clip" not in known:
-        return recipe
-    if not isinstance(options.get("clip"), dict) or not isinstance(options["clip"].get("name"), str):
-        raise ConfigError("its recipe names no CLIP, expected clip: {name: ..., pretrained: ...}")
-    if "quick_gelu" not in options["clip"]:  # written when every CLIP was built with QuickGELU
-        recipe = recipe | {"init_args": options | {"clip": options["clip"] | {"quick_gelu": True}}}
-    return recipe
+    for name in (name for name, option in known.items() if option.of == CLIP_SPEC):
+        clip = options.get(name)
+        if not isinstance(clip, dict) or not isinstance(clip.get("name"), str):
+            raise ConfigError(f"its recipe names no CLIP, expected {name}: {{name: ..., pretrained: ...}}")
+        if "quick_gelu" not in clip:  # written when every CLIP was built with QuickGELU
+            options = options | {name: clip | {"quick_gelu": True}}
+    return recipe | {"init_args": options}
 
 
 def _spec_of(known: Mapping[str, signature.Option], name: str) -> str | None:
@@ -158,14 +156,47 @@ def _expected(spec: str | None) -> str:
     return f"a mapping of {' and '.join(list(signature.read(spec).options)[:2])}"
 
 
-def _check_tag(clip: dict[str, Any]) -> None:
-    """Raises ConfigError unless the weights are random, the toy ones, or listed by open_clip for this model."""
-    spec = CLIPSpec(clip["name"], clip.get("pretrained"))
-    if spec.pretrained not in (None, "toy") and not (isinstance(spec.pretrained, str) and is_tag(spec)):
+def _with_trunk(recipe: dict[str, Any], method: type[TextSegmenter], file: Path) -> dict[str, Any]:
+    """A recipe whose frozen trunk comes from a file of weights. Raises ConfigError where there is not one alone."""
+    options = recipe["init_args"]
+    named = [name for name in method.frozen_options if isinstance(options.get(name), dict)]
+    if len(named) != 1:
         raise ConfigError(
-            f"its frozen trunk comes from {brief(spec.pretrained)}, which is none of open_clip's tags for {clip['name']}. A "
-            "checkpoint cannot name a file: give the file of CLIP weights that it was trained on, --trunk FILE"
+            f"--trunk {file}: {method.__name__} has {len(named)} frozen trunks ({', '.join(named)}), not one"
         )
+    given = options[named[0]]
+    activation = {"quick_gelu": quick_gelu_of(given)} if _clips(method) & {named[0]} else {}
+    return recipe | {"init_args": options | {named[0]: given | {"pretrained": str(file)} | activation}}
+
+
+def _clips(method: type[TextSegmenter]) -> set[str]:
+    """The options of a method that name a CLIP."""
+    known = signature.read(f"{method.__module__}.{method.__qualname__}").options
+    return {name for name, option in known.items() if option.of == CLIP_SPEC}
+
+
+def _check_frozen(recipe: dict[str, Any], method: type[TextSegmenter]) -> None:
+    """Raises ConfigError for a frozen trunk whose weights a checkpoint names as a file.
+
+    A CLIP's are random, the toy ones, or listed by open_clip for this model. Another trunk's are named by one word.
+    """
+    for name in method.frozen_options:
+        given = recipe["init_args"].get(name)
+        if not isinstance(given, dict):
+            continue
+        weights = given.get("pretrained")
+        if weights in (None, "toy"):
+            continue
+        if name in _clips(method):
+            spec = CLIPSpec(given["name"], weights)
+            is_known, known = isinstance(weights, str) and is_tag(spec), f"none of open_clip's tags for {given['name']}"
+        else:
+            is_known, known = isinstance(weights, str) and weights.isidentifier(), "no word for weights"
+        if not is_known:
+            raise ConfigError(
+                f"its frozen trunk comes from {brief(weights)}, which is {known}. A checkpoint cannot name a file: give the "
+                f"file of {'CLIP ' if name in _clips(method) else ''}weights that it was trained on, --trunk FILE"
+            )
 
 
 def _is_method(class_path: Any) -> bool:
@@ -227,26 +258,28 @@ def load_official(path: Path, recipe: dict[str, Any]) -> TextSegmenter:
     return model.eval()
 
 
-def without_pretraining(recipe: Any) -> Any:
-    """The same recipe with every trunk's `pretrained` set to None: its weights are about to be overwritten."""
-    if isinstance(recipe, dict):
-        return {
-            key: without_weights(value)
-            if key == "clip" and isinstance(value, dict)
-            else None
-            if key == "pretrained"
-            else without_pretraining(value)
-            for key, value in recipe.items()
-        }
-    return recipe
+def without_pretraining(recipe: dict[str, Any], kept: Sequence[str] = ()) -> dict[str, Any]:
+    """The same recipe with `pretrained` set to None in every trunk: its weights are about to be overwritten.
 
-
-def clip_alone_pretrained(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The same recipe with `pretrained` set to None everywhere but in `clip`: a checkpoint holds all trunks that are trained."""
+    Args:
+        recipe: Class and options of a method.
+        kept: Options that stay as they are.
+    """
+    known = signature.read(recipe["class_path"]).options
     options = {
-        name: value if name == "clip" else without_pretraining(value) for name, value in recipe["init_args"].items()
+        name: value if name in kept else _without_weights(value, known[name].of if name in known else None)
+        for name, value in recipe.get("init_args", {}).items()
     }
     return recipe | {"init_args": options}
+
+
+def _without_weights(value: Any, of: str | None) -> Any:
+    """An option without the weights that it names: `of` is the class that its annotation names."""
+    if not isinstance(value, dict):
+        return value
+    if of == CLIP_SPEC:
+        return without_weights(value)
+    return {key: None if key == "pretrained" else _without_weights(inner, None) for key, inner in value.items()}
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

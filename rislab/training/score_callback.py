@@ -72,7 +72,7 @@ class ScoreCallback(L.Callback):
         self._update(pl_module, outputs, batch, 0)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        scores = self.evaluation.arithmetic.scores(self.counts[0].compute())
+        scores = self.data.evaluated.validation.arithmetic.scores(self.counts[0].compute())
         pl_module.log_dict({f"val/{name}": value for name, value in scores.items()})
 
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -91,6 +91,7 @@ class ScoreCallback(L.Callback):
         answers = self._update(pl_module, outputs, batch, dataloader_idx)
         if dataloader_idx == 0:
             self.kept.offer(batch, answers)
+            self.kept.inspect(pl_module, batch)  # type: ignore[arg-type]  # as above
 
     def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         arithmetic = self.evaluation.arithmetic

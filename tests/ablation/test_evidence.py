@@ -55,22 +55,22 @@ def edit_score(value: str) -> Callable[[Planned], None]:
 
 def cut(name: str) -> Callable[[Planned], None]:
     def edit(cell: Planned) -> None:
-        data = (cell.place / name).read_bytes()
-        (cell.place / name).write_bytes(data[: len(data) // 2])
+        data = (cell.directory / name).read_bytes()
+        (cell.directory / name).write_bytes(data[: len(data) // 2])
 
     return edit
 
 
 def foreign(name: str) -> Callable[[Planned], None]:
     def edit(cell: Planned) -> None:
-        (other,) = cell.place.parent.glob("other--*")
-        shutil.copyfile(other / name, cell.place / name)
+        (other,) = cell.directory.parent.glob("other--*")
+        shutil.copyfile(other / name, cell.directory / name)
 
     return edit
 
 
 def gone(name: str) -> Callable[[Planned], None]:
-    return lambda cell: (cell.place / name).unlink()
+    return lambda cell: (cell.directory / name).unlink()
 
 
 def edit_identity(cell: Planned) -> None:
@@ -128,7 +128,7 @@ def test_what_cannot_be_believed_has_no_number(case: str, made: dict[str, Planne
 def test_every_command_says_it_and_none_touches_it(case: str, made: dict[str, Planned], tmp_path: Path) -> None:
     spoil, state, _ = CASES[case]
     spoil(made["better"])
-    files = {path: path.read_bytes() for path in made["better"].place.rglob("*") if path.is_file()}
+    files = {path: path.read_bytes() for path in made["better"].directory.rglob("*") if path.is_file()}
     assert f"better s0: {state}: " in command("status", tmp_path)
     plan = command("plan", tmp_path)
     assert f"better s0: {state}: " in plan
@@ -143,14 +143,14 @@ def test_every_command_says_it_and_none_touches_it(case: str, made: dict[str, Pl
     run = rislab_here("ablate", "run", str(tmp_path / "table.yaml"), "--runs", str(tmp_path / "runs"))
     assert run.returncode == 1, "what is named is not there"
     assert "not touched; move it away, and run again to train it anew" in run.stdout
-    assert files == {path: path.read_bytes() for path in made["better"].place.rglob("*") if path.is_file()}
+    assert files == {path: path.read_bytes() for path in made["better"].directory.rglob("*") if path.is_file()}
 
 
 def test_trials_that_changed_places_turn_no_claim(made: dict[str, Planned], tmp_path: Path) -> None:
     base, better = made["base"], made["better"]
-    base.place.rename(tmp_path / "aside")
-    better.place.rename(base.place)
-    (tmp_path / "aside").rename(better.place)
+    base.directory.rename(tmp_path / "aside")
+    better.directory.rename(base.directory)
+    (tmp_path / "aside").rename(better.directory)
     loaded, cells = planned_table(tmp_path / "table.yaml", tmp_path / "runs", [0])
     assert [cell.state for cell in cells] == ["foreign", "foreign", "done"]
     results = collect(loaded, loaded.profile("toy"), [0], cells)
@@ -162,7 +162,7 @@ def test_trials_that_changed_places_turn_no_claim(made: dict[str, Planned], tmp_
 def test_a_dead_trial_in_anothers_directory_is_not_gone_on_with(made: dict[str, Planned]) -> None:
     cell = made["base"]
     for name in ("metrics.json", "identity.json"):
-        (cell.place / name).unlink()
+        (cell.directory / name).unlink()
     assert cell.state == "lost", "nothing there that says whose it is"
     cell.trial.checkpoints.mkdir()
     (cell.trial.checkpoints / "last.ckpt").touch()
@@ -175,10 +175,10 @@ def test_scores_are_compared_at_every_trial_also_where_no_claim_looks(made: dict
         result = read_json(cell.trial.metrics_file)
         result["splits"]["val"]["pr@50"] = 77.0
         if name == "other":
-            integrity.seal(cell.place, result)
+            integrity.seal(cell.directory, result)
         elif name == "better":
             write_json(cell.trial.metrics_file, result)
-            (cell.place / "manifest.json").unlink()
+            (cell.directory / "manifest.json").unlink()
     loaded, cells = planned_table(tmp_path / "table.yaml", tmp_path / "runs", [0])
     found = {cell.planned.row.name: cell for cell in collect(loaded, loaded.profile("toy"), [0], cells).cells}
     assert {name: cell.state for name, cell in found.items()} == {
@@ -193,7 +193,7 @@ def test_scores_are_compared_at_every_trial_also_where_no_claim_looks(made: dict
 def test_results_of_an_earlier_release_count_and_are_said_to_have_no_digests(
     made: dict[str, Planned], tmp_path: Path
 ) -> None:
-    (made["base"].place / "manifest.json").unlink()
+    (made["base"].directory / "manifest.json").unlink()
     said = command("status", tmp_path)
     assert "3 done" in said
     assert "base s0: finished without digests: changed files would not be noticed" in said
@@ -206,10 +206,10 @@ def test_data_that_moved_and_files_that_were_copied_change_nothing(made: dict[st
     config = yaml.safe_load(cell.trial.config.read_text())
     config["data"]["init_args"]["root"] = str(tmp_path / "another disk")
     cell.trial.config.write_text(yaml.safe_dump(config))
-    for path in cell.place.rglob("*"):
+    for path in cell.directory.rglob("*"):
         os.utime(path)  # a copy without times: everything looks newer than the manifest
-    assert cell.trial.look()[0] == "done"
-    assert cell.trial.look(thorough=True)[0] == "done"
+    assert cell.trial.inspect()[0] == "done"
+    assert cell.trial.inspect(thorough=True)[0] == "done"
 
 
 def test_an_edit_that_keeps_size_and_time_is_found_by_the_report(made: dict[str, Planned]) -> None:
@@ -218,21 +218,21 @@ def test_an_edit_that_keeps_size_and_time_is_found_by_the_report(made: dict[str,
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert made["base"].trial.look()[0] == "done", "status looks at sizes and times"
-    assert made["base"].trial.look(thorough=True)[0] == "damaged"
+    assert made["base"].trial.inspect()[0] == "done", "status looks at sizes and times"
+    assert made["base"].trial.inspect(thorough=True)[0] == "damaged"
 
 
 def test_a_manifest_names_nothing_outside_and_runs_by_hand_have_one_too(tmp_path: Path) -> None:
     (tmp_path / "scores.parquet").write_bytes(b"scores")
     integrity.seal(tmp_path, {"splits": {}})
-    assert TrialDir(tmp_path).look(thorough=True)[1] == integrity.Finding(
+    assert TrialDir(tmp_path).inspect(thorough=True)[1] == integrity.Finding(
         is_done=True, has_digests=True, result={"splits": {}}
     )
     manifest = read_json(tmp_path / "manifest.json")
     assert manifest["hash"] is None
     manifest["files"]["../secret"] = manifest["files"]["metrics.json"]
     write_json(tmp_path / "manifest.json", manifest)
-    assert TrialDir(tmp_path).look(thorough=True)[1].changed == ("../secret",)
+    assert TrialDir(tmp_path).inspect(thorough=True)[1].changed == ("../secret",)
 
 
 def as_other_user(act: Callable[[], str]) -> str:

@@ -116,7 +116,7 @@ def test_every_profile_and_every_table_counts(tmp_path: Path, monkeypatch: pytes
     assert cells["gone s0"].state == "done"
     (tmp_path / "ablations" / "other.yaml").unlink()
     assert gc(tmp_path, "--yes") == 0
-    assert not cells["gone s0"].place.exists()
+    assert not cells["gone s0"].directory.exists()
 
 
 def test_a_first_stage_is_needed_by_the_second(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_first_stage_is_needed_by_the_second(tmp_path: Path) -> None:
     assert cells["full s0 patch"].state == "done", (
         "it carries a row's name that is gone, and its weights are started from"
     )
-    assert not cells["full s0 pixel"].place.exists()
+    assert not cells["full s0 pixel"].directory.exists()
     assert cells["levels s0 pixel"].state == "done"
 
 
@@ -139,7 +139,7 @@ def test_what_a_stranger_starts_from_is_kept(campaign: dict[str, Planned], tmp_p
     write_json(search / "identity.json", {"hash": "1" * 64, "config": {"parent": campaign["gone s0"].hash}})
     assert gc(tmp_path, "--yes") == 0
     assert campaign["gone s0"].state == "done"
-    assert not campaign["gone s5"].place.exists()
+    assert not campaign["gone s5"].directory.exists()
 
 
 def test_what_is_in_use_or_not_ours_is_left_alone(
@@ -168,7 +168,7 @@ def test_what_is_in_use_or_not_ours_is_left_alone(
     assert [file for file in kept if not file.exists()] == []
     assert (runs / "tiny" / "gone--s2--00000000").is_symlink()
     assert (linked / "previous.ckpt").is_symlink()
-    assert not campaign["gone s5"].place.exists()
+    assert not campaign["gone s5"].directory.exists()
 
 
 def test_an_interrupted_trial_that_a_table_needs_can_still_go_on(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_what_kills_left_goes_when_it_is_old(tmp_path: Path, capsys: pytest.Capt
     names = (".status.json.12-34.tmp", ".lock-0123abcd", "checkpoints/.last.ckpt.12-34.tmp", "log/.metrics.csv.1-2.tmp")
     for name in names:
         for suffix, age in (("", 7200), ("9.tmp" if name.endswith("tmp") else "9", 60)):
-            file = cell.place / (
+            file = cell.directory / (
                 name.removesuffix(".tmp") + suffix if suffix and name.endswith("tmp") else name + suffix
             )
             file.parent.mkdir(exist_ok=True)
@@ -254,9 +254,9 @@ def test_kill_9_in_the_middle_leaves_whole_trials_or_none(tmp_path: Path) -> Non
     cells = planned(tiny_table(tmp_path, rows))
     for cell in cells.values():
         finish(cell, 10)
-        (cell.place / "predictions").mkdir()
+        (cell.directory / "predictions").mkdir()
         for number in range(40):
-            (cell.place / "predictions" / f"{number}.jpg").touch()
+            (cell.directory / "predictions" / f"{number}.jpg").touch()
     tiny_table(tmp_path, "\n".join(ROWS.splitlines()[:2]))
     command = [sys.executable, "-m", "rislab.cli.main", "ablate", "gc", str(tmp_path / "table.yaml")]
     command += ["--runs", str(tmp_path / "runs"), "--yes"]
@@ -273,7 +273,7 @@ def test_kill_9_in_the_middle_leaves_whole_trials_or_none(tmp_path: Path) -> Non
     assert kills
     assert subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode == 0
     assert sorted(path.name for path in (tmp_path / "runs" / "tiny").iterdir()) == sorted(
-        cells[name].place.name for name in ("base s0", "full s0")
+        cells[name].directory.name for name in ("base s0", "full s0")
     )
     assert list((tmp_path / "runs" / garbage.TRASH).iterdir()) == []
 
@@ -302,7 +302,7 @@ def test_two_at_once_do_not_trip_over_each_other(campaign: dict[str, Planned], t
     for process in processes:
         process.join()
     found = {path.name for path in (tmp_path / "runs" / "tiny").iterdir()}
-    assert found == {cell.place.name for cell in campaign.values() if cell.row.name != "gone"}
+    assert found == {cell.directory.name for cell in campaign.values() if cell.row.name != "gone"}
     assert list((tmp_path / "runs" / garbage.TRASH).iterdir()) == []
 
 
@@ -330,7 +330,7 @@ def test_no_trial_that_is_needed_ever_goes(
     wanted = {cell.hash: cell for cell in planned(tiny_table(folder, rows(after))).values()}
     assert gc(folder, "--yes") == 0
     for digest, cell in cells.items():
-        assert cell.place.exists() == (digest in wanted)
+        assert cell.directory.exists() == (digest in wanted)
         if digest in wanted:
-            assert wanted[digest].place == cell.place
-            assert sharing.claimed(folder / "runs", digest) == cell.place
+            assert wanted[digest].directory == cell.directory
+            assert sharing.claimed(folder / "runs", digest) == cell.directory

@@ -61,11 +61,15 @@ def test_every_parameter_is_a_row_or_an_option_with_legal_values(path: Path, mon
                 continue
             for value in values(spec):
                 # The form in which wandb's agent passes it on.
-                found, seed, given = sweeps.arguments(loaded, [f"row={row}", f"{key}={value}"])
+                typed = [f"row={row}", f"{key}={value}"]
+                if "fold" in parameters and key != "fold":
+                    typed.append(f"fold={parameters['fold']['values'][0]}")
+                fold, rest = sweeps.fold_of(loaded.profile(profile), typed)
+                found, seed, given = sweeps.arguments(loaded, rest)
                 switched = sweeps.with_switches(loaded, loaded.profile(profile), found, given)
-                cells = sweeps.chain(switched, loaded.profile(profile), row, seed, runs=Path("runs"))
+                cells = sweeps.chain(switched, loaded.profile(profile), row, seed, fold, runs=Path("runs"))
                 assert cells[-1].is_last
-                if key not in ("seed",):
+                if key not in ("seed", "fold"):
                     assert cells[0].config["model"]["init_args"][key.removeprefix("model.")] == value
 
 

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from rislab.ablation import signature
+from rislab.bench import grouping, training_step
 from tests.worlds import rislab, rislab_here
 
 
@@ -65,3 +68,38 @@ def test_bench_labels_compares_with_a_loop_over_the_classes() -> None:
         wrong = rislab_here("bench", "labels", "--config", f"experiments/{config}.yaml", "--classes", "2", option)
         assert wrong.returncode == 2
         assert said in wrong.stderr
+
+
+def test_bench_grouping_compares_with_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_step, "in_a_process_of_its_own", lambda _, **options: grouping.measure(**options))
+    config = ["bench", "grouping", "--config", "experiments/groupvit/toy.yaml"]
+    small = ["--size", "96", "130", "--classes", "6", "--batch", "4", "--cached-batch", "12", "--micro-batch", "5"]
+    done = rislab_here(*config, *small, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["labels"]["same_label_percent"] > 99.9
+    assert found["texts"]["gradient_difference"] < 1e-3
+    assert found["caching"]["gradient_difference"] < 1e-3
+    ours, plain = found["caching"]["rislab"], found["caching"]["plain"]
+    assert found["caching"]["ratio"]["seconds"] == plain["seconds"] / ours["seconds"]
+    shown = rislab_here(*config, *small, "--work", "labels")
+    assert "100.00 %" in shown.stdout
+    for wrong, said in (
+        (["--config", "experiments/tcl/toy.yaml"], "the measurement is of GroupViT, the config names TCLTask"),
+        (["--batch", "1"], "--batch is 1, expected 2 or more"),
+    ):
+        refused = rislab_here(*config, *wrong)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+
+
+def test_bench_weak_gives_what_the_plain_way_gives() -> None:
+    options = ("--config", "experiments/clims/toy.yaml", "--images", "2", "--side", "96", "--size", "70", "100")
+    done = rislab("bench", "weak", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["step"]["difference"] < 1e-3
+    assert found["maps"]["difference"] < 1e-3
+    wrong = rislab_here("bench", "weak", "--config", "experiments/deeplab/toy.yaml", "--side", "9")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "--side is 9, expected 64 or more" in wrong.stderr

@@ -153,10 +153,54 @@ def test_batches_hold_masks_at_the_frame_in_training_and_at_the_square_in_evalua
     pair = module.files.episodes(0, "val", 12)[5]
     assert data == (world / "VOC2012" / pair.picture).read_bytes()
     assert len(list(module.val_dataloader())) == 3
-    (permuted,) = ready(world, eval_batch=5, episodes=12, permuted_names=True).test_dataloader()
+    control = ready(world, eval_batch=5, episodes=12, permuted_names=True)
+    (permuted,) = control.test_dataloader()
+    assert next(iter(control.val_dataloader())).names == batches[0].names, "the same network is chosen"
     other = next(iter(permuted))
     assert torch.equal(other.masks, batches[0].masks)
     assert other.names == (*batches[0].names[1:4], batches[0].names[0], *batches[0].names[4:])
+
+
+@pytest.mark.parametrize("name", ["pascal5i", "coco20i"])
+def test_a_checkpoint_can_be_chosen_on_classes_that_are_not_tested(world: Path, name: str) -> None:
+    module = ready(world, name, val_split="other_folds", fold=1, episodes=60, limit_val_episodes=30)
+    module.setup("fit")
+    held, train = set(module.files.classes(1, "val")), module.files.training(1)
+    seen = [number for batch in module.val_dataloader() for number in batch.class_index.tolist()]
+    assert len(seen) == 30
+    assert {number % 4 if name == "coco20i" else number // 4 for number in seen} == {0, 2, 3}
+    assert not held & set(seen)
+    drawn = module.files.drawn(1, module.val_split, 60)
+    assert not {pair.picture for pair in drawn} & {pair.picture for pair in train}
+    assert module.validation.classes == module.files.classes(1, "other_folds") == tuple(sorted({*range(16)} - held))
+    assert set(module.evaluation.classes) == held
+    counts = {name: np.ones(len(seen), np.int64) for name in module.validation.arithmetic.columns}
+    assert 0 < module.validation.arithmetic.scores(counts | {"class": np.array(seen)})["miou_fold"] <= 100
+
+
+@pytest.mark.parametrize("name", ["pascal5i", "coco20i"])
+def test_training_can_leave_out_pictures_of_tested_classes(world: Path, name: str) -> None:
+    module = ready(world, name, fold=2, without_tested=True, batch_size=3)
+    held = set(module.files.classes(2, "val"))
+    kept, everything = module._training(), module.files.training(2)
+
+    def holds_tested(picture: str) -> bool:
+        values = np.array(Image.open(module.files.root / module.files.label_path(picture)))
+        return bool(held & {value - 1 for value in np.unique(values).tolist()})
+
+    assert {pair.picture for pair in kept} == {p.picture for p in everything if not holds_tested(p.picture)}
+    assert 0 < len(kept) < len(everything)
+    module.setup("fit")
+    assert len(module.train_dataloader()) == (
+        len(kept) // 3 if name == "pascal5i" else len({pair.picture for pair in kept}) // 3
+    )
+
+
+def test_fss_is_validated_on_its_own_classes(world: Path) -> None:
+    module = ready(world, "fss1000")
+    seen = {number for batch in module.val_dataloader() for number in batch.class_index.tolist()}
+    assert seen == set(module.validation.classes)
+    assert not seen & set(module.evaluation.classes)
 
 
 def test_a_letterboxed_method_is_scored_at_the_same_square(world: Path) -> None:
@@ -259,6 +303,10 @@ def test_grey_fss_masks_are_cut_at_128(copy: Path) -> None:
 def test_impossible_options_and_absent_classes_are_named(world: Path, copy: Path) -> None:
     with pytest.raises(ConfigError, match="fold is 2: FSS-1000 has no folds"):
         EpisodesData(str(world), "fss1000", fold=2)
+    with pytest.raises(ConfigError, match="val_split is other_folds: FSS-1000 has no folds"):
+        EpisodesData(str(world), "fss1000", val_split="other_folds")
+    with pytest.raises(ConfigError, match="without_tested: FSS-1000 has no folds"):
+        EpisodesData(str(world), "fss1000", without_tested=True)
     with pytest.raises(ConfigError, match=r"no set of episodes 'pascal'.*did you mean 'pascal5i'"):
         EpisodesData(str(world), "pascal")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="batch_size is 0"):
@@ -278,6 +326,12 @@ def test_a_plan_names_what_is_not_there(tmp_path: Path, world: Path) -> None:
         *("COCO2014/train2014", "COCO2014/val2014", "COCO2014/annotations"),
         *("splits/coco/trn/fold3.pkl", "splits/coco/val/fold3.pkl"),
     ]
+    options |= {"name": "pascal5i", "fold": 1}
+    lists = [f"splits/pascal/trn/fold{fold}.txt" for fold in (0, 2, 3)] + ["splits/pascal/val/fold1.txt"]
+    read = [each.path.removeprefix(f"{tmp_path}/") for each in required(options)]
+    assert read[2:] == lists
+    others = [each.path.removeprefix(f"{tmp_path}/") for each in required(options | {"val_split": "other_folds"})]
+    assert others[2:] == lists + [f"splits/pascal/val/fold{fold}.txt" for fold in (0, 2, 3)]
     for name in SETS:
         assert not list(required(options | {"root": str(world), "name": name}))
 

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from rislab.data import masks
 from rislab.data.benchmark_trees import Tree, benchmark
 from rislab.data.check.referring import check
-from rislab.data.locate import locate, places
+from rislab.data.locate import data_folders, locate
 from rislab.data.plain_pickle import unpickled
 from rislab.data.refer import Refer
 from rislab.errors import DataError, brief
@@ -111,7 +111,7 @@ def test_hidden_files_are_no_data(tmp_path: Path) -> None:
     root = SmallSet({"val": 2}).write(tmp_path / "set")
     (root / "._refcoco").write_bytes(b"\0\5\26\7")
     (root / "refcoco" / "._refs(unc).p").write_bytes(b"\0\5\26\7")
-    assert [place.split_by for place in places(root)] == ["unc"]
+    assert [place.split_by for place in data_folders(root)] == ["unc"]
     found = tree(tmp_path / "city", "cityscapes", np.zeros((4, 4)))
     (item,) = found.items("val")
     for path in (item.image, item.label):

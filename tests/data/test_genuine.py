@@ -20,7 +20,7 @@ from rislab.data import masks, pack
 from rislab.data.check.referring import check
 from rislab.data.geometry import Letterbox
 from rislab.data.leaks import leaks, part
-from rislab.data.locate import DataFolder, places
+from rislab.data.locate import DataFolder, data_folders
 from rislab.scoring.foreign import Predictions
 from rislab.scoring.score import score
 from tests.data.test_referring import ready
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(not ROOT.is_dir(), reason="no excerpts: set RISL
 
 
 def each() -> list[DataFolder]:
-    return places(ROOT) if ROOT.is_dir() else []
+    return data_folders(ROOT) if ROOT.is_dir() else []
 
 
 @pytest.mark.parametrize("place", each(), ids=lambda place: place.title)
@@ -122,7 +122,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_real_photographs_are_read_drawn_packed_and_scored(photographs: Path, tmp_path: Path) -> None:
-    (place,) = places(photographs)
+    (place,) = data_folders(photographs)
     refer = place.read()
     areas = {a["id"]: a["area"] for a in json.loads(refer.instances_file.read_text())["annotations"]}
     assert len(refer.images) == 24

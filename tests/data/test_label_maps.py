@@ -1,12 +1,15 @@
 """Training on label maps: labels lie on their pixels, processes share out an epoch, and nothing depends on how it is loaded."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from rislab.data.benchmark_trees import benchmark
 from rislab.data.geometry import Letterbox, Stretch
 from rislab.data.required_files import label_maps
 from rislab.data.toy.vocabulary import ToyVocabulary
@@ -100,3 +103,66 @@ def test_a_plan_names_the_training_split_too(tmp_path: Path) -> None:
     missing = [each.path for each in label_maps({"benchmark_data": {"init_args": inner}, "train_split": "train_aug"})]
     assert any(path.endswith("Segmentation/train_aug.txt") for path in missing)
     assert not list(label_maps({"benchmark_data": {"init_args": inner | {"generate": {}}}, "train_split": "train"}))
+
+
+def write_tree(root: Path, name: str, stored: list[int], is_raw: bool) -> list[Path]:
+    """A benchmark as its release lays it out: two pictures of each split, whose columns have stored values. The training maps."""
+    of, maps = benchmark(name), []
+    folder = root / of.folders[0]
+    pattern = of.raw if is_raw and of.raw is not None else of.labels
+    for split in ("train", "val"):
+        on_disk = of.split_folders.get(split, split)
+        names = [f"aachen/aachen_{split}_{n}" if name == "cityscapes" else f"{split}_{n}" for n in range(2)]
+        for each in names:
+            image, label = (folder / one.format(each, split=on_disk) for one in (of.images, pattern))
+            for path, mode, values in (
+                (image, "RGB", np.full((16, 8 * len(stored), 3), 99)),
+                (label, "L", np.array([stored]).repeat(8, 1).repeat(16, 0)),
+            ):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values.astype(np.uint8), mode).save(path)
+            maps += [label] if split == "train" else []
+        if of.list_file is not None:
+            listed = folder / of.list_file.format(split=split)
+            listed.parent.mkdir(parents=True, exist_ok=True)
+            listed.write_text("".join(f"{each}\n" for each in names))
+    return maps
+
+
+@pytest.mark.parametrize(
+    ("name", "is_raw", "stored", "meant", "wrong"),
+    [
+        ("ade20k", False, [0, 1, 150], [255, 0, 149], 151),
+        ("voc21", False, [0, 20, 255], [0, 20, 255], 21),
+        ("coco_stuff", True, [0, 181, 255], [0, 170, 255], 11),
+        ("coco_object", True, [0, 89, 91], [1, 80, 0], 11),
+        ("cityscapes", True, [0, 7, 33], [255, 0, 18], None),
+        ("cityscapes", False, [255, 0, 18], [255, 0, 18], 19),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.* pictures, published")
+def test_training_reads_the_official_trees_and_names_a_wrong_map(
+    tmp_path: Path, name: str, is_raw: bool, stored: list[int], meant: list[int], wrong: int | None
+) -> None:
+    maps = write_tree(tmp_path, name, stored, is_raw)
+
+    def first() -> torch.Tensor:
+        module = LabelMapsData(SemanticData(str(tmp_path), name), batch_size=2)
+        module.trainer = trainer()
+        method = Recorder(48)
+        method.geometry = Stretch(48)  # type: ignore[assignment]  # labels fill the frame
+        module.trainer.strategy.connect(method)
+        module.setup("fit")
+        (batch,) = module.train_dataloader()
+        return batch.labels
+
+    assert first()[:, 24, 8::16].tolist() == [meant] * 2
+    if wrong is not None:
+        Image.fromarray(np.full((16, 24), wrong, np.uint8)).save(maps[1])
+        with pytest.raises(
+            DataError, match=rf"{maps[1].name}: value {wrong} is no label of {re.escape(benchmark(name).title)}"
+        ):
+            first()
+    Image.fromarray(np.zeros((16, 23), np.uint8)).save(maps[1])
+    with pytest.raises(DataError, match=rf"{maps[1].name}: 23x16 pixels, its picture .* has 24x16"):
+        first()

@@ -90,7 +90,7 @@ def test_every_member_is_counted(tmp_path: Path) -> None:
         ],
     )
     found = scan(path)
-    assert len(found.places) == 3
+    assert len(found.extents) == 3
     assert found.skipped == {
         "unknown member": 7,
         "no picture": 1,
@@ -101,7 +101,7 @@ def test_every_member_is_counted(tmp_path: Path) -> None:
     assert found.example == "item0.input.jpg"
     with tarfile.open(path) as tar:
         members = len(tar.getmembers())
-    pairs = len(found.places) + found.skipped["empty text"]
+    pairs = len(found.extents) + found.skipped["empty text"]
     rest = {**found.skipped, **found.ignored}
     assert members == found.members == 2 * pairs + sum(rest.values()) - rest["empty text"]
     shards = Shards([str(path)])
@@ -117,7 +117,7 @@ def test_a_damaged_header_in_the_middle_is_no_end(tmp_path: Path) -> None:
     whole[at : at + 512] = b"\xa5" * 512
     path.write_bytes(whole)
     found = scan(path)
-    assert len(found.places) == 4
+    assert len(found.extents) == 4
     assert found.skipped == {"truncated shard": 1}
     path.write_bytes(b"\x1f\x8b garbage" * 100)
     assert scan(path).skipped == {"no tar archive": 1}
@@ -135,12 +135,12 @@ def test_a_damaged_index_is_made_again(tmp_path: Path, monkeypatch: pytest.Monke
     (kept,) = (tmp_path / "cache" / "shards").glob("*.npz")
     if fault == "beyond":
         about = np.array('[{}, {}, 4, ""]')
-        np.savez(kept, places=np.array([[0, 10**12, 0, 1]]), about=about)
+        np.savez(kept, extents=np.array([[0, 10**12, 0, 1]]), about=about)
     else:
         kept.write_bytes({"garbage": b"PK\x03\x04 no index" * 50, "empty": b""}[fault])
     assert len(Shards(patterns)) == 4
     with np.load(kept) as stored:
-        assert stored["places"].shape == (4, 4), "the damaged one is replaced"
+        assert stored["extents"].shape == (4, 4), "the damaged one is replaced"
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_truncated_shard_gives_what_it_has(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         found = scan(path)
         assert found.skipped.get("truncated shard") == 1 or size == 100, found.skipped
-        assert len(found.places) < 8
+        assert len(found.extents) < 8
     path.write_bytes(whole[: len(whole) // 2])
     shards = Shards([str(path)])
     assert 2 <= len(shards) <= 5

@@ -279,6 +279,13 @@ def test_a_holdout_stands_in_for_a_validation_split(tmp_path: Path) -> None:
     assert len(held) == 3
     assert not seen & held
     assert len(seen | held) == 10
+    with pytest.raises(
+        ConfigError, match=r"val_split is 'test': checkpoints would be chosen .*holdout: \{split: train"
+    ):
+        ready(root, val_split="test").setup("fit")
+    with pytest.raises(ConfigError, match=r"holdout.split is 'test': checkpoints would be chosen"):
+        ready(root, holdout=Holdout(split="test", images=0.5)).setup("fit")
+    ready(root, val_split="test").setup("validate")
     with pytest.raises(ConfigError, match=r"holdout.images is 1, expected more than 0 and less than 1"):
         ready(root, holdout=Holdout(images=1))
     with pytest.raises(ConfigError, match="every sentence brings its image"):

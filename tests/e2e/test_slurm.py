@@ -36,7 +36,7 @@ def test_slurm_gives_what_the_pool_gives_also_when_preempted(tmp_path: Path, clu
     wait_until(lambda: bool(trial.status().get("step")))
     job = trial.job()
     assert job is not None
-    cluster.command("scancel", "--signal=USR2", job["id"])  # a preemption
+    cluster.preempt(job["id"])  # a preemption
     done = rislab("ablate", "run", *options, **cluster.environment)
     assert done.returncode == 0, done.stdout + done.stderr
     starts = trial.attempts.all()
@@ -66,7 +66,7 @@ def test_a_trial_over_two_nodes_is_stopped_goes_on_and_gives_what_two_processes_
     wait_until(lambda: bool(trial.status().get("step")))
     job = trial.job()
     assert job is not None
-    cluster.command("scancel", "--signal=USR2", job["id"])
+    cluster.preempt(job["id"])
     done = rislab("ablate", "run", *options, **cluster.environment)
     assert done.returncode == 0, done.stdout + done.stderr
     starts = trial.attempts.all()

@@ -89,7 +89,7 @@ def test_verify_repeats_what_is_done_and_says_what_differs(campaign: tuple[Path,
     best = f"tiny/{trial.name}/checkpoints/best.ckpt"
     assert (again / best).read_bytes() == (folder / "runs" / best).read_bytes(), "weights of equal runs are equal files"
     assert kept == {path: path.read_bytes() for path in trial.rglob("*") if path.is_file()}
-    assert TrialDir(trial).look(thorough=True)[1].has_digests
+    assert TrialDir(trial).inspect(thorough=True)[1].has_digests
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test"])

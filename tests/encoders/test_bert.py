@@ -181,7 +181,7 @@ def test_a_base_model_from_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (BERTSpec("bert-base-uncase"), r"did you mean 'bert-base-uncased'"),
         (BERTSpec("bert-base-uncased", "toy"), "belongs to rislab-tiny-BERT"),
         (BERTSpec("rislab-tiny-BERT", "hub"), "has only toy weights"),
-        (BERTSpec("bert-base-uncased", "elsewhere.bin"), "is no file or folder; expected one, hub, toy or null"),
+        (BERTSpec("bert-base-uncased", "elsewhere.bin"), "is no file; expected one, a folder, hub, toy or null"),
         (BERTSpec("bert-base-uncased", "hub"), r"give it as bert\.pretrained: /path/to/model\.safetensors"),
         (BERTSpec("bert-base-uncased"), r"give it as bert\.vocabulary: /path/to/vocab\.txt"),
     ],

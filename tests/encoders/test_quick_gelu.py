@@ -55,7 +55,8 @@ def test_a_tag_decides(name: str, tag: str | None, expected: bool, monkeypatch: 
         later = without_weights({"name": name, "pretrained": tag})
         assert later["pretrained"] is None
         assert has_quick_gelu(load(CLIPSpec(**later))) == expected
-        recipe = {"init_args": {"clip": {"name": name, "pretrained": tag, "quick_gelu": None}}}
+        clip = {"name": name, "pretrained": tag, "quick_gelu": None}
+        recipe = {"class_path": "rislab.methods.cris.task.CRISTask", "init_args": {"clip": clip}}
         assert without_pretraining(recipe)["init_args"]["clip"].get("quick_gelu") in (None, expected)
     if tag is not None:
         with pytest.raises(ConfigError, match=f"clip.quick_gelu is {str(not expected).lower()}, but the weights"):

@@ -242,18 +242,18 @@ def job_cancelled(c: Campaign) -> None:
 def job_requeued(c: Campaign) -> None:
     """SLURM: scontrol requeue"""
     with c.on_slurm() as (_, trial):
-        before = starts(trial)
-        c.slurm.command("scontrol", "requeue", c.job(trial))
-        goes_on(
-            trial, before
-        )  # after two minutes, for which SLURM holds it back, and after all other jobs of the array
+        before, job = starts(trial), c.job(trial)
+        c.slurm.command("scontrol", "requeue", job)
+        c.hurry(job)
+        goes_on(trial, before)
 
 
 def job_preempted(c: Campaign) -> None:
     """SLURM: SIGUSR2 to a job, mid-epoch"""
     with c.on_slurm() as (_, trial):
         before, job = starts(trial), c.job(trial)
-        c.slurm.command("scancel", "--signal=USR2", job)
+        c.slurm.preempt(job)
+        c.hurry(job)
         goes_on(trial, before)
         assert trial.attempts.all()[before - 1].kind == "preempted"
         names, counts = zip(
@@ -266,8 +266,9 @@ def job_preempted(c: Campaign) -> None:
 def jobs_preempted_by_others(c: Campaign) -> None:
     """SLURM: a job of higher priority takes all nodes"""
     with c.on_slurm() as (_, trial):
-        before = starts(trial)
+        before, job = starts(trial), c.job(trial)
         c.slurm.command("sbatch", "--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=sleep 3")
+        c.hurry(job)
         goes_on(trial, before)
         assert trial.attempts.all()[before - 1].kind in RESUMED
 
@@ -279,6 +280,7 @@ def job_out_of_time(c: Campaign) -> None:
         c.slurm.command("scontrol", "update", f"JobId={job}", "TimeLimit=2")  # as long as the warning before the end
         wait_until(lambda: trial.attempts.all()[before - 1].ended, 90)
         c.slurm.command("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+        c.hurry(job)
         goes_on(trial, before)
         assert trial.attempts.all()[before - 1].kind in RESUMED
 
@@ -397,12 +399,12 @@ ON_SLURM: list[Fault] = [
     jobs_preempted_by_others,
     trial_of_a_job_killed,
     pool_of_a_job_killed,
-    node_dies,
     controller_hangs,
     second_launcher_on_slurm,
     launcher_on_slurm_killed,
     job_out_of_time,
     local_pool_beside_slurm,
+    node_dies,  # last: SLURM takes minutes to requeue its job, in which the others end
 ]
 
 ON_THIS_MACHINE: list[Fault] = [

@@ -3,18 +3,27 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from rislab.data.batch import ImageLabels
+from rislab.ablation import plan, table
+from rislab.data.batch import ImageLabels, Viewing
+from rislab.data.image_labels import WeakPictures
 from rislab.data.synthetic import NAMES, batch_of
 from rislab.encoders.clip.trunk import CLIPSpec
 from rislab.encoders.resnet import ResNetSpec
 from rislab.errors import ConfigError, DataError
+from rislab.methods.clims.inference import ActivationMaps
 from rislab.methods.clims.official import load_official, to_official
+from rislab.methods.clims.pseudo_masks import PseudoMasks
+from rislab.methods.clims.refinement import by_colour, colour_boundary
 from rislab.methods.clims.task import CLIMSTask
+from rislab.nn.dense_crf import Kernels
+from tests.worlds import ROOT
 
 
 def tiny() -> CLIMSTask:
@@ -171,6 +180,98 @@ def test_maps_of_the_named_classes_alone_at_the_size_of_the_picture() -> None:
     torch.testing.assert_close(both.full[1:], one.full)
     assert (none.full.shape, none.small.shape) == ((0, 50, 70), (0, 13, 18))
     assert both.full.amax((1, 2)).le(1).all()
+
+
+def two_colours(size: int = 48) -> torch.Tensor:
+    """uint8 [3, size, size]: dark on the left, light on the right."""
+    image = torch.full((3, size, size), 60, dtype=torch.uint8)
+    image[:, :, size // 2 :] = 200
+    return image
+
+
+def test_a_crf_moves_a_label_to_the_edge_of_its_colour() -> None:
+    mask = torch.zeros(48, 48, dtype=torch.uint8)
+    mask[:, 28:] = 1
+    found = by_colour(mask, two_colours(), 2, Kernels(3.0, 3.0, 50.0, 5.0, 10.0), 10)
+    wanted = (two_colours()[0] > 100).to(torch.uint8)
+    assert (found == wanted).float().mean() > 0.98 > (mask == wanted).float().mean()
+
+
+def test_a_boundary_lies_where_colours_change() -> None:
+    boundary = colour_boundary(two_colours(), (12, 12), 30.0)
+    assert boundary.shape == (12, 12)
+    assert (boundary[:, 5] > 0.99).all()
+    assert (boundary[:, [0, 4, 6, 11]] == 0).all()
+
+
+def masks_of(small: torch.Tensor, full: torch.Tensor, monkeypatch: pytest.MonkeyPatch, **options: Any) -> PseudoMasks:
+    """A maker of masks whose network is replaced by given maps."""
+    maps = ActivationMaps(torch.arange(len(full)), small, full)
+    monkeypatch.setattr("rislab.methods.clims.pseudo_masks.activation_maps", lambda *_: maps)
+    return PseudoMasks(ResNetSpec("rislab-tiny-resnet"), classes=NAMES, **options)
+
+
+@pytest.mark.parametrize("refine", ["none", "random_walk"])
+@pytest.mark.parametrize("crf", [False, True])
+def test_maps_that_have_collapsed_make_masks(refine: str, crf: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All off: background everywhere. All on: the class everywhere that the walk reaches."""
+    for value, wanted in ((0.0, 0), (1.0, 1)):
+        small, full = torch.full((1, 12, 12), value), torch.full((1, 48, 48), value)
+        maker = masks_of(small, full, monkeypatch, refine=refine, crf=crf, doublings=3)
+        image = torch.full((3, 48, 48), 90, dtype=torch.uint8)
+        assert (maker.mask(image, ["dog"]) == wanted).all()
+    assert (maker.mask(image, []) == 0).all()
+
+
+def test_the_walk_fills_a_colour_and_stays_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = torch.zeros(1, 12, 12)
+    small[:, 4:8, 8:10] = 1.0
+    maker = masks_of(small, torch.zeros(1, 48, 48), monkeypatch, threshold=0.2, doublings=6)
+    found = maker.mask(two_colours(), ["dog"])
+    light = two_colours()[0] > 100
+    assert found[light].float().mean() > 0.85
+    assert found[:, :20].sum() == 0
+
+
+def test_files_hold_labels_of_the_whole_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = torch.zeros(2, 48, 48)
+    full[0, :10], full[1, 30:] = 1.0, 1.0
+    maker = masks_of(torch.zeros(2, 12, 12), full, monkeypatch, refine="none")
+    batch = WeakPictures(
+        [two_colours()],
+        [np.zeros((48, 48), np.uint8)],
+        NAMES,
+        True,
+        Viewing(0, 0, 0, 0, "mmseg"),
+        [7],
+        present=[(1, 3)],
+    )
+    ((name, content),) = maker.produce(batch).items()
+    label = cv2.imdecode(np.frombuffer(content(), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert name == "7.png"
+    assert (label[:10] == 2).all()
+    assert (label[30:] == 4).all()
+    assert (label[10:30] == 0).all()
+
+
+def test_masks_come_from_the_weights_of_the_stage_before() -> None:
+    task, maker = method(), PseudoMasks(ResNetSpec("rislab-tiny-resnet"), classes=NAMES, scales=(1.0,))
+    checkpoint = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(checkpoint)
+    maker.start_from(checkpoint)
+    assert not maker.is_trained
+    pixels = torch.randn(1, 3, 48, 48)
+    assert torch.equal(maker.eval().model(pixels), task.eval().model(pixels))
+
+
+def test_stages_of_the_table_are_shared() -> None:
+    loaded = table.load(ROOT / "ablations" / "clims.yaml")
+    for profile in loaded.profiles.values():
+        cells = plan.plan(loaded, profile, [0], Path("nowhere"))
+        trained = [cell for cell in plan.distinct(cells) if not cell.produces]
+        assert (len(cells), len(plan.distinct(cells)), len(trained)) == (32, 25, 17)
+        assert {cell.split for cell in cells if cell.stage in ("classifier", "cam", "pseudo")} == {"train"}
+        assert {cell.metric for cell in cells if cell.stage == "pseudo"} == {"miou_class"}
 
 
 @pytest.mark.parametrize("variant", ["repo", "paper"])

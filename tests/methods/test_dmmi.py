@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rislab.ablation.table import load
+from rislab.ablation.yaml_lines import read_yaml
 from rislab.data.batch import MaskQueries
 from rislab.data.erasing import word_spans
 from rislab.encoders.bert.load import BERTSpec
@@ -28,6 +30,7 @@ from rislab.methods.dmmi.task import DMMITask
 from rislab.methods.dmmi.trunk import TrunkSpec
 from rislab.nn import attention as kernel
 from rislab.testing.contract import INDEX, TEXTS, pictures_of, training_batch
+from tests.worlds import ROOT
 
 SMALL: dict[str, Any] = {
     "trunk": TrunkSpec("rislab-tiny-Swin", window=3),
@@ -323,3 +326,19 @@ def test_answers_do_not_change_with_the_number_that_are_computed_together() -> N
             again = tiny().eval()
             alone = again.segment(pictures_of(again, 2), TEXTS, INDEX)
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_the_table_compares_it_with_lavt_on_the_same_data_and_chooses_on_held_out_images() -> None:
+    """Both toy recipes but for the method; a data set of the papers is scored by one convention in both rows."""
+    table = load(ROOT / "ablations" / "dmmi.yaml")
+    for profile in table.profiles.values():
+        ours, theirs = (read_yaml(stage.config[0]) for stage in reversed(profile.stages))
+        assert ours["data"]["init_args"]["protocol"] == "dmmi"
+        assert ours["data"]["init_args"] == theirs["data"]["init_args"] | {"protocol": "dmmi"}, profile.name
+        (lavt,) = (row for row in table.rows if row.name == "lavt")
+        assert lavt.switches == {"lavt:data.init_args.protocol": "dmmi"}
+        if profile.column == "refzom":
+            assert ours["data"]["init_args"]["holdout"]["split"] == "train"
+            assert ours["data"]["init_args"]["test_splits"] == [profile.split] == ["test"]
+    toy = [read_yaml(stage.config[0])["trainer"] for stage in table.profiles["toy"].stages]
+    assert toy[0].items() - {("default_root_dir", toy[0]["default_root_dir"])} <= toy[1].items()

@@ -223,6 +223,18 @@ def test_labels_of_a_picture_are_those_of_its_scores(stages: int) -> None:
     assert (scores.amax((2, 3)) > 0).sum() <= 5, "the best five of the whole picture"
 
 
+@torch.no_grad()
+def test_groups_of_a_picture_are_those_that_its_labels_come_from() -> None:
+    image = torch.randint(0, 256, (3, 48, 96), dtype=torch.uint8)
+    model = method().eval()
+    found = model.groups_of(image)
+    assert {name: tuple(each.shape) for name, each in found.items()} == {"grouping 1": (4, 8), "grouping 2": (4, 8)}
+    shares = model.look(image[None]).groups
+    assert shares is not None
+    assert torch.equal(found["grouping 2"], shares[0].argmax(0))
+    assert method(grouping_stages=0).eval().groups_of(image) == {}
+
+
 def test_thresholds_of_background_are_those_of_the_benchmark() -> None:
     for name, level in (("voc21", 0.95), ("context60", 0.35), ("coco_object", 0.95)):
         for name_set in ("mmseg", "groupvit"):

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from rislab.bench import class_names
 from rislab.data.batch import IGNORED, Episodes, LabelledPictures, LabelMaps, Viewing
 from rislab.data.synthetic import batch_of
 from rislab.data.transforms import Sample
@@ -320,3 +321,46 @@ def test_a_checkpoint_holds_the_trained_trunk_and_reads_no_file_for_it(tmp_path:
     named = inference.recipe_of(tmp_path / "best.ckpt")["init_args"]
     assert named["trunk"]["pretrained"] is None
     assert named["clip"]["pretrained"] == "toy"
+
+
+@pytest.mark.parametrize("work", ["window", "step", "picture"])
+def test_the_bench_encodes_names_once_and_in_every_pass(work: class_names.Work) -> None:
+    """A window is two passes; six scales of a picture in the ratio 4 : 3 take 1 + 1 + 2 + 2 + 4 + 6 windows at this size."""
+    options = {
+        "image_size": 64,
+        "features": 8,
+        "clip": {"name": "rislab-tiny-ViT"},
+        "trunk": {"name": "rislab-tiny-ViT16"},
+    }
+    recipe = {"class_path": "rislab.methods.lseg.task.LSegTask", "init_args": options}
+    passes = {"window": 2, "step": 1, "picture": 2 * 16}[work]
+    for way in class_names.WAYS[work]:
+        found = class_names.measure(recipe, work, way, 12, 64)
+        assert found["encoded"] == (12 if way in ("rislab", "full_size") else 12 * passes), way
+        assert found["seconds"] > 0
+    with pytest.raises(ConfigError, match=r"window has no way full_size"):
+        class_names.measure(recipe, "window", "full_size", 12, 64)
+    other = {
+        "class_path": "rislab.methods.cris.task.CRISTask",
+        "init_args": {"clip": {"name": "rislab-tiny-RN"}, "fpn_out": [16, 32, 8]},
+    }
+    with pytest.raises(ConfigError, match="has no frozen text tower of CLIP's"):
+        class_names.measure(other, "window", "rislab", 12, 64)
+
+
+def test_all_ways_of_a_step_give_one_loss_and_one_gradient() -> None:
+    task = method().train()
+    names = tuple(f"thing {number}" for number in range(5))
+    found = []
+    for way in class_names.WAYS["step"]:
+        made = method().train()
+        made.load_state_dict(task.state_dict())
+        made.prompts = class_names.Counted(made.prompts, way)
+        with mock.patch.object(made, "zero_grad"):
+            class_names.step(made, names, 64, way)
+        found.append({name: p.grad for name, p in made.model.named_parameters() if p.grad is not None})
+        tower = made.prompts.prompts.clip.text_projection
+        assert (tower.grad is not None) == (way == "text_gradients")
+    for name, gradient in found[0].items():
+        for other in found[1:]:
+            torch.testing.assert_close(other[name], gradient, atol=1e-4, rtol=1e-3)

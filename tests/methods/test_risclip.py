@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rislab.data.batch import MaskQueries
 from rislab.encoders.clip.trunk import CLIPSpec
 from rislab.errors import ConfigError
-from rislab.methods.risclip.model import Adapter, Conditioning, Exchange
+from rislab.methods.risclip.modules import Adapter, Conditioning, Exchange
 from rislab.methods.risclip.task import RISCLIPTask
 
 

@@ -19,11 +19,16 @@ def test_every_row_takes_a_step(path: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(ROOT)
     table = load(path)
     for cell in distinct(plan(table, table.profiles["toy"], [0], tmp_path)):
-        torch.manual_seed(0)
-        method = build(without_pretraining(cell.config["model"])).train()
-        if not method.is_trained:
-            continue
-        terms = method.losses(training_batch(method))
-        torch.stack(list(terms.values())).sum().backward()
-        assert all(torch.isfinite(value) for value in terms.values()), cell.name
-        assert any(p.grad is not None and p.grad.any() for p in method.parameters()), cell.name
+        # Random weights may lie where a clamped cosine has no slope: one of a few draws must move.
+        for seed in range(6):
+            torch.manual_seed(seed)
+            method = build(without_pretraining(cell.config["model"])).train()
+            if not method.is_trained:
+                break
+            terms = method.losses(training_batch(method))
+            torch.stack(list(terms.values())).sum().backward()
+            assert all(torch.isfinite(value) for value in terms.values()), cell.name
+            if any(p.grad is not None and p.grad.any() for p in method.parameters()):
+                break
+        else:
+            pytest.fail(f"{cell.name}: no gradient in six draws")

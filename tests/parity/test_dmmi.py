@@ -2,13 +2,16 @@
 
 import argparse
 import functools
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rislab.data.geometry import Stretch
 from rislab.encoders.bert.model import BERT
 from rislab.encoders.swin.model import Swin
 from rislab.encoders.torchvision_resnet import ResNet
@@ -17,6 +20,9 @@ from rislab.methods.dmmi.losses import pixel_sentence_contrast, recovery
 from rislab.methods.dmmi.model import DMMI, Answer
 from rislab.methods.dmmi.official import BERT as BESIDE
 from rislab.methods.dmmi.official import PREFIX, from_official, load_official, to_official
+from rislab.metrics.predictions import predictions
+from rislab.metrics.protocols import Protocol
+from rislab.metrics.referring import COLUMNS, averages, pixel_counts
 from tests.parity.cases import ROOT, Case, cases, close
 
 CASES = cases("dmmi")
@@ -189,3 +195,43 @@ def test_round_trip_is_strict(case: Case, tmp_path: Path) -> None:
     found = load_official(tmp_path / "dmmi.pth")
     assert found.keys() == ours.keys()
     assert all(torch.equal(found[key], ours[key]) for key in ours)
+
+
+@each_case
+def test_convention_scores_as_the_official_evaluator(case: Case) -> None:
+    """What the convention `dmmi` makes of our one logit: masks of the official argmax, and the averages of its evaluator.
+
+    The evaluator is that of the official test.py on the recorded logits: sentences with a referent enter the IoUs, the others
+    are right when not one pixel is foreground.
+    """
+    side = case["target"].shape[-1]
+    if case["target"].shape[-2] != side:
+        pytest.skip("the convention compares squares")
+    convention = replace(Protocol.dmmi.convention, side=side)
+    logits = evaluated(case)["logits_low"]
+    placements = [Stretch(side).place(side, side)] * len(logits)
+    found = predictions(logits[:, 1] - logits[:, 0], placements, convention, 0.5)
+    official = case["eval.logits"].argmax(1).bool().numpy()
+    targets, has_target = case["target"].bool().numpy(), case["target_flag"].bool().tolist()
+    rows, ious, empty = [], [], []
+    for number, (mask, theirs, target) in enumerate(zip(found, official, targets, strict=True)):
+        assert (mask != theirs).sum() <= 2
+        rows.append((number, number, number, *pixel_counts(theirs, target), int(not has_target[number])))
+        both, either = int((theirs & target).sum()), int((theirs | target).sum())
+        if has_target[number]:
+            ious.append((both, either, both / either if either else 0.0))
+        else:
+            empty.append(not theirs.any())
+    ours = averages(dict(zip(COLUMNS, np.array(rows, np.int64).T, strict=True)), convention)
+    wanted = {
+        "miou_expr": np.mean([iou for _, _, iou in ious]),
+        "oiou": sum(both for both, _, _ in ious) / sum(either for _, either, _ in ious),
+        **{f"pr@{x}": np.mean([iou >= x / 100 for _, _, iou in ious]) for x in (50, 60, 70, 80, 90)},
+    }
+    assert ("acc" in ours) is bool(empty)
+    if empty:
+        wanted["acc"] = np.mean(empty)
+    assert ours == pytest.approx({name: 100 * float(value) for name, value in wanted.items()})
+    for name, column in (("eval.intersection", 3), ("eval.union", 4)):  # where a case stores them
+        if name in case.outputs:
+            close(np.array([row[column] for row in rows]), case[name], name, 2)

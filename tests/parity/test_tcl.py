@@ -13,9 +13,10 @@ from torch import Tensor
 from rislab.encoders.clip.dense import averaged
 from rislab.encoders.clip.trunk import CLIPSpec, build
 from rislab.methods.tcl import task
+from rislab.methods.tcl.losses import own_cosines, pairs, scale
 from rislab.methods.tcl.model import binarise, cosines
 from rislab.methods.tcl.official import NAMES, from_official, to_official
-from rislab.methods.tcl.task import TCLTask, _own_cosines, _scale
+from rislab.methods.tcl.task import TCLTask
 from rislab.nn.pamr import affinity, deviation, pamr
 from rislab.nn.renaming import rename
 from rislab.nn.sliding import NO_MARGINS, Margins, boxes, label_map, mean_of_windows
@@ -99,13 +100,13 @@ def test_masks_and_embeddings(case: Case) -> None:
     found = cosines(embeddings, texts)
     within(case, found, "simmap")
     within(case, grounder.to_mask.logits(found).sigmoid(), "soft_all")
-    own = grounder.to_mask.logits(_own_cosines(embeddings, texts))
+    own = grounder.to_mask.logits(own_cosines(embeddings, texts))
     uniform = case["gumbel_uniform"].diagonal().permute(2, 0, 1)
     cut = binarise(own, "gumbel", uniform, model.gumbel_tau)[:, None]
     assert torch.equal(cut, case["hard_pos"])
     seen = model.model.embed(F.interpolate(cut, image.shape[-2:], mode="nearest") * image)
     within(case, seen, "masked_image_emb")
-    within(case, model._pairs(embeddings, texts)[0], "masked_pool_emb")
+    within(case, pairs(model.model.grounder.to_mask, embeddings, texts, None).regions, "masked_pool_emb")
 
 
 @those("loss/total")
@@ -254,4 +255,4 @@ def test_names_go_both_ways_and_a_release_is_a_part(case: Case) -> None:
     )
     assert missing
     assert all(TCLTask.frozen and key.startswith(TCLTask.frozen) for key in missing)
-    assert _scale(from_official(released)["image_scale"]).item() == pytest.approx(1 / 0.07)
+    assert scale(from_official(released)["image_scale"]).item() == pytest.approx(1 / 0.07)

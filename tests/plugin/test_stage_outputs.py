@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rislab.ablation import integrity
 from tests.plugin.installed import Installed
 from tests.worlds import tiny_config
 
@@ -104,8 +105,17 @@ def test_the_files_of_a_stage_are_complete_and_shared(chain: Chain) -> None:
     plan, _ = chain.rislab("ablate", "plan", "chain.yaml", "--json")
     trials = json.loads(plan)["trials"]
     assert len({trial["hash"] for trial in trials}) == 3
-    config = yaml.safe_load((chain.trial("runs", "shifted--probe") / "config.yaml").read_text())
+    file = chain.trial("runs", "shifted--probe") / "config.yaml"
+    text = file.read_text()
+    config = yaml.safe_load(text)
     assert config["data"]["init_args"]["labels_from"].endswith("outputs")
+    config["data"]["init_args"]["labels_from"] = "/elsewhere/outputs"
+    file.write_text(yaml.safe_dump(config))
+    assert integrity.inspect(file.parent, thorough=True).is_done, "where the outputs lie is no part of the trial"
+    config["data"]["init_args"]["batch_size"] = 7
+    file.write_text(yaml.safe_dump(config))
+    assert integrity.inspect(file.parent, thorough=True).reason == "config.yaml is the config of another trial"
+    file.write_text(text)
     report, _ = chain.rislab("ablate", "report", "chain.yaml")
     assert "report.html" in report
 

@@ -69,7 +69,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[Planned],
     loaded, cells = planned_table(tiny_table(folder, ROWS), folder / "runs", [0])
     for cell in cells:
         finish(cell, 0.1)
-        kept = cell.place / "predictions"
+        kept = cell.directory / "predictions"
         for name in ("2.png", "2-target.png", "2-prediction.png"):
             Image.new("RGB" if name == "2.png" else "L", (8, 6)).save(kept / name)
         maps = {"image_id": 2, "image": "2.png", "target": "2-target.png", "prediction": "2-prediction.png"}
@@ -78,7 +78,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[Planned],
         cell.trial.attempts.end("", 20)
         cell.trial.set_job("slurm", "7")
         write_json(cell.trial.lock_file, {"host": "h", "pid": 1, "boot_id": "b", "process_started": 1, "job": "7.0"})
-        seal(cell.place, read_json(cell.trial.metrics_file))
+        seal(cell.directory, read_json(cell.trial.metrics_file))
     return loaded, cells, folder
 
 
@@ -103,7 +103,7 @@ def show(table: tuple[Any, list[Planned], Path]) -> dict[str, str]:
 @pytest.fixture
 def spoiled(table: tuple[Any, list[Planned], Path]) -> Iterator[Path]:
     """The trial whose files may be spoiled; it is as it was afterwards."""
-    place = table[1][1].place
+    place = table[1][1].directory
     kept = place.with_name("kept")
     shutil.copytree(place, kept)
     yield place

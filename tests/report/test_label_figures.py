@@ -86,6 +86,34 @@ def test_a_report_shows_them_beside_the_truth(tmp_path: Path) -> None:
     assert page.read_text().count("none kept") == 2 + 2, "a damaged file costs its own cell, a lost picture its line"
 
 
+class Halves:
+    """A method that divides a picture into its left and its right."""
+
+    def groups_of(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"halves": torch.tensor([[0, 1]]), "<i>none</i>": torch.zeros(1, 1, dtype=torch.int64)}
+
+
+def test_groups_of_a_method_that_has_them_are_kept_and_shown(tmp_path: Path) -> None:
+    table, planned = planned_table(tiny_table(tmp_path, ROWS), tmp_path / "runs", [0])
+    for cell in planned:
+        finish(cell, 0.0, pictures=False)
+        found, picture = offered(range(2)), torch.zeros(3, 60, 80, dtype=torch.uint8)
+        if cell.row.name != "base":
+            label = [np.zeros((30, 40), np.uint8)] * 2
+            view = Viewing(60, 80, 60, 60, "mmseg")
+            found.inspect(Halves(), LabelledPictures([picture] * 2, label, CLASSES[1:], True, view, [0, 7]))  # type: ignore[arg-type]
+        found.write(cell.trial.path / "predictions", None)
+    folder = planned[1].trial.path / "predictions"
+    entries = {one["image_id"]: one for one in json.loads((folder / "label_maps.json").read_text())}
+    assert entries[1].keys() == {"image_id", "image", "target", "prediction", "classes", "right"}, "7 is not kept"
+    halves = np.asarray(Image.open(folder / entries[0]["groups"]["halves"]))
+    assert halves.shape == (30, 40)
+    assert (halves == np.repeat([0, 1], 20)).all()
+    page = build(table, table.profile("toy"), [0], planned, tmp_path / "reports")[-1].read_text()
+    assert page.count('alt="halves of') == page.count("&lt;i&gt;none&lt;/i&gt; of") == 2
+    assert "a colour a group" in page
+
+
 def test_no_two_classes_share_a_colour() -> None:
     """Of the largest benchmark's 171, and nowhere the grey of the background."""
     colours = [colour_of(number) for number in range(171)]

@@ -23,7 +23,7 @@ def made(tmp_path: Path) -> tuple[Any, list[Planned]]:
     loaded, cells = planned_table(tiny_table(tmp_path, ROWS), tmp_path / "runs", [0, 1, 2])
     for cell in cells:
         finish(cell, 0.1, pictures=False)
-        (cell.place / "packages.txt").write_text("einops==0.8\ntorch==2.9\n")
+        (cell.directory / "packages.txt").write_text("einops==0.8\ntorch==2.9\n")
     return loaded, cells
 
 
@@ -49,9 +49,9 @@ def test_trials_that_agree_are_told_once(made: tuple[Any, list[Planned]]) -> Non
 def test_what_differs_is_named_with_its_trials(made: tuple[Any, list[Planned]]) -> None:
     cells = {cell.name: cell for cell in made[1]}
     change(cells["full s1"], code={"commit": "1" * 40, "dirty": "abcdefabcdef"}, packages={"torch": "2.8"}, threads=2)
-    (cells["full s1"].place / "packages.txt").write_text("einops==0.7\nextra==1.0\ntorch==2.8\n")
+    (cells["full s1"].directory / "packages.txt").write_text("einops==0.7\nextra==1.0\ntorch==2.8\n")
     change(cells["base s0"], hardware={"gpus": ["H100", "H100"], "processor": "p", "gpu_driver": "570.1"})
-    (cells["base s0"].place / "packages.txt").unlink()  # of an earlier release: what it had is not known
+    (cells["base s0"].directory / "packages.txt").unlink()  # of an earlier release: what it had is not known
     change(
         cells["base s2"],
         starts=[{"code": {"commit": "2" * 40, "dirty": None}}, {"code": {"commit": "0" * 40, "dirty": None}}],
@@ -76,7 +76,7 @@ def test_a_row_of_other_code_is_marked(made: tuple[Any, list[Planned]]) -> None:
     recorded = read_json(cell.trial.identity)
     recorded["sources"]["rislab/methods/cris/model.py"] = "of yesterday"
     write_json(cell.trial.identity, recorded)
-    seal(cell.place, read_json(cell.trial.metrics_file))
+    seal(cell.directory, read_json(cell.trial.metrics_file))
     report = markdown(view(results(made)))
     assert "| full † |" in report
     assert "| base |" in report

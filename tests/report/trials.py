@@ -80,7 +80,7 @@ def record(cell: Planned, counts: referring.Table, protocol: str, metrics: Seque
     parts = {name: referring.PARTS[name](counts, convention) for name in metrics}
     scores = {name: 100 * float(top.sum() / bottom.sum()) for name, (top, bottom) in parts.items()}
     seal(
-        cell.place,
+        cell.directory,
         {
             "benchmark": "toy world",
             "protocol": protocol,

@@ -3,14 +3,29 @@
 import errno
 import os
 import warnings
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
+from rislab.data.loader import ResumableLoader
 from rislab.errors import DataError, DiskError
 from rislab.files import replacing
-from rislab.training.checkpoints import LAST, PREVIOUS, WholeCheckpointIO, damage, read_checkpoint, resume_point
+from rislab.training.callbacks import LoaderPosition
+from rislab.training.checkpoints import (
+    LAST,
+    PREVIOUS,
+    UNLOGGED,
+    LastCheckpoint,
+    WholeCheckpointIO,
+    damage,
+    read_checkpoint,
+    resume_point,
+)
 from rislab.training.curve_logger import CurveLogger
 
 
@@ -127,3 +142,82 @@ def test_curves_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     for step in range(4, 6):
         curves.log_metrics({"train/mask": step / 3, "epoch": step // 2}, step)
     assert curves.path.read_bytes() == whole
+
+
+class KilledError(Exception):
+    """What stands for SIGKILL here: nothing runs after it but the test."""
+
+
+class Curves(CurveLogger):
+    """Ends the run where a step is about to be logged, or half-way through its lines."""
+
+    def __init__(self, path: Path, kill_at: int | None, after: int) -> None:
+        super().__init__(path)
+        self.kill_at, self.after = kill_at, after
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step == self.kill_at:
+            super().log_metrics({**dict(list(metrics.items())[: self.after]), "epoch": metrics["epoch"]}, step)
+            raise KilledError
+        super().log_metrics(metrics, step)
+
+
+class Logged(L.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        loss = (self.weight * batch).square().sum()
+        self.log_dict({"train/a": loss, "train/b": 2 * loss, "train/c": 3 * loss})
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def curves_of_run(folder: Path, kill_at: int | None = None, after: int = 0) -> bytes:
+    """The curves of twelve steps, from wherever the folder's checkpoint stands; every second step is logged."""
+    curves = Curves(folder / "metrics.csv", kill_at, after)
+    point = resume_point(folder / "checkpoints")
+    if point is not None:
+        held = read_checkpoint(point)
+        curves.cut(held["global_step"], held.get(UNLOGGED))
+    loader = ResumableLoader(Numbered(), lambda epoch: [[float(6 * epoch + b + 1)] for b in range(6)])  # type: ignore[misc]
+    trainer = L.Trainer(
+        accelerator="cpu",
+        logger=curves,
+        log_every_n_steps=2,
+        max_epochs=2,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+        callbacks=[LoaderPosition(), LastCheckpoint(2)],
+        plugins=[WholeCheckpointIO({})],
+    )
+    with suppress(KilledError):
+        trainer.fit(Logged(), loader, ckpt_path=point)
+    return curves.path.read_bytes()
+
+
+class Numbered(torch.utils.data.Dataset[Any]):
+    def __getitem__(self, rows: list[float]) -> torch.Tensor:
+        return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("kill_at", [1, 3, 7, 9])
+def test_a_kill_between_a_checkpoint_and_its_line_in_the_curves_loses_nothing(
+    kill_at: int, after: int, tmp_path: Path
+) -> None:
+    """Steps are counted from 0; checkpoints are written after every second one, and just before it is logged."""
+    (tmp_path / "whole").mkdir()
+    whole = curves_of_run(tmp_path / "whole")
+    assert whole.count(b"\n") == 1 + 3 * 6
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    curves_of_run(killed, kill_at, after)
+    held = read_checkpoint(killed / "checkpoints" / "last.ckpt")
+    assert held["global_step"] == kill_at + 1
+    assert curves_of_run(killed) == whole

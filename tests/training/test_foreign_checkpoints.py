@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rislab.errors import ConfigError, DataError, RislabError
+from rislab.methods.base import TRUNK
 from rislab.methods.cris.official import to_official
 from rislab.nn.weight_files import read_file, read_weights
 from rislab.training import inference
@@ -245,6 +246,24 @@ def test_a_frozen_trunk_is_never_a_file_that_the_checkpoint_names(tmp_path: Path
     save_file({key: value + 1 for key, value in clip.items()}, trunk)
     with pytest.raises(ConfigError, match=r"best\.ckpt: the checkpoint was trained on a trunk with sha256"):
         inference.load_method(path, trunk)
+
+
+def test_every_frozen_trunk_of_a_method_is_named_by_its_own_option(tmp_path: Path) -> None:
+    """ReCo has three, one of which is no CLIP. A checkpoint names none of them as a file."""
+    spec: dict[str, Any] = {"name": "rislab-tiny-ViT", "pretrained": "toy"}
+    options = {"clip": spec, "retrieval_clip": spec, "encoder": {"name": "rislab-tiny-DeiT", "pretrained": "toy"}}
+    path, content = tmp_path / "best.ckpt", {"state_dict": {}, TRUNK: "0" * 64}
+    made = {"class_path": "rislab.methods.reco.task.ReCoTask", "init_args": options}
+    WholeCheckpointIO(made).save_checkpoint(content, path)
+    named = inference.recipe_of(path)["init_args"]
+    assert [named[name]["pretrained"] for name in options] == ["toy"] * 3
+    for name, given in options.items():
+        changed = {**made, "init_args": {**options, name: {**given, "pretrained": "../other.pt"}}}
+        WholeCheckpointIO(changed).save_checkpoint(content, path)
+        with pytest.raises(ConfigError, match=r"frozen trunk comes from '\.\./other\.pt'.* --trunk FILE"):
+            inference.recipe_of(path)
+        with pytest.raises(ConfigError, match="ReCoTask has 3 frozen trunks"):
+            inference.load_method(path, tmp_path / "other.pt")
 
 
 def zipped(path: Path, content: bytes) -> Path:

@@ -31,10 +31,10 @@ def run_cancel(options: argparse.Namespace) -> int:
     marked: list[Planned] = []
     refused = 0
     for cell in plan.distinct(planned):
-        state, looked = cell.trial.look()
+        state, finding = cell.trial.inspect()
         if state in SUSPECT:
             screen.print(
-                f"{cell.name}: left alone, {state}: {looked.reason}", markup=False, style="yellow", soft_wrap=True
+                f"{cell.name}: left alone, {state}: {finding.reason}", markup=False, style="yellow", soft_wrap=True
             )
             continue
         try:

@@ -28,11 +28,11 @@ def show_plan(options: argparse.Namespace) -> int:
 
     table, profile, _, planned = load(options)
     answers = plan.answered_by(planned)
-    looks = plan.looks(planned)
-    cells = [(cell, answers[cell.name], state) for cell, (state, _) in zip(planned, looks, strict=True)]
+    findings = plan.inspected(planned)
+    cells = [(cell, answers[cell.name], state) for cell, (state, _) in zip(planned, findings, strict=True)]
     suspect = {
         f"{cell.name}: {state}: {found.reason}"
-        for cell, (state, found) in zip(planned, looks, strict=True)
+        for cell, (state, found) in zip(planned, findings, strict=True)
         if state in SUSPECT and answers[cell.name] is cell
     }
     expected = plan.expected_seconds(planned)
@@ -50,8 +50,9 @@ def show_plan(options: argparse.Namespace) -> int:
                             "row": c.row.name,
                             "seed": c.seed,
                             "stage": c.stage,
+                            "fold": c.fold,
                             "hash": c.hash,
-                            "directory": str(c.place),
+                            "directory": str(c.directory),
                             "state": state,
                             "shared_with": c.shared_with,
                             "expected_seconds": expected[c.name],
@@ -66,8 +67,9 @@ def show_plan(options: argparse.Namespace) -> int:
         )
         return 0
     screen = open_console()
-    staged = any(cell.stage for cell in planned)
-    columns: list[screen_tables.Column] = [("row", "left"), ("seed", "left"), *([("stage", "left")] if staged else [])]
+    staged, folded = any(cell.stage for cell in planned), bool(profile.folds)
+    columns: list[screen_tables.Column] = [("row", "left"), ("seed", "left")]
+    columns += [(name, "left") for name, shown in (("fold", folded), ("stage", staged)) if shown]
     columns += [("hash", "left"), ("state", "left"), ("minutes", "right"), ("switches", "fold")]
     rows: list[list[screen_tables.Cell]] = []
     for cell, answer, state in cells:
@@ -77,6 +79,7 @@ def show_plan(options: argparse.Namespace) -> int:
             [
                 cell.row.name,
                 str(cell.seed),
+                *([cell.fold] if folded else []),
                 *([cell.stage] if staged else []),
                 cell.hash[:8],
                 (state + shared, COLOURS.get(state, "magenta")) if answer is cell else f"same as {answer.name}",

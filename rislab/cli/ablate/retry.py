@@ -24,7 +24,7 @@ def run_retry(options: argparse.Namespace) -> int:
     screen = open_console()
     found = refused = 0
     for cell in plan.distinct(planned):
-        state, _ = cell.trial.look()
+        state, _ = cell.trial.inspect()
         status = {} if state == "unreadable" else cell.trial.status()
         kind = "cancelled" if state == "cancelled" else status.get("kind")
         if state not in ("failed", "diverged", "cancelled") or (kinds and kind not in kinds):

@@ -60,15 +60,15 @@ def show_result(screen: Any, cells: "list[Planned]") -> None:
     """How many trials are in which state, and why some have no result."""
     from rislab.ablation.integrity import SUSPECT
 
-    looks = {cell.name: cell.trial.look() for cell in cells}
-    counts = Counter(state for state, _ in looks.values())
+    findings = {cell.name: cell.trial.inspect() for cell in cells}
+    counts = Counter(state for state, _ in findings.values())
     screen.print(", ".join(f"{count} {state}" for state, count in counts.most_common()))
     for cell in cells:
-        state, found = looks[cell.name]
+        state, found = findings[cell.name]
         if state in SUSPECT:
             screen.print(f"{cell.name}: {state}: {found.reason}", style="red", soft_wrap=True, markup=False)
             remedy = "make it readable" if state == "unreadable" else "move it away, and run again to train it anew"
-            screen.print(f"  {cell.place}   not touched; {remedy}", style="dim", soft_wrap=True, markup=False)
+            screen.print(f"  {cell.directory}   not touched; {remedy}", style="dim", soft_wrap=True, markup=False)
         elif state in ("failed", "diverged"):
             error = cell.trial.status().get("error")
             screen.print(f"{cell.name}: {state}: {error}", style="red", soft_wrap=True, markup=False)

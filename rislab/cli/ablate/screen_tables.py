@@ -49,9 +49,9 @@ def plain(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], colours: bo
             for text, width, (_, form) in zip(row, widths, columns, strict=True)
         ]
         if number and colours:
-            for place, each in enumerate(rows[number - 1]):
+            for column, each in enumerate(rows[number - 1]):
                 if isinstance(each, tuple) and each[1] in _ANSI:
-                    parts[place] = f"\x1b[{_ANSI[each[1]]}m{parts[place]}\x1b[0m"
+                    parts[column] = f"\x1b[{_ANSI[each[1]]}m{parts[column]}\x1b[0m"
         out.append("  ".join(parts).rstrip())
     return "\n".join(out)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rislab.cli.ablate.selection import Action, check_count, load, load_table
@@ -55,9 +56,12 @@ def run_trial(options: argparse.Namespace) -> int:
 
     check_count("--threads", options.threads)
     table, profile = load_table(options)
-    row, seed, given = sweeps.arguments(table, options.given)
+    fold, rest = sweeps.fold_of(profile, options.given)
+    row, seed, given = sweeps.arguments(table, rest)
     table = sweeps.with_switches(table, profile, row, given)
-    cells = sweeps.chain(table, profile, row.name, seed, runs=options.runs, data=options.data)
+    if given:  # the switches over the row's hold in place of the profile's, too
+        profile = replace(profile, switches={})
+    cells = sweeps.chain(table, profile, row.name, seed, fold, runs=options.runs, data=options.data)
     shown = wandb_mirror.Mirrors(cells, table, profile, wandb_mirror.mode(options.wandb))
     todo = trial_jobs.missing(cells, stale=False, retry=options.retry)
     stopped = False
@@ -72,8 +76,8 @@ def run_trial(options: argparse.Namespace) -> int:
     shown.finish()
     state = next((cell for cell in cells if cell.state != "done"), cells[-1])
     print(f"{state.name}: {state.state}  {state.trial.path}")
-    for place in shown.where:
-        print(f"wandb: {place}")
+    for line in shown.where:
+        print(f"wandb: {line}")
     sys.stdout.flush()
     error = state.trial.status().get("error")
     if state.state in ("failed", "diverged"):

@@ -100,14 +100,14 @@ def _say(screen: Any, made: "Planned", again: "Planned") -> bool:
     """Print a line about a trial. Returns whether it is equal."""
     from rislab.ablation.compare import differences
 
-    state, found = made.trial.look(thorough=True)
+    state, found = made.trial.inspect(thorough=True)
     lines: list[str] = []
     if state != "done":
         lines = [f"{state}: {found.reason}"]
     elif again.state != "done":
         lines = [f"could not be repeated: {again.state}: {again.trial.status().get('error') or 'not run'}"]
     else:
-        lines = [f"differs: {each}" for each in differences(made.place, again.place)]
+        lines = [f"differs: {each}" for each in differences(made.directory, again.directory)]
     for line in lines or ["equal"]:
         screen.print(f"{made.name}: {line}", style="red" if lines else "green", markup=False, soft_wrap=True)
     changed = made.stale() if lines else []

@@ -40,8 +40,8 @@ def run_pack(options: argparse.Namespace) -> int:
     from rislab.encoders.clip.tokens import Tokenizer
     from rislab.errors import DataError
 
-    place = locate(options.folder, options.dataset, options.split_by)
-    refer = place.read()
+    data_folder = locate(options.folder, options.dataset, options.split_by)
+    refer = data_folder.read()
     geometry = pack.geometry_of(options.geometry, options.size)
     tokenizer = Tokenizer(options.tokenizer)
     with Progress(transient=True) as bar:
@@ -52,8 +52,8 @@ def run_pack(options: argparse.Namespace) -> int:
 
         folder = pack.write(
             refer,
-            place.dataset,
-            place.split_by,
+            data_folder.dataset,
+            data_folder.split_by,
             geometry,
             tokenizer.kind,
             lambda text: tokenizer.ids(text).tolist(),
@@ -61,7 +61,7 @@ def run_pack(options: argparse.Namespace) -> int:
         )
         if options.verify:
             bar.update(task, description="verifying")
-            made = pack.Pack.open(refer, place.dataset, place.split_by, geometry)
+            made = pack.Pack.open(refer, data_folder.dataset, data_folder.split_by, geometry)
             wrong = made.verify(show) if made is not None else []
             if made is None or wrong:
                 some = ", ".join(map(str, wrong[:5]))
@@ -69,7 +69,7 @@ def run_pack(options: argparse.Namespace) -> int:
                     f"{folder}: {len(wrong)} packed pictures are damaged ({some}); remove it and pack again"
                 )
     size = sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{folder}: {place.title}, {size / 2**20:.0f} MiB{', verified' if options.verify else ''}")
+    print(f"{folder}: {data_folder.title}, {size / 2**20:.0f} MiB{', verified' if options.verify else ''}")
     if refer.left_out():
         print(f"rislab: {refer.left_out()}", file=sys.stderr)
     return 0

@@ -100,7 +100,7 @@ def check(folder: Path, decode: bool = True, progress: Progress | None = None) -
     there = search(folder)
     result = Check(
         str(folder),
-        [_check_set(place, decode, progress) for place in there],
+        [_check_set(data_folder, decode, progress) for data_folder in there],
         check_trees(folder, decode, progress),
         check_shards(folder, decode, progress),
     )
@@ -117,7 +117,7 @@ def check(folder: Path, decode: bool = True, progress: Progress | None = None) -
 
 
 def _absent(there: Sequence[DataFolder]) -> Iterator[dict[str, Any]]:
-    for name in known().keys() - {place.dataset for place in there}:
+    for name in known().keys() - {data_folder.dataset for data_folder in there}:
         missing = known()[name]
         split_by = next(iter(missing.partitions), "unc")
         files = [f"{name}/instances.json", f"{name}/{missing.file_names(split_by)[0]}"]
@@ -130,18 +130,18 @@ def _is_one_folder(folder: Path, found: Sequence[TreeCheck]) -> bool:
     return any(Path(tree.folder) == folder or "toy_voc" in tree.benchmarks for tree in found)
 
 
-def _check_set(place: DataFolder, decode: bool, progress: Progress | None) -> SetCheck:
+def _check_set(data_folder: DataFolder, decode: bool, progress: Progress | None) -> SetCheck:
     faults = Faults(collect=True)
-    refer = Refer(place.root, place.dataset, place.split_by, faults)
+    refer = Refer(data_folder.root, data_folder.dataset, data_folder.split_by, faults)
     areas = _areas(refer, faults)
     _check_boxes(refer, faults)
-    is_toy = place.title.startswith("toy")
-    splits = {name: _check_split(refer, place, name, areas, is_toy) for name in refer.splits}
-    expected = data_set(place.dataset).partitions.get(place.split_by, {})
+    is_toy = data_folder.title.startswith("toy")
+    splits = {name: _check_split(refer, data_folder, name, areas, is_toy) for name in refer.splits}
+    expected = data_set(data_folder.dataset).partitions.get(data_folder.split_by, {})
     return SetCheck(
-        dataset=place.dataset,
-        title=place.title,
-        split_by=place.split_by,
+        dataset=data_folder.dataset,
+        title=data_folder.title,
+        split_by=data_folder.split_by,
         references_file=str(refer.refs_file),
         sha256=hashlib.sha256(contents(refer.refs_file)).hexdigest(),
         splits=splits,
@@ -176,10 +176,10 @@ def _check_boxes(refer: Refer, faults: Faults) -> None:
             faults.add("bad box", refer.instances_file, f"annotation {brief(record.get('id'))}", wrong)
 
 
-def _check_split(refer: Refer, place: DataFolder, name: str, areas: dict[int, int], is_toy: bool) -> SplitCheck:
+def _check_split(refer: Refer, data_folder: DataFolder, name: str, areas: dict[int, int], is_toy: bool) -> SplitCheck:
     references = refer.split(name)
     found = count(references)
-    published = data_set(place.dataset).partitions.get(place.split_by, {}).get(name, Counts())
+    published = data_set(data_folder.dataset).partitions.get(data_folder.split_by, {}).get(name, Counts())
     return SplitCheck(
         images=found.images or 0,
         references=found.references or 0,
@@ -187,7 +187,7 @@ def _check_split(refer: Refer, place: DataFolder, name: str, areas: dict[int, in
         zero_target=sum(len(ref.expressions) for ref in references if not ref.ann_ids),
         zero_area=sum(bool(ref.ann_ids) and areas.get(ref.ref_id) == 0 for ref in references),
         published=None if is_toy or not any(published) else published._asdict(),
-        deviates="" if is_toy else deviation(place.dataset, place.split_by, name, references),
+        deviates="" if is_toy else deviation(data_folder.dataset, data_folder.split_by, name, references),
     )
 
 

@@ -65,7 +65,7 @@ def _check(folder: Path, paths: Sequence[Path], decode: bool, progress: Progress
     pairs = 0
     for number, path in enumerate(paths):
         one = index(path)
-        pairs += len(one.places)
+        pairs += len(one.extents)
         skipped.update(one.skipped)
         named = {"unknown member": f", e.g. {one.example}"}
         examples += [f"{path}: {count} x {reason}{named.get(reason, '')}" for reason, count in one.skipped.items()]

@@ -129,8 +129,8 @@ class ToyFolds:
             part = "train2014" if split == "trn" else "val2014"
             picture = f"{part}/COCO_{part}_{number:012d}"
             values = numbers["coco20i"][np.where(kinds == IGNORED, 0, kinds)]  # COCO's maps ignore nothing
-            for place in (coco / part, coco / "annotations" / part):
-                place.mkdir(parents=True, exist_ok=True)
+            for folder in (coco / part, coco / "annotations" / part):
+                folder.mkdir(parents=True, exist_ok=True)
             (coco / f"{picture}.jpg").write_bytes(data)
             Image.fromarray(values).save(coco / "annotations" / f"{picture}.png")
             for label in _present(values):

@@ -10,7 +10,8 @@ from rislab.encoders.bert import tiny
 from rislab.encoders.bert.model import BERT, Sizes
 from rislab.encoders.bert.names import from_transformers
 from rislab.encoders.bert.tokens import WordPiece, read_vocabulary
-from rislab.errors import ConfigError, DataError, brief, nearest, one_line
+from rislab.encoders.weight_sources import absent_for_none, hub_file, named_file
+from rislab.errors import ConfigError, DataError, brief, nearest
 from rislab.nn.weight_files import fits, read_weights
 from rislab.paths import user_path
 
@@ -45,10 +46,7 @@ class BERTSpec:
     vocabulary: str | None = None
 
     def __post_init__(self) -> None:
-        # jsonargparse makes the text "None" of `--model.init_args.bert.pretrained=null`.
-        for field in ("pretrained", "vocabulary"):
-            if getattr(self, field) in ("None", "null"):
-                object.__setattr__(self, field, None)
+        absent_for_none(self, "pretrained", "vocabulary")
 
 
 def load(
@@ -121,11 +119,7 @@ def _weights(spec: BERTSpec) -> Path | None:
         if found is None:
             raise ConfigError(f"bert.pretrained {spec.pretrained!r}: a folder with none of {', '.join(WEIGHTS)}")
         return found
-    if not path.exists():
-        raise ConfigError(
-            f"bert.pretrained {brief(spec.pretrained, 200)} is no file or folder; expected one, hub, toy or null"
-        )
-    return path
+    return named_file("bert.pretrained", spec.pretrained, "one, a folder, hub, toy or null")
 
 
 def _vocabulary(spec: BERTSpec, weights: Path | None) -> tuple[Path, list[str]]:
@@ -149,15 +143,4 @@ def _fetched(name: str, file: str, instead: str) -> Path:
     """
     if name == tiny.NAME:
         raise ConfigError(f"bert.pretrained 'hub': {name} has only toy weights")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    try:
-        return Path(hf_hub_download(f"{HUB}/{name}", file))
-    except MemoryError:
-        raise
-    except Exception as error:  # of the hub, the network and the cache folder
-        raise ConfigError(
-            f"{file} of {HUB}/{name} is not available from the Hugging Face hub, and not in {HF_HUB_CACHE} "
-            f"({one_line(error)[:200]}). Without a network, give it as {instead}"
-        ) from error
+    return hub_file(f"{HUB}/{name}", file, instead)

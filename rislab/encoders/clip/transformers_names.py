@@ -4,14 +4,11 @@ Three things differ beside names: queries, keys and values are three matrices th
 transposed; buffers of position ids, which older versions saved, have no counterpart. Only CLIPs with a ViT exist there.
 """
 
-import re
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from rislab.errors import DataError
-from rislab.nn.renaming import renamed
+from rislab.nn.renaming import renamed, with_joined_attention, with_split_attention
 
 NAMES = (
     # OpenAI's                              transformers'
@@ -39,8 +36,6 @@ NAMES = (
 )
 TRANSPOSED = ("visual.proj", "text_projection")
 POSITION_IDS = ".embeddings.position_ids"
-_SPLIT = re.compile(r"(.+\.attn\.)([qkv])_proj\.(weight|bias)")
-_JOINED = re.compile(r"(.+\.attn\.)in_proj_(weight|bias)")
 
 
 def is_transformers(state: Mapping[str, Tensor]) -> bool:
@@ -55,19 +50,8 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         DataError: Unknown names, or attention without all of queries, keys and values.
     """
     kept = {key: value for key, value in state.items() if not key.endswith(POSITION_IDS)}
-    found: dict[str, Tensor] = {}
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in renamed(kept, NAMES, back=True).items():
-        split = _SPLIT.fullmatch(key)
-        if split is not None:
-            parts.setdefault(f"{split[1]}in_proj_{split[3]}", {})[split[2]] = value
-        else:
-            found[key] = value.T.contiguous() if key in TRANSPOSED else value
-    for key, three in parts.items():
-        if three.keys() != {"q", "k", "v"}:
-            raise DataError(f"{key} needs queries, keys and values, the file has {', '.join(sorted(three))} of q, k, v")
-        found[key] = torch.cat([three["q"], three["k"], three["v"]])
-    return found
+    found = with_joined_attention(renamed(kept, NAMES, back=True), "in_proj_")
+    return {key: value.T.contiguous() if key in TRANSPOSED else value for key, value in found.items()}
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -76,14 +60,5 @@ def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         DataError: Names that a CLIP with a ViT does not have.
     """
-    split: dict[str, Tensor] = {}
-    for key, value in state.items():
-        joined = _JOINED.fullmatch(key)
-        if joined is not None:
-            split |= {
-                f"{joined[1]}{name}_proj.{joined[2]}": part.clone()
-                for name, part in zip("qkv", value.chunk(3), strict=True)
-            }
-        else:
-            split[key] = value.T.contiguous() if key in TRANSPOSED else value
-    return renamed(split, NAMES)
+    turned = {key: value.T.contiguous() if key in TRANSPOSED else value for key, value in state.items()}
+    return renamed(with_split_attention(turned, "in_proj_"), NAMES)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from rislab.encoders.clip import tiny
 from rislab.encoders.clip.weights import CLIPFile, read_clip
+from rislab.encoders.weight_sources import absent_for_none
 from rislab.errors import ConfigError, DataError, brief, nearest, one_line
 from rislab.nn.weight_files import fits
 
@@ -43,9 +44,7 @@ class CLIPSpec:
     quick_gelu: bool | None = None
 
     def __post_init__(self) -> None:
-        # jsonargparse makes the text "None" of `--model.init_args.clip.pretrained=null`.
-        if self.pretrained in ("None", "null"):
-            object.__setattr__(self, "pretrained", None)
+        absent_for_none(self, "pretrained")
 
 
 def load(spec: CLIPSpec) -> "open_clip.CLIP":

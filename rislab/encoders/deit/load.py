@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rislab.encoders.deit import tiny
 from rislab.encoders.deit.model import PatchEncoder
+from rislab.encoders.weight_sources import absent_for_none
 from rislab.errors import ConfigError, brief, nearest
 from rislab.nn.weight_files import fits, read_weights
 from rislab.paths import user_path
@@ -42,9 +43,7 @@ class DeiTSpec:
     pretrained: str | None = None
 
     def __post_init__(self) -> None:
-        # jsonargparse makes the text "None" of `--model.init_args.encoder.pretrained=null`.
-        if self.pretrained in ("None", "null"):
-            object.__setattr__(self, "pretrained", None)
+        absent_for_none(self, "pretrained")
 
 
 def load(spec: DeiTSpec) -> PatchEncoder:

@@ -11,9 +11,9 @@ from torch import Tensor
 from rislab.encoders.swin import tiny
 from rislab.encoders.swin.model import Swin
 from rislab.encoders.swin.names import TABLE, without_buffers
-from rislab.errors import ConfigError, brief, nearest, one_line
+from rislab.encoders.weight_sources import absent_for_none, hub_file, named_file
+from rislab.errors import ConfigError, brief, nearest
 from rislab.nn.weight_files import fits, read_weights
-from rislab.paths import user_path
 
 HUB = "timm"
 """Owner of Microsoft's ImageNet-22K weights on the Hugging Face hub."""
@@ -42,9 +42,7 @@ class SwinSpec:
     window: int = 12
 
     def __post_init__(self) -> None:
-        # jsonargparse makes the text "None" of `--model.init_args.swin.pretrained=null`.
-        if self.pretrained in ("None", "null"):
-            object.__setattr__(self, "pretrained", None)
+        absent_for_none(self, "pretrained")
 
 
 class Sizes(TypedDict):
@@ -138,23 +136,7 @@ def _weights(spec: SwinSpec) -> Path | None:
     if spec.pretrained == "toy":
         return tiny.pretrained_path()
     if spec.pretrained != "hub":
-        path = user_path(spec.pretrained)
-        if not path.exists():
-            raise ConfigError(
-                f"swin.pretrained {brief(spec.pretrained, 200)} is no file; expected one, hub, toy or null"
-            )
-        return path
+        return named_file("swin.pretrained", spec.pretrained, "one, hub, toy or null")
     size = 384 if spec.window == 12 and spec.name in ("swin_base", "swin_large") else 224
     name = f"{spec.name}_patch4_window{12 if size == 384 else 7}_{size}.ms_in22k"
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    try:
-        return Path(hf_hub_download(f"{HUB}/{name}", "model.safetensors"))
-    except MemoryError:
-        raise
-    except Exception as error:  # of the hub, the network and the cache folder
-        raise ConfigError(
-            f"model.safetensors of {HUB}/{name} is not available from the Hugging Face hub, and not in {HF_HUB_CACHE} "
-            f"({one_line(error)[:200]}). Without a network, give it as swin.pretrained: /path/to/weights"
-        ) from error
+    return hub_file(f"{HUB}/{name}", "model.safetensors", "swin.pretrained: /path/to/weights")

@@ -18,14 +18,14 @@ class Windows:
 
     Attributes:
         order: int64 [nW * N], the pixel (row-major) at each place of the windows; H * W stands for padding.
-        places: int64 [H * W], the inverse: where each pixel lies.
+        inverse: int64 [H * W], the inverse: where each pixel lies.
         padding: int64, the places that hold padding; None where there are none.
         mask: float32 [nW, 1, N, N], 0 or `APART`, broadcast over heads; None without a shift.
         count: nW.
     """
 
     order: Tensor
-    places: Tensor
+    inverse: Tensor
     padding: Tensor | None
     mask: Tensor | None
     count: int
@@ -48,8 +48,8 @@ def windows(height: int, width: int, side: int, shift: int, device: torch.device
         pixels[:height, :width] = torch.arange(height * width).view(height, width)
         order = _cut(pixels.roll((-shift, -shift), (0, 1)), side).flatten()
         is_padding = order == height * width
-        places = torch.empty(height * width, dtype=torch.int64)
-        places[order[~is_padding]] = torch.arange(len(order))[~is_padding]
+        inverse = torch.empty(height * width, dtype=torch.int64)
+        inverse[order[~is_padding]] = torch.arange(len(order))[~is_padding]
         mask = None
         if shift:
             # Three bands in each direction: whole windows, then the last one, parted where the roll has put the beginning.
@@ -60,7 +60,7 @@ def windows(height: int, width: int, side: int, shift: int, device: torch.device
             mask = APART * (bands[:, :, None] != bands[:, None]).float()[:, None].to(device)
         return Windows(
             order.to(device),
-            places.to(device),
+            inverse.to(device),
             is_padding.nonzero()[:, 0].to(device) if is_padding.any() else None,
             mask,
             rows * columns // side**2,
@@ -96,7 +96,7 @@ class _IntoWindows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        found = grad.index_select(1, ctx.at.places)
+        found = grad.index_select(1, ctx.at.inverse)
         if ctx.at.padding is not None:
             padding = grad.index_select(1, ctx.at.padding).sum(1, keepdim=True)
             found = torch.cat([found, padding], dim=1)
@@ -107,7 +107,7 @@ class _OutOfWindows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, at: Windows) -> Tensor:
         ctx.at = at
-        return x.index_select(1, at.places)
+        return x.index_select(1, at.inverse)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:

@@ -16,15 +16,12 @@ from rislab.data.vocabularies import Vocabulary
 from rislab.encoders.clip.trunk import CLIPSpec
 from rislab.encoders.resnet import ResNetSpec, load
 from rislab.errors import ConfigError
-from rislab.methods.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, TextSegmenter
+from rislab.methods.base import TextSegmenter
 from rislab.methods.clims.inference import ActivationMaps, activation_maps
 from rislab.methods.clims.matching import Matching, matching_of
 from rislab.methods.clims.model import FORMS, CAMNetwork, HeadName
-from rislab.methods.clims.variants import VARIANTS, BackgroundMode, Normalisation, settings_of
-
-STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLIP_STD)}
-POWER = 0.9
-"""Of the rate's fall to 0."""
+from rislab.methods.clims.optimisation import configured
+from rislab.methods.clims.variants import STATISTICS, VARIANTS, BackgroundMode, Normalisation, settings_of
 
 
 class CLIMSTask(TextSegmenter):
@@ -198,13 +195,5 @@ class CLIMSTask(TextSegmenter):
         return self.normalise(images).contiguous(memory_format=torch.channels_last)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        head = {id(p) for p in self.model.head.parameters()}
-        trained = [p for p in self.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if id(p) not in head], "lr": self.base_lr},
-            {"params": [p for p in trained if id(p) in head], "lr": self.head_lr_multi * self.base_lr},
-        ]
-        optimiser = torch.optim.SGD(groups, lr=self.base_lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        steps = self.training_steps
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1 - step / steps) ** POWER)
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        rates = self.base_lr, self.head_lr_multi * self.base_lr
+        return configured(self.model, self.model.head, *rates, self.momentum, self.weight_decay, self.training_steps)

@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from rislab.errors import ConfigError, brief, nearest
+from rislab.methods.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from rislab.methods.clims.model import HeadName
 
 VERSION = 1
 """Raised when a version's settings change: they are no options, and count in a trial's identity."""
 
 Normalisation = Literal["imagenet", "clip"]
+STATISTICS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "clip": (CLIP_MEAN, CLIP_STD)}
 BackgroundMode = Literal["shared", "per_class"]
 
 

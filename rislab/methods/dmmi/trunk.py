@@ -9,9 +9,9 @@ from torch import Tensor
 from rislab.encoders.swin import load as swin
 from rislab.encoders.swin.model import Swin
 from rislab.encoders.torchvision_resnet import ResNet, without_classifier
+from rislab.encoders.weight_sources import absent_for_none, named_file
 from rislab.errors import ConfigError, brief, nearest, one_line
 from rislab.nn.weight_files import fits, read_weights
-from rislab.paths import user_path
 
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet101": {},
@@ -41,9 +41,7 @@ class TrunkSpec:
     window: int = 12
 
     def __post_init__(self) -> None:
-        # jsonargparse makes the text "None" of `--model.init_args.trunk.pretrained=null`.
-        if self.pretrained in ("None", "null"):
-            object.__setattr__(self, "pretrained", None)
+        absent_for_none(self, "pretrained")
 
 
 def load(spec: TrunkSpec, drop_path: float) -> Swin | ResNet:
@@ -67,15 +65,12 @@ def load(spec: TrunkSpec, drop_path: float) -> Swin | ResNet:
     model = ResNet(**RESNETS[spec.name])
     if spec.pretrained is None:
         return model
-    path = user_path(spec.pretrained)
-    state: dict[str, Tensor]
     if spec.pretrained == "hub":
-        path, state = Path("torchvision"), _torchvisions(spec.name)
-    elif path.exists():
-        state = read_weights(path)
+        path, given = Path("torchvision"), _torchvisions(spec.name)
     else:
-        raise ConfigError(f"trunk.pretrained {brief(spec.pretrained, 200)} is no file; expected one, hub or null")
-    state = without_classifier(state)
+        path = named_file("trunk.pretrained", spec.pretrained, "one, hub or null")
+        given = read_weights(path)
+    state = without_classifier(given)
     fits(path, state, model.state_dict())
     model.load_state_dict(state)
     return model

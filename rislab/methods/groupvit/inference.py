@@ -78,6 +78,17 @@ def group_of_pixels(seen: Seen) -> Tensor:
     return F.interpolate(seen.groups, seen.size, mode="bilinear", align_corners=False).argmax(1)
 
 
+def groups(model: GroupViT, pixels: Tensor, maps: Maps) -> dict[str, Tensor]:
+    """The group of each patch, int64 [h, w], behind each grouping, of normalised pixels [1, 3, H, W]."""
+    found = model.image(pixels)
+    shares = (composed(found.assignments[:count], maps) for count in range(1, len(found.assignments) + 1))
+    return {
+        f"grouping {number}": each[0].argmax(0).unflatten(0, found.grid)
+        for number, each in enumerate(shares, 1)
+        if each is not None
+    }
+
+
 def class_scores(seen: Seen, names: Tensor, scale: Tensor, top_classes: int) -> Tensor:
     """Scores [I, G, C] of class names, unit embeddings [C, D], for each group.
 

@@ -17,8 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rislab.errors import ConfigError
 from rislab.methods.groupvit.blocks import Block, Projector, QuickGELU, TokenMixer
 from rislab.methods.groupvit.grouping import Assignment, Grouping, GroupingBlock
+
+HEAD_WIDTH = 64
+"""Channels of a head of the text encoder."""
+
+
+def expect_multiple(name: str, value: int, unit: int) -> None:
+    """Raise ConfigError where option `name` is no positive multiple of `unit`."""
+    if value % unit or value < unit:
+        raise ConfigError(f"model.{name} is {value}, expected a multiple of {unit}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,13 @@ class Stages:
 
 
 def stages_of(groupings: int, depth: int, heads: int, group_tokens: int, output_groups: int) -> Stages:
-    """The paper's stages: grouping after half of the blocks (1), and again after three quarters (2); a plain ViT (0)."""
+    """The paper's stages: grouping after half of the blocks (1), and again after three quarters (2); a plain ViT (0).
+
+    Raises:
+        ConfigError: A stage would have no block.
+    """
+    if depth < 2 * groupings:
+        raise ConfigError(f"model.depth is {depth}, {groupings} grouping stages need {2 * groupings}")
     half, quarter = depth // 2, depth // 4
     depths = {0: (depth,), 1: (depth - half, half), 2: (depth - 2 * quarter, quarter, quarter)}[groupings]
     tokens = {0: (), 1: (group_tokens,), 2: (group_tokens, output_groups)}[groupings]
@@ -203,7 +219,7 @@ class TextEncoder(nn.Module):
     Args:
         vocabulary: token ids.
         context_length: most tokens of a text.
-        width: a multiple of 64, the width of a head.
+        width: a multiple of `HEAD_WIDTH`.
         layers: transformer blocks.
     """
 
@@ -211,7 +227,9 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Parameter(torch.empty(context_length, width))
-        self.blocks = nn.ModuleList(Block(width, width // 64, causal=True, act=QuickGELU) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            Block(width, width // HEAD_WIDTH, causal=True, act=QuickGELU) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.tokens.weight, std=0.02)
         nn.init.normal_(self.positions, std=0.01)

@@ -9,11 +9,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from rislab.errors import DataError, about
-from rislab.nn.renaming import renamed
+from rislab.errors import about
+from rislab.nn.renaming import renamed, with_joined_attention, with_split_attention
 from rislab.nn.weight_files import read_weights
 
 STAGE, THEIRS, HUB = "model.image.stages.*.", "img_encoder.layers.*.", "vision_model.encoder.stages.*."
@@ -98,8 +97,8 @@ HUB_NAMES = (
 )
 POSITION_IDS = ".embeddings.position_ids"
 MULTI_LABEL_SCALE = "model.multi_label_logit_scale"
-_JOINED = re.compile(r"(.+\.blocks\.\d+\.attn\.)qkv\.(weight|bias)")
-_SPLIT = re.compile(r"(.+\.blocks\.\d+\.attn\.)([qkv])_proj\.(weight|bias)")
+BLOCKS = r".+\.blocks\.\d+\.attn\."
+"""Attention whose queries, keys and values are one projection here."""
 
 
 def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,32 +120,13 @@ def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         DataError: Unknown names, or attention without all of queries, keys and values.
     """
     kept = {key: value for key, value in state.items() if not key.endswith(POSITION_IDS)}
-    found: dict[str, Tensor] = {}
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, value in renamed(kept, HUB_NAMES, back=True).items():
-        split = _SPLIT.fullmatch(key)
-        if split is None:
-            found[key] = value
-        else:
-            parts.setdefault(f"{split[1]}qkv.{split[3]}", {})[split[2]] = value
-    for key, three in parts.items():
-        if three.keys() != {"q", "k", "v"}:
-            raise DataError(f"{key} needs queries, keys and values, the file has {', '.join(sorted(three))} of q, k, v")
-        found[key] = torch.cat([three["q"], three["k"], three["v"]])
-    return found
+    return with_joined_attention(renamed(kept, HUB_NAMES, back=True), "qkv.", BLOCKS)
 
 
 def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse, without the temperature of the multi-label contrast. Raises DataError on keys that are none of ours."""
-    split: dict[str, Tensor] = {}
-    for key, value in state.items():
-        joined = _JOINED.fullmatch(key)
-        if joined is not None:
-            three = zip("qkv", value.chunk(3), strict=True)
-            split |= {f"{joined[1]}{name}_proj.{joined[2]}": part.clone() for name, part in three}
-        elif key != MULTI_LABEL_SCALE:
-            split[key] = value
-    return renamed(split, HUB_NAMES)
+    kept = {key: value for key, value in state.items() if key != MULTI_LABEL_SCALE}
+    return renamed(with_split_attention(kept, "qkv.", BLOCKS), HUB_NAMES)
 
 
 def is_transformers(state: Mapping[str, Tensor]) -> bool:

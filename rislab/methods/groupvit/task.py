@@ -13,15 +13,14 @@ from rislab.data.prompted_nouns import PromptedNouns, TaggerName, WordType
 from rislab.data.transforms import TimmTraining, Transform
 from rislab.encoders.clip.dense import TEMPLATES, TemplateName
 from rislab.errors import ConfigError
-from rislab.losses import multi_label as multi_label_loss
-from rislab.losses.contrastive import image_text
 from rislab.methods.base import IMAGENET_MEAN, IMAGENET_STD, TextSegmenter, contrast_stretched
 from rislab.methods.groupvit import inference
+from rislab.methods.groupvit.contrast import contrasts
 from rislab.methods.groupvit.encoding import encode_images, encode_texts
 from rislab.methods.groupvit.grouping import Grouping
 from rislab.methods.groupvit.inference import Maps, Seen
 from rislab.methods.groupvit.labels import label_picture
-from rislab.methods.groupvit.model import GroupViT, ImageEncoder, TextEncoder, stages_of
+from rislab.methods.groupvit.model import HEAD_WIDTH, GroupViT, ImageEncoder, TextEncoder, expect_multiple, stages_of
 from rislab.methods.groupvit.schedule import Schedule
 from rislab.methods.groupvit.texts import VOCABULARY, Texts
 
@@ -100,16 +99,9 @@ class GroupViTTask(TextSegmenter):
         map_threshold: float = 0.5,
     ) -> None:
         super().__init__(IMAGENET_MEAN, IMAGENET_STD)
-        multiples = (
-            ("image_size", image_size, patch_size),
-            ("embed_dim", embed_dim, heads),
-            ("text_width", text_width, 64),
-        )
-        for name, value, unit in multiples:
-            if value % unit or value < unit:
-                raise ConfigError(f"model.{name} is {value}, expected a multiple of {unit}")
-        if depth < 2 * grouping_stages:
-            raise ConfigError(f"model.depth is {depth}, {grouping_stages} grouping stages need {2 * grouping_stages}")
+        expect_multiple("image_size", image_size, patch_size)
+        expect_multiple("embed_dim", embed_dim, heads)
+        expect_multiple("text_width", text_width, HEAD_WIDTH)
         stages = stages_of(grouping_stages, depth, heads, group_tokens, output_groups)
         kind = Grouping(hard_assignment, gumbel, gumbel_tau, assign_eps, sum_assign, pre_assign_attn)
         image = ImageEncoder(image_size, patch_size, embed_dim, stages, drop_path, kind)
@@ -150,31 +142,19 @@ class GroupViTTask(TextSegmenter):
         model, at_once = self.model, self.micro_batch
         images, usage = encode_images(model, pixels, noise, at_once)
         states = encode_texts(model, ids.flatten(0, 1), None if at_once is None else at_once * ids.shape[1])
-        self._log_usage(usage, len(pixels))
-        # The batch norms see all pictures, and captions together with their prompts.
-        image = model.image_projector(images).float()
-        text = model.text_projector(states).float().unflatten(0, ids.shape[:2])
-        with torch.autocast(pixels.device.type, enabled=False):
-            scale = inference.scale_of(model.logit_scale)
-            terms = {"contrast": image_text(image, text[:, 0], scale)}
-            if self.multi_label:
-                own = model.multi_label_logit_scale
-                scale = scale if own is None else inference.scale_of(own)
-                contrast = multi_label_loss.multi_label(image, text[:, 1:], scale)
-                terms["multi_label"] = self.multi_label_loss_weight * contrast
-        return terms
-
-    def _log_usage(self, usage: Tensor, pictures: int) -> None:
-        """No losses: what tells a collapse, for each grouping stage; see `encoding.usage`."""
-        if self._trainer is None:
-            return
-        for number, (used, entropy) in enumerate(usage, 1):
-            self.log(f"train/used_groups_{number}", used, batch_size=pictures)
-            self.log(f"train/assignment_entropy_{number}", entropy, batch_size=pictures)
+        if self._trainer is not None:  # no losses, but what tells a collapse; see `encoding.usage`
+            kinds = ("used_groups", "assignment_entropy")
+            each = {f"train/{kind}_{n}": row[i] for n, row in enumerate(usage, 1) for i, kind in enumerate(kinds)}
+            self.log_dict(each, batch_size=len(pixels))
+        return contrasts(model, images, states.unflatten(0, ids.shape[:2]), self.multi_label_loss_weight)
 
     def look(self, images: Tensor) -> Seen:
         """All that `scores` needs of the images."""
         return inference.look(self.model, self.normalise(images), self.maps)
+
+    def groups_of(self, image: Tensor) -> dict[str, Tensor]:
+        """The group of each patch, int64 [h, w], behind each grouping, of a picture uint8 [3, H, W] shown whole."""
+        return inference.groups(self.model, self.normalise(image[None]), self.maps)
 
     def scores(self, seen: Seen, names: Sequence[str]) -> Tensor:
         """`segment_vocabulary` of what was seen."""

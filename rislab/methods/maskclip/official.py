@@ -1,32 +1,5 @@
 """Official weights are CLIP's own: OpenAI's names, which open_clip keeps, in two places of ours."""
 
-from pathlib import Path
+from rislab.encoders.clip.dense_names import from_official, load_official, to_official
 
-from torch import Tensor
-
-from rislab.encoders.clip.weights import read_clip
-from rislab.errors import about
-from rislab.nn.renaming import renamed
-
-OURS = "model.tower.visual."
-NAMES = (
-    # ours            OpenAI's
-    (OURS, "visual."),
-    ("prompts.clip.", ""),
-)
-
-
-def from_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A CLIP state dict, whole or its image tower alone, under the names of a MaskCLIPTask."""
-    return renamed(state, NAMES, back=True)
-
-
-def to_official(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse. Raises DataError on keys that are none of ours."""
-    return renamed(state, NAMES)
-
-
-def load_official(path: Path) -> dict[str, Tensor]:
-    """Raises DataError, naming the file: see `read_clip`; leftovers."""
-    with about(path):
-        return from_official(read_clip(path).state)
+__all__ = ["from_official", "load_official", "to_official"]

@@ -51,6 +51,7 @@ class ReCoTask(TrainingFree):
     """
 
     frozen: ClassVar[tuple[str, ...]] = ("model.", "retrieval_prompts.", "prompts.")
+    frozen_options: ClassVar[tuple[str, ...]] = ("clip", "retrieval_clip", "encoder")
     any_size: ClassVar[bool] = True
     multi_scale: ClassVar[bool] = False
     untrained_when: ClassVar[tuple[dict[str, object], ...]] = ({},)

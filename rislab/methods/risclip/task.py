@@ -18,15 +18,8 @@ from rislab.errors import ConfigError
 from rislab.losses.dice import dice
 from rislab.losses.focal import focal
 from rislab.methods.base import TextSegmenter, contrast_stretched
-from rislab.methods.risclip.model import (
-    RISCLIP,
-    BlockAdapters,
-    Conditioning,
-    Exchange,
-    MapHead,
-    Towers,
-    ValuePath,
-)
+from rislab.methods.risclip.model import RISCLIP, MapHead, Towers, ValuePath
+from rislab.methods.risclip.modules import Conditioning, Exchange, adapters_of_towers
 from rislab.nn.conv_decoder import CoarseToFine, NormOrder
 
 
@@ -114,12 +107,7 @@ class RISCLIPTask(TextSegmenter):
                 f"model.decoder_levels {tuple(decoder_levels)} and decoder_width {tuple(decoder_width)}: "
                 f"as many widths as levels, which are blocks 1 to {depths[0]}"
             )
-        own = [
-            nn.ModuleList(BlockAdapters(width, adapter_ratio) for _ in range(depth))
-            if adapters and adapter_towers in ("both", tower)
-            else None
-            for tower, width, depth in zip(("image", "text"), widths, depths, strict=True)
-        ]
+        own = adapters_of_towers(widths, depths, adapter_ratio, adapter_towers if adapters else "none")
         blocks = cfe_blocks if cfe_blocks is not None else tuple(range(depths[1] // 2 + 1, depths[1] + 1))
         if not all(1 <= block <= depths[1] for block in blocks):
             raise ConfigError(f"model.cfe_blocks {tuple(blocks)}: {clip.name} has text blocks 1 to {depths[1]}")
@@ -131,16 +119,10 @@ class RISCLIPTask(TextSegmenter):
         head = MapHead(map_scale == "learned") if self.trains_map and map_scale != "none" else None
         decoder = None
         if stage != "patch":
-            channels = [widths[0]] * len(decoder_levels)
-            decoder = CoarseToFine(channels, decoder_width, decoder_norm_order, extra=1)
-        self.model = RISCLIP(
-            Towers(
-                towers, value_path, own[0], own[1], adapter_input == "sum", exchanges, decoder_levels if decoder else ()
-            ),
-            nn.ModuleList(layers),
-            head,
-            decoder,
-        )
+            decoder = CoarseToFine([widths[0]] * len(decoder_levels), decoder_width, decoder_norm_order, extra=1)
+        levels = decoder_levels if decoder else ()
+        both = Towers(towers, value_path, own[0], own[1], adapter_input == "sum", exchanges, levels)
+        self.model = RISCLIP(both, nn.ModuleList(layers), head, decoder)
         self.stage = stage
         if stage == "pixel":
             for name, parameter in self.model.named_parameters():
@@ -193,11 +175,8 @@ class RISCLIPTask(TextSegmenter):
         assert masks is not None
         terms = {}
         for level, logits in self._ask(batch.images, batch.texts, batch.image_index).items():
-            target = (
-                self._covered(masks, (logits.shape[-2], logits.shape[-1]))
-                if level == "patch"
-                else (masks > 0.5).float()
-            )
+            is_patch = level == "patch"
+            target = self._covered(masks, (logits.shape[-2], logits.shape[-1])) if is_patch else (masks > 0.5).float()
             if self.focal_weight:
                 terms[f"{level}_focal"] = self.focal_weight * focal(logits, target, self.focal_alpha)
             if self.dice_weight:
@@ -212,16 +191,16 @@ class RISCLIPTask(TextSegmenter):
         return (area > 0.5).float() if self.patch_target == "half" else area
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        decayed: list[nn.Parameter] = []
-        kept: list[nn.Parameter] = []
-        scale: list[nn.Parameter] = []
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                (scale if name.startswith("head.") else decayed if parameter.ndim > 1 else kept).append(parameter)
+        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        body = [p for name, p in trained.items() if not name.startswith("head.")]
         groups: list[dict[str, object]] = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": kept, "weight_decay": 0.0},
-            {"params": scale, "weight_decay": 0.0, "lr": self.map_lr_multi * self.base_lr},
+            {"params": [p for p in body if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in body if p.ndim <= 1], "weight_decay": 0.0},
+            {
+                "params": [p for name, p in trained.items() if name.startswith("head.")],
+                "weight_decay": 0.0,
+                "lr": self.map_lr_multi * self.base_lr,
+            },
         ]
         optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.base_lr, fused=True)
         steps = self.training_steps

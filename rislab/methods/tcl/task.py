@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from rislab.data.batch import Captions
 from rislab.data.geometry import Stretch
@@ -21,8 +20,8 @@ from rislab.losses.contrastive import TextSide, image_text, region_text
 from rislab.losses.masks import area, total_variation
 from rislab.methods.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, TextSegmenter
 from rislab.methods.tcl.inference import Seen, look, masks, without_margins
+from rislab.methods.tcl.losses import own_cosines, own_pairs, pairs, scale
 from rislab.methods.tcl.model import (
-    COSINE_EPS,
     TCL,
     Activation,
     Binarise,
@@ -31,11 +30,10 @@ from rislab.methods.tcl.model import (
     Norm,
     ToMask,
     binarise,
-    cosines,
-    pooled,
 )  # fmt: skip
+from rislab.nn.schedules import decay_groups, warmed_cosine
 from rislab.nn.sliding import Margins
-from rislab.ranks import gathered, world
+from rislab.ranks import gathered
 
 
 class TCLTask(TextSegmenter):
@@ -173,11 +171,11 @@ class TCLTask(TextSegmenter):
             embeddings = embeddings.float()
             terms: dict[str, Tensor] = {}
             if self.tcl_v_w:
-                own = self.model.grounder.to_mask.logits(_own_cosines(embeddings, texts))
+                own = self.model.grounder.to_mask.logits(own_cosines(embeddings, texts))
                 cut = binarise(own, self.binarise, uniform, self.gumbel_tau)
                 cut = F.interpolate(cut[:, None], pixels.shape[-2:], mode="nearest")
                 seen = self.model.embed(cut * pixels)
-                terms["tcl_v"] = self.tcl_v_w * image_text(seen, texts, _scale(self.image_scale))
+                terms["tcl_v"] = self.tcl_v_w * image_text(seen, texts, scale(self.image_scale))
             terms |= self._pair_losses(embeddings, gathered(texts))
             if self.tv_img_w:
                 terms["tv_img"] = self.tv_img_w * total_variation(embeddings)
@@ -185,38 +183,23 @@ class TCLTask(TextSegmenter):
 
     def _pair_losses(self, embeddings: Tensor, texts: Tensor) -> dict[str, Tensor]:
         """Terms over the masks of every own picture under the texts of all processes."""
-        wanted = self.tcl_f_w, self.area_pos_w, self.area_neg_w, self.tv_mask_w
-        if not any(wanted):
+        if not any((self.tcl_f_w, self.area_pos_w, self.area_neg_w, self.tv_mask_w)):
             return {}
-        parts = texts.split(self.texts_at_once or len(texts))
-        found = [
-            self._pairs(embeddings, part) if len(parts) == 1
-            else checkpoint(self._pairs, embeddings, part, use_reentrant=False)
-            for part in parts
-        ]  # fmt: skip
-        regions, shares = (torch.cat([part[i] for part in found], dim=1) for i in (0, 1))
-        is_own = torch.zeros_like(shares, dtype=torch.bool)
-        is_own[:, world()[0] * len(shares) :].fill_diagonal_(True)
+        regions, areas, variation = pairs(self.model.grounder.to_mask, embeddings, texts, self.texts_at_once)
+        is_own = own_pairs(areas)
         if self._trainer is not None:  # no loss: what tells a collapse
-            self.log("train/mask_area", shares[is_own].mean().detach(), batch_size=len(shares))
+            self.log("train/mask_area", areas[is_own].mean().detach(), batch_size=len(areas))
         terms = {}
         if self.tcl_f_w:
-            contrast = region_text(regions, texts, _scale(self.region_scale), self.tclf_text_side)
+            contrast = region_text(regions, texts, scale(self.region_scale), self.tclf_text_side)
             terms["tcl_f"] = self.tcl_f_w * contrast
         if self.area_pos_w:
-            terms["area_pos"] = self.area_pos_w * area(shares[is_own], self.priors[0])
+            terms["area_pos"] = self.area_pos_w * area(areas[is_own], self.priors[0])
         if self.area_neg_w:
-            terms["area_neg"] = self.area_neg_w * area(shares[~is_own], self.priors[1])
+            terms["area_neg"] = self.area_neg_w * area(areas[~is_own], self.priors[1])
         if self.tv_mask_w:
-            weights = [len(part) / len(texts) for part in parts]
-            terms["tv_mask"] = self.tv_mask_w * sum(
-                (share * part[2] for share, part in zip(weights, found, strict=True)), torch.zeros_like(shares[0, 0])
-            )
+            terms["tv_mask"] = self.tv_mask_w * variation
         return terms
-
-    def _pairs(self, embeddings: Tensor, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        masks = self.model.grounder.to_mask.logits(cosines(embeddings, texts)).sigmoid()
-        return pooled(embeddings, masks), masks.mean((2, 3)), total_variation(masks)
 
     def masks(self, pixels: Tensor, texts: Tensor) -> Tensor:
         """Normalised pixels [I, 3, H, W], texts [C, D] -> masks [I, C, h, w] in [0, 1], at the decoder's stride.
@@ -269,30 +252,12 @@ class TCLTask(TextSegmenter):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """0-d parameters (gates, scale and shift, temperatures) are decayed, as in the official code; vectors are not."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        groups: list[dict[str, object]] = [
-            {"params": [p for p in trained if p.ndim != 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
-        ]
-        optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.base_lr, eps=1e-6, fused=True)
-        steps, warm = self.training_steps, self.warmup_steps
+        groups = decay_groups(self.parameters(), self.weight_decay)
+        optimiser = torch.optim.AdamW(groups, lr=self.base_lr, eps=1e-6, fused=True)
+        steps, last = self.training_steps, self.min_lr / self.base_lr
 
         def factor(step: int) -> float:
-            if step < warm:
-                return 1e-4 + (1 - 1e-4) * step / warm
-            done = (step - warm) / max(1, steps - warm)
-            low = self.min_lr / self.base_lr
-            return low + (1 - low) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+            return warmed_cosine(step, steps, self.warmup_steps, first=1e-4, last=last)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _own_cosines(embeddings: Tensor, texts: Tensor) -> Tensor:
-    """Pixels [B, D, h, w], each picture with its own text [B, D] -> [B, h, w]."""
-    unit = F.normalize(embeddings, dim=1, eps=COSINE_EPS)
-    return torch.einsum("bdhw,bd->bhw", unit, F.normalize(texts, dim=-1, eps=COSINE_EPS))
-
-
-def _scale(log: Tensor) -> Tensor:
-    return log.exp().clamp(max=100)
