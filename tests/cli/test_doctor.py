@@ -237,6 +237,7 @@ def test_clip_and_maskclip_are_scored_on_pictures(
     assert found["activation"]["quick_gelu"] is None
     assert "not compared: the embeddings at hand are ViT-B-32's" in found["text tower"]["text"]
     assert found["pictures"]["text"].startswith("MaskCLIP scores ")
+    assert found["result"]["text"].endswith("the activation is not known: set clip.quick_gelu")
     run = {
         "seed_everything": 0,
         "trainer": {"accelerator": "cpu", "devices": 1, "logger": False, "default_root_dir": str(tmp_path / "run")},

@@ -24,12 +24,13 @@ def check(options: argparse.Namespace) -> int:
     def say(name: str, text: str, **values: Any) -> None:
         found[name] = {"text": text, **values}
         if not options.json:
-            print(f"{name + ':':12}{text}", flush=True)
+            print(f"{name + ':':11} {text}", flush=True)
 
     wrong = ""
     try:
-        _check(options, say)
-        say("result", "fine")
+        quick = _check(options, say)
+        known = quick is not None
+        say("result", "fine" if known else "nothing wrong was found; the activation is not known: set clip.quick_gelu")
     except RislabError as error:
         wrong = str(error)
         if not options.json:
@@ -40,7 +41,8 @@ def check(options: argparse.Namespace) -> int:
     return DataError.exit_code if wrong else 0
 
 
-def _check(options: argparse.Namespace, say: Callable[..., None]) -> None:
+def _check(options: argparse.Namespace, say: Callable[..., None]) -> bool | None:
+    """Whether the weights need QuickGELU; None where nothing says. Raises RislabError with what is wrong."""
     from rislab.encoders.clip import check as weights
     from rislab.training.cli import quiet
 
@@ -56,6 +58,7 @@ def _check(options: argparse.Namespace, say: Callable[..., None]) -> None:
     quick = _activation(path, content, name, embeddings, given, say)
     if options.benchmark is not None:
         _score(options, name, quick, say)
+    return quick
 
 
 def _activation(
