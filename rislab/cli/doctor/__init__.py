@@ -15,7 +15,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "without users' names and keys. With --clip: whether a file holds the weights of that CLIP: whole, of its size, "
         "with the text embeddings that OpenAI's have, with which activation; and how CLIP and MaskCLIP score with it on "
         "a small benchmark. What is wrong is said in one line, and the exit code is 2.",
-        epilog="example: rislab doctor --clip ViT-B-32 --weights ViT-B-32.pt --benchmark coco-open-mini",
+        epilog="example: rislab doctor --clip ViT-B-32 --weights ViT-B-32.pt",
     )
     parser.add_argument("--data", type=user_path, metavar="DIR", help="where data lie (default: data)")
     parser.add_argument("--clip", metavar="NAME", help="an open_clip model, ViT-B-32, or OpenAI's name of it, ViT-B/32")
