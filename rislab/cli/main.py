@@ -18,7 +18,7 @@ TRAINING = {
 
 
 def parser() -> argparse.ArgumentParser:
-    from rislab.cli import ablate, bench, claims, data, matrix, methods, score, segment
+    from rislab.cli import ablate, bench, claims, data, doctor, matrix, methods, score, segment
 
     root = argparse.ArgumentParser(
         prog="rislab",
@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     ablate.add_parser(commands)
     matrix.add_parser(commands)
     claims.add_parser(commands)
+    doctor.add_parser(commands)
     return root
 
 

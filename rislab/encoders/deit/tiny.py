@@ -1,12 +1,14 @@
 """A distilled DeiT small enough for a laptop, pretrained on the toy world on first use.
 
 It replaces DeiT-S/16-SIN in the toy recipes: ``{name: rislab-tiny-DeiT, pretrained: toy}``. Same class; both extra tokens are
-trained to name the colours of things in a picture, from labels of whole pictures alone. As ImageNet's classes are not those of
-the benchmarks, colours are not the kinds that the labelled toy pictures hold, which differ in pattern, too.
+trained to name the colours and the shapes of things in a picture, from labels of whole pictures alone. As ImageNet's classes are
+not those of the benchmarks, neither colours nor shapes are the kinds that the labelled toy pictures hold: those are a colour with
+a pattern.
 
-Labels and number of steps were chosen with ReCo's scores on the toy test split in view, and so that its components come in the
-paper's order; with the benchmark's own kinds as labels they did not. ReCo's toy scores show that the code runs. They are no
-evidence for that order.
+Labels and number of steps were chosen by one number: mIoU of ReCo with all components but the CRF on the 80 pictures of the toy
+validation split. Colours 55.05, kinds 52.87, shapes 42.22, colours and shapes 56.10, all with 350 steps; colours with 1000 steps
+53.37; one seed each, so the first and the fourth may not differ. Colours alone had been chosen before with the toy test split in
+view; the number of steps and the other settings are from then.
 """
 
 from collections.abc import Mapping
@@ -22,19 +24,20 @@ from rich.progress import Progress
 from torch import Tensor
 
 from rislab.data.toy.kinds import gather
-from rislab.data.toy.scene import PAINTS, draw
+from rislab.data.toy.scene import PAINTS, SHAPES, draw
 from rislab.encoders.deit.model import PatchEncoder
 from rislab.encoders.pretrained import cached_file, made_once, one_thread, own_randomness
 
 NAME = "rislab-tiny-DeiT"
-COLOURS = tuple(PAINTS)
+LABELS = (*PAINTS, *SHAPES)
+"""Eight colours and four shapes; the names are all different."""
 SIZES: Mapping[str, Any] = {
-    "width": 64, "depth": 4, "heads": 4, "patch": 8, "table": 12, "distilled": True, "classes": len(COLOURS), "rest": "cut",
+    "width": 64, "depth": 4, "heads": 4, "patch": 8, "table": 12, "distilled": True, "classes": len(LABELS), "rest": "cut",
 }  # fmt: skip
 MEAN = torch.tensor((0.485, 0.456, 0.406)).view(1, 3, 1, 1)
 STD = torch.tensor((0.229, 0.224, 0.225)).view(1, 3, 1, 1)
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same recipe would give other weights: for a change here, in the encoder, or in toy scenes."""
 
 
@@ -75,7 +78,7 @@ def pretrained_path(recipe: Recipe | None = None) -> Path:
 
 
 def labelled(count: int, size: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Pictures of one to three things, and which colours they hold.
+    """Pictures of one to three things, and which colours and shapes they hold.
 
     Args:
         count: Pictures.
@@ -83,18 +86,19 @@ def labelled(count: int, size: int, seed: int) -> tuple[NDArray[np.uint8], NDArr
         seed: Of everything.
 
     Returns:
-        uint8 RGB [count, size, size, 3], and 0 or 1 for each colour, float32 [count, K].
+        uint8 RGB [count, size, size, 3], and 0 or 1 for each of `LABELS`, float32 [count, K].
     """
     rng = np.random.default_rng([seed, 13])
     images = np.empty((count, size, size, 3), np.uint8)
-    there = np.zeros((count, len(COLOURS)), np.float32)
+    there = np.zeros((count, len(LABELS)), np.float32)
     done = 0
     while done < count:
         drawn = draw(rng, gather(rng, size, int(rng.integers(1, 4))), size)
         if drawn is None or not drawn.things:
             continue
         images[done] = drawn.image
-        there[done, [COLOURS.index(thing.colour) for thing in drawn.things]] = 1
+        named = [name for thing in drawn.things for name in (thing.colour, thing.shape)]
+        there[done, [LABELS.index(name) for name in named]] = 1
         done += 1
     return images, there
 
@@ -111,7 +115,7 @@ def _logits(encoder: PatchEncoder, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pretrain(recipe: Recipe) -> dict[str, Tensor]:
-    """The state dict of an encoder that is trained to name the colours in toy pictures."""
+    """The state dict of an encoder that is trained to name the colours and shapes in toy pictures."""
     return {key: value.detach().contiguous() for key, value in _trained(recipe).vit.state_dict().items()}
 
 
@@ -141,8 +145,8 @@ def _trained(recipe: Recipe) -> PatchEncoder:
 
 
 @torch.no_grad()
-def right_colours(recipe: Recipe) -> dict[str, Any]:
-    """Share in percent of colours in unseen pictures that are among as many highest-ranked ones, and by chance."""
+def right_labels(recipe: Recipe) -> dict[str, Any]:
+    """Share in percent of colours and shapes in unseen pictures that are among as many highest-ranked ones, and by chance."""
     encoder = _trained(recipe)
     images, there = labelled(200, recipe.size, recipe.seed + 1000)
     target = torch.from_numpy(there)
@@ -150,4 +154,4 @@ def right_colours(recipe: Recipe) -> dict[str, Any]:
     rank = (one + other).argsort(1, descending=True).argsort(1)
     counts = target.sum(1, keepdim=True)
     found = (rank < counts).float() * target
-    return {"model": 100 * float(found.sum() / counts.sum()), "chance": 100 * float((counts / len(COLOURS)).mean())}
+    return {"model": 100 * float(found.sum() / counts.sum()), "chance": 100 * float((counts / len(LABELS)).mean())}
