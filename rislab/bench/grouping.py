@@ -114,14 +114,14 @@ def _official_labels(method: GroupViTTask, image: Tensor, names: Sequence[str]) 
     texts = method.texts.names(names)
     for y1, y2, x1, x2 in boxes(height, width, WINDOW, STRIDE):
         window = image[None, :, y1:y2, x1:x2]
-        maps = method.look(window).groups  # the encoder, for the assignment
+        maps = method.encode_images(window).groups  # the encoder, for the assignment
         if maps is None:
             raise ConfigError("--config has no grouping stage: there are no groups to be labelled")
-        seen = method.look(window)  # and again, for the segments
+        encoded = method.encode_images(window)  # and again, for the segments
         own = F.interpolate(maps, window.shape[-2:], mode="bilinear")
         onehot = F.one_hot(own.argmax(1), own.shape[1]).to(own.dtype)[0]  # [h, w, G]
-        before = scale * seen.segments[0] @ texts.T
-        whole = (seen.image @ texts.T)[0].topk(min(method.top_classes, len(names))).indices
+        before = scale * encoded.segments[0] @ texts.T
+        whole = (encoded.image @ texts.T)[0].topk(min(method.top_classes, len(names))).indices
         kept = torch.full_like(before, -torch.inf)
         kept[:, whole] = before[:, whole]
         group_scores = kept.softmax(1) * before.softmax(1)

@@ -27,9 +27,9 @@ WINDOW, STRIDE = 448, 224
 class LabelMapMethod(Protocol):
     """A method whose features of a picture do not depend on the names, so that a loop over names can keep them."""
 
-    def look(self, images: Tensor) -> Any: ...
+    def encode_images(self, images: Tensor) -> Any: ...
 
-    def scores(self, seen: Any, names: Sequence[str]) -> Tensor: ...
+    def scores(self, encoded: Any, names: Sequence[str]) -> Tensor: ...
 
 
 def measure(
@@ -85,9 +85,9 @@ def one_by_one(method: TextSegmenter, image: Tensor, names: Sequence[str]) -> Te
     total = torch.zeros(len(names), height, width)
     windows = torch.zeros(height, width)
     for y1, y2, x1, x2 in boxes(height, width, WINDOW, STRIDE):
-        seen = method.look(image[None, :, y1:y2, x1:x2])
+        encoded = method.encode_images(image[None, :, y1:y2, x1:x2])
         for number, name in enumerate(names):
-            scores = method.scores(seen, [name])
+            scores = method.scores(encoded, [name])
             total[number, y1:y2, x1:x2] += F.interpolate(scores, (y2 - y1, x2 - x1), mode="bilinear")[0, 0]
         windows[y1:y2, x1:x2] += 1
     return total.div_(windows).argmax(0)

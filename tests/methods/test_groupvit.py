@@ -212,7 +212,7 @@ def test_labels_of_a_picture_are_those_of_its_scores(stages: int) -> None:
     names, image = ("dog", "cat", "sky", "car", "red", "blue"), torch.randint(0, 256, (3, 40, 75), dtype=torch.uint8)
     blank = np.zeros((40, 75), np.uint8)
     batch = LabelledPictures([image], [blank], names, True, Viewing(40, 99, 99, 9, "mmseg"), [0])
-    seen = model.look(image[None])
+    seen = model.encode_images(image[None])
     groups = group_of_pixels(seen)[0]
     table = with_background(model._table(seen, names)[0], 0.3)
     assert torch.equal(model.label(batch)[0], table.argmax(1)[groups])
@@ -229,7 +229,7 @@ def test_groups_of_a_picture_are_those_that_its_labels_come_from() -> None:
     model = method().eval()
     found = model.groups_of(image)
     assert {name: tuple(each.shape) for name, each in found.items()} == {"grouping 1": (4, 8), "grouping 2": (4, 8)}
-    shares = model.look(image[None]).groups
+    shares = model.encode_images(image[None]).groups
     assert shares is not None
     assert torch.equal(found["grouping 2"], shares[0].argmax(0))
     assert method(grouping_stages=0).eval().groups_of(image) == {}

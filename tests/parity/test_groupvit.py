@@ -14,11 +14,11 @@ from rislab.encoders.clip.dense import averaged
 from rislab.methods.groupvit.encoding import encode_texts
 from rislab.methods.groupvit.grouping import Grouping
 from rislab.methods.groupvit.inference import (
-    Seen,
+    EncodedImages,
     class_scores,
     composed,
+    encode_images,
     group_of_pixels,
-    look,
     scale_of,
     spread,
     with_background,
@@ -139,14 +139,14 @@ def test_segmentation_of_a_picture_of_another_shape(case: Case) -> None:
         assert shares is not None
         large = F.interpolate(shares.unflatten(2, found.grid), pixels.shape[-2:], mode="bilinear")
         within(case, large.permute(0, 2, 3, 1), f"eval/seg/composed_map_stage{i}")
-    seen, classes = look(model, pixels), class_embeddings(case, model)
+    seen, classes = encode_images(model, pixels), class_embeddings(case, model)
     scores, groups = table_of(case, model, seen, classes), group_of_pixels(seen)
     within(case, spread(scores, groups), "eval/seg/logits_nobg")
     level = case.about["model"]["bg_thresh"]
     within(case, spread(with_background(scores[0], level)[None], groups), "eval/seg/logits_bg")
 
 
-def table_of(case: Case, model: GroupViT, seen: Seen, classes: Tensor) -> Tensor:
+def table_of(case: Case, model: GroupViT, seen: EncodedImages, classes: Tensor) -> Tensor:
     return class_scores(seen, classes, scale_of(model.logit_scale), case.about["model"].get("topk", 5))
 
 
@@ -159,7 +159,7 @@ def test_sliding_windows(case: Case) -> None:
     assert [[list(box)] for box in where] == [[box] for box in at["slide_windows_y1y2x1x2"]]
     windows = []
     for box in where:
-        seen = look(model, pixels[..., box[0] : box[1], box[2] : box[3]])
+        seen = encode_images(model, pixels[..., box[0] : box[1], box[2] : box[3]])
         scores = with_background(table_of(case, model, seen, classes)[0], at["bg_thresh"])
         windows.append(Window(box, group_of_pixels(seen)[0], scores))
     code, scores = combined(windows, tuple(at["seg_hw"]))

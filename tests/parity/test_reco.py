@@ -17,9 +17,9 @@ from rislab.encoders.clip.trunk import CLIPSpec, build
 from rislab.encoders.deit.load import DeiTSpec
 from rislab.encoders.deit.model import PatchEncoder
 from rislab.methods.reco import task
-from rislab.methods.reco.cosegment import Found, cosegment
+from rislab.methods.reco.cosegment import Cosegmentation, cosegment
 from rislab.methods.reco.inference import picture_of
-from rislab.methods.reco.model import Seen, resized, scores, text_attention
+from rislab.methods.reco.model import EncodedImages, resized, scores, text_attention
 from rislab.methods.reco.official import from_official, load_official, to_official
 from rislab.methods.reco.references import Embedder, Making
 from rislab.methods.reco.task import ReCoTask
@@ -183,7 +183,7 @@ def test_features(case: Case) -> None:
 
 
 @torch.no_grad()
-def found_in(case: Case, embedder: Embedder, name: str) -> Found:
+def found_in(case: Case, embedder: Embedder, name: str) -> Cosegmentation:
     """What co-segmentation finds of a name, with the references that the embedder has made before."""
     making = embedder.making
     embedder([name])
@@ -279,7 +279,7 @@ def test_inference(case: Case, columns: Any, setting: str) -> None:
     names = case.about["classes"]
     references, texts = embedder(names), embedder.dense_texts(names)
     for kind in ("plain", "dense"):
-        seen = model.look(case["images"], uses_dense=kind == "dense")
+        seen = model.encode_images(case["images"], uses_dense=kind == "dense")
         ours = scores(seen, references, texts)
         name = f"score/{columns}/{setting}/{kind}"
         if name in case.outputs:
@@ -297,7 +297,7 @@ def test_attention_to_texts_and_what_the_crf_gets(case: Case) -> None:
     model, tolerance = model_of(case), case.tolerance
     texts = texts_of(case, model.prompts.clip)
     rows = [case.about["text_names"].index(name) for name in case.about["classes"]]
-    seen: Seen = model.model.look(case["images"], uses_dense=True)
+    seen: EncodedImages = model.model.encode_images(case["images"], uses_dense=True)
     assert seen.dense is not None
     t = resized(text_attention(seen.dense, texts[rows]), seen.size)
     close(t, case["inference/text_attention"], "text_attention", **tolerance["default"])

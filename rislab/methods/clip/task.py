@@ -50,21 +50,21 @@ class CLIPTask(TrainingFree):
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """Cosine maps [N, h, w], stretched between their own extremes: one sentence has no other class to be compared with."""
-        features = self.look(images)
+        features = self.encode_images(images)
         cosines = torch.einsum("ndhw,nd->nhw", features[image_index], self.prompts(texts))
         return contrast_stretched(cosines, self.map_threshold)
 
     def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """100 cosine, [I, C, h, w]; the class is the largest."""
-        return self.scores(self.look(images), names)
+        return self.scores(self.encode_images(images), names)
 
-    def look(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> Tensor:
         """Features [I, D, h, w], all that `scores` needs of the images."""
         return self.model(self.normalise(images))
 
-    def scores(self, seen: Tensor, names: Sequence[str]) -> Tensor:
-        """`segment_vocabulary` of what was seen."""
-        return 100.0 * torch.einsum("idhw,kd->ikhw", seen, self.prompts(names, self.templates))
+    def scores(self, encoded: Tensor, names: Sequence[str]) -> Tensor:
+        """`segment_vocabulary` of encoded images."""
+        return 100.0 * torch.einsum("idhw,kd->ikhw", encoded, self.prompts(names, self.templates))
 
     def with_background(self, scores: Tensor) -> Tensor:
         """Probabilities over the names, and the background's threshold before them."""

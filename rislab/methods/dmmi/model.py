@@ -106,14 +106,14 @@ class DMMI(nn.Module):
             padding: bool [N, L].
             image_index: int64 [N], the picture of a sentence.
         """
-        return self.answer(self.look(pixels), self.text(ids, padding)[0], ~padding, image_index)
+        return self.answer(self.encode_images(pixels), self.text(ids, padding)[0], ~padding, image_index)
 
-    def look(self, pixels: Tensor) -> Tensor:
+    def encode_images(self, pixels: Tensor) -> Tensor:
         """The map of the first stage, [I, H/4, W/4, C], which sees nothing of the text."""
         return self.trunk.stage(0, pixels)
 
     def answer(self, first: Tensor, words: Tensor, is_word: Tensor, image_index: Tensor) -> Answer:
-        """See `forward`. first: of `look`; words: [N, L, D]; is_word: bool [N, L]."""
+        """See `forward`. first: of `encode_images`; words: [N, L, D]; is_word: bool [N, L]."""
         present = is_word.to(words.dtype)
         x, rows = first, cast(Tensor | None, image_index)  # rows are pictures in the first stage, and then queries
         features: list[Tensor] = []

@@ -166,7 +166,7 @@ class DMMITask(TextSegmenter):
         return self.model.text.words(tokens)[which], ~tokens.padding[which]
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
-        first = self.model.look(self.normalise(images))
+        first = self.model.encode_images(self.normalise(images))
         rows = (each.split(QUERIES_AT_ONCE) for each in (*self._words(texts), image_index))
         found = [self.model.answer(first, *some).logits for some in zip(*rows, strict=True)]
         logits = torch.cat(found) if len(found) > 1 else found[0]
@@ -177,7 +177,9 @@ class DMMITask(TextSegmenter):
         masks = batch.masks
         assert masks is not None
         words, is_word = self._words(batch.texts)
-        answer = self.model.answer(self.model.look(self.normalise(batch.images)), words, is_word, batch.image_index)
+        answer = self.model.answer(
+            self.model.encode_images(self.normalise(batch.images)), words, is_word, batch.image_index
+        )
         logits = answer.logits[:, 1] - answer.logits[:, 0]
         terms = {"cross_entropy": weighted_cross_entropy(logits, masks, self.class_weights)}
         has_target = [not (none and self.zero_indicator) for none in batch.no_target]

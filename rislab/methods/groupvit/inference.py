@@ -20,7 +20,7 @@ Maps = Literal["soft", "hard"]
 
 
 @dataclass(frozen=True)
-class Seen:
+class EncodedImages:
     """Pictures without their texts.
 
     Attributes:
@@ -56,11 +56,11 @@ def composed(assignments: Sequence[Assignment], maps: Maps) -> Tensor | None:
     return found
 
 
-def look(model: GroupViT, pixels: Tensor, maps: Maps = "soft") -> Seen:
+def encode_images(model: GroupViT, pixels: Tensor, maps: Maps = "soft") -> EncodedImages:
     """Normalised pixels [I, 3, H, W]."""
     found = model.image(pixels)
     shares = composed(found.assignments, maps)
-    return Seen(
+    return EncodedImages(
         None if shares is None else shares.unflatten(2, found.grid),
         F.normalize(model.embed_segments(found).float(), dim=-1),
         F.normalize(model.image_projector(found.tokens.mean(1)).float(), dim=-1),
@@ -69,13 +69,13 @@ def look(model: GroupViT, pixels: Tensor, maps: Maps = "soft") -> Seen:
     )
 
 
-def group_of_pixels(seen: Seen) -> Tensor:
+def group_of_pixels(encoded: EncodedImages) -> Tensor:
     """The number of each pixel's group, int64 [I, H, W]: the largest share, maps enlarged first."""
-    if seen.groups is None:
-        own = torch.arange(seen.grid[0] * seen.grid[1], device=seen.image.device).view(1, 1, *seen.grid)
-        large = F.interpolate(own.float(), seen.size, mode="nearest-exact").long()
-        return large[0].expand(len(seen.image), -1, -1)
-    return F.interpolate(seen.groups, seen.size, mode="bilinear", align_corners=False).argmax(1)
+    if encoded.groups is None:
+        own = torch.arange(encoded.grid[0] * encoded.grid[1], device=encoded.image.device).view(1, 1, *encoded.grid)
+        large = F.interpolate(own.float(), encoded.size, mode="nearest-exact").long()
+        return large[0].expand(len(encoded.image), -1, -1)
+    return F.interpolate(encoded.groups, encoded.size, mode="bilinear", align_corners=False).argmax(1)
 
 
 def groups(model: GroupViT, pixels: Tensor, maps: Maps) -> dict[str, Tensor]:
@@ -89,14 +89,14 @@ def groups(model: GroupViT, pixels: Tensor, maps: Maps) -> dict[str, Tensor]:
     }
 
 
-def class_scores(seen: Seen, names: Tensor, scale: Tensor, top_classes: int) -> Tensor:
+def class_scores(encoded: EncodedImages, names: Tensor, scale: Tensor, top_classes: int) -> Tensor:
     """Scores [I, G, C] of class names, unit embeddings [C, D], for each group.
 
     The softmax over the names, times the softmax over those names alone that are among the `top_classes` of the whole picture
     (not in the paper).
     """
-    logits = scale * seen.segments @ names.T
-    whole = seen.image @ names.T  # [I, C]; a softmax would not change the order
+    logits = scale * encoded.segments @ names.T
+    whole = encoded.image @ names.T  # [I, C]; a softmax would not change the order
     kept = torch.zeros_like(whole, dtype=torch.bool)
     kept.scatter_(1, whole.topk(min(top_classes, len(names)), dim=1).indices, True)
     among = logits.masked_fill(~kept[:, None], -torch.inf)
@@ -125,20 +125,20 @@ def background_threshold(names: Sequence[str]) -> float:
     return known.get(tuple(names), OTHERS)
 
 
-def sentence_cosines(seen: Seen, sentences: Tensor, image_index: Tensor) -> Tensor:
+def sentence_cosines(encoded: EncodedImages, sentences: Tensor, image_index: Tensor) -> Tensor:
     """Cosines [N, G] of sentences, unit embeddings [N, D], with the groups of their pictures.
 
     Args:
         image_index: int64 [N], the picture of each sentence.
     """
-    return torch.einsum("ngd,nd->ng", seen.segments[image_index], sentences)
+    return torch.einsum("ngd,nd->ng", encoded.segments[image_index], sentences)
 
 
-def mixed(seen: Seen, each: Tensor, image_index: Tensor) -> Tensor:
+def mixed(encoded: EncodedImages, each: Tensor, image_index: Tensor) -> Tensor:
     """Values of groups [N, G], mixed by the groups' shares in each patch, [N, h, w]."""
-    if seen.groups is None:
-        return each.unflatten(1, seen.grid)
-    return torch.einsum("ng,nghw->nhw", each, seen.groups[image_index])
+    if encoded.groups is None:
+        return each.unflatten(1, encoded.grid)
+    return torch.einsum("ng,nghw->nhw", each, encoded.groups[image_index])
 
 
 def spread(table: Tensor, groups: Tensor) -> Tensor:

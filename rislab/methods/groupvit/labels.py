@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rislab.data.batch import Viewing
-from rislab.methods.groupvit.inference import Seen, group_of_pixels
+from rislab.methods.groupvit.inference import EncodedImages, group_of_pixels
 from rislab.nn.sliding import Box, boxes
 
 
@@ -86,8 +86,8 @@ def _neighbours(out: int, size: int, device: torch.device) -> tuple[Tensor, Tens
 
 
 def label_picture(
-    look_at: Callable[[Tensor], Seen],
-    table: Callable[[Seen], Tensor],
+    encode_window: Callable[[Tensor], EncodedImages],
+    table: Callable[[EncodedImages], Tensor],
     image: Tensor,
     original_size: tuple[int, int],
     viewing: Viewing,
@@ -95,14 +95,14 @@ def label_picture(
     """The class of each pixel, int64 [h0, w0], of a picture [3, H, W] shown by windows.
 
     Args:
-        look_at: a window uint8 [1, 3, h, w] -> what is seen.
-        table: what is seen -> scores [G, K], background included.
+        encode_window: a window uint8 [1, 3, h, w] -> its encoding.
+        table: an encoding -> scores [G, K], background included.
     """
     size = image.shape[-2], image.shape[-1]
     windows = []
     for box in boxes(*size, viewing.window, viewing.stride):
         y1, y2, x1, x2 = box
-        seen = look_at(image[None, :, y1:y2, x1:x2])
-        windows.append(Window(box, group_of_pixels(seen)[0], table(seen)))
+        encoded = encode_window(image[None, :, y1:y2, x1:x2])
+        windows.append(Window(box, group_of_pixels(encoded)[0], table(encoded)))
     code, scores = combined(windows, size)
     return labels(code, scores, original_size)

@@ -18,7 +18,7 @@ from rislab.methods.groupvit import inference
 from rislab.methods.groupvit.contrast import contrasts
 from rislab.methods.groupvit.encoding import encode_images, encode_texts
 from rislab.methods.groupvit.grouping import Grouping
-from rislab.methods.groupvit.inference import Maps, Seen
+from rislab.methods.groupvit.inference import EncodedImages, Maps
 from rislab.methods.groupvit.labels import label_picture
 from rislab.methods.groupvit.model import HEAD_WIDTH, GroupViT, ImageEncoder, TextEncoder, expect_multiple, stages_of
 from rislab.methods.groupvit.schedule import Schedule
@@ -148,33 +148,33 @@ class GroupViTTask(TextSegmenter):
             self.log_dict(each, batch_size=len(pixels))
         return contrasts(model, images, states.unflatten(0, ids.shape[:2]), self.multi_label_loss_weight)
 
-    def look(self, images: Tensor) -> Seen:
+    def encode_images(self, images: Tensor) -> EncodedImages:
         """All that `scores` needs of the images."""
-        return inference.look(self.model, self.normalise(images), self.maps)
+        return inference.encode_images(self.model, self.normalise(images), self.maps)
 
     def groups_of(self, image: Tensor) -> dict[str, Tensor]:
         """The group of each patch, int64 [h, w], behind each grouping, of a picture uint8 [3, H, W] shown whole."""
         return inference.groups(self.model, self.normalise(image[None]), self.maps)
 
-    def scores(self, seen: Seen, names: Sequence[str]) -> Tensor:
-        """`segment_vocabulary` of what was seen."""
-        return inference.spread(self._table(seen, names), inference.group_of_pixels(seen))
+    def scores(self, encoded: EncodedImages, names: Sequence[str]) -> Tensor:
+        """`segment_vocabulary` of encoded images."""
+        return inference.spread(self._table(encoded, names), inference.group_of_pixels(encoded))
 
-    def _table(self, seen: Seen, names: Sequence[str]) -> Tensor:
+    def _table(self, encoded: EncodedImages, names: Sequence[str]) -> Tensor:
         """Scores [I, G, C] of the groups."""
         scale = inference.scale_of(self.model.logit_scale)
-        return inference.class_scores(seen, self.texts.names(names), scale, self.top_classes)
+        return inference.class_scores(encoded, self.texts.names(names), scale, self.top_classes)
 
     def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Scores [I, C, H, W], each pixel's its group's; that of a name depends on the other names."""
-        return self.scores(self.look(images), names)
+        return self.scores(self.encode_images(images), names)
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """A sentence alone has no other class to be compared with: its best group is foreground, its worst is not."""
-        seen = self.look(images)
-        cosines = inference.sentence_cosines(seen, self.texts.unit(texts), image_index)
+        encoded = self.encode_images(images)
+        cosines = inference.sentence_cosines(encoded, self.texts.unit(texts), image_index)
         logits = contrast_stretched(cosines[:, None], self.map_threshold)[:, 0]
-        return inference.mixed(seen, logits, image_index)
+        return inference.mixed(encoded, logits, image_index)
 
     def with_background(self, scores: Tensor) -> Tensor:
         level = inference.OTHERS if self.bg_thresh is None else self.bg_thresh
@@ -185,12 +185,12 @@ class GroupViTTask(TextSegmenter):
         """See `TextSegmenter.label`. Scores of the names are those of groups, not of pixels."""
         level = inference.background_threshold(batch.names) if self.bg_thresh is None else self.bg_thresh
 
-        def table(seen: Seen) -> Tensor:
-            found = self._table(seen, batch.names)[0]
+        def table(encoded: EncodedImages) -> Tensor:
+            found = self._table(encoded, batch.names)[0]
             return inference.with_background(found, level) if batch.has_background else found
 
         return [
-            label_picture(self.look, table, image, (label.shape[0], label.shape[1]), batch.viewing)
+            label_picture(self.encode_images, table, image, (label.shape[0], label.shape[1]), batch.viewing)
             for image, label in zip(batch.images, batch.labels, strict=True)
         ]
 

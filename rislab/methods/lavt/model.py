@@ -112,9 +112,9 @@ class LAVT(nn.Module):
         Returns:
             [N, 2, H/4, W/4].
         """
-        return self.answer(self.look(pixels), self.text(ids, padding)[0], ~padding, image_index)
+        return self.answer(self.encode_images(pixels), self.text(ids, padding)[0], ~padding, image_index)
 
-    def look(self, pixels: Tensor) -> list[Tensor]:
+    def encode_images(self, pixels: Tensor) -> list[Tensor]:
         """Maps [I, h, w, C] of the stages that see nothing of the text: up to the first one with a fusion."""
         x, maps = pixels, []
         for number in range(min(self.entrance + 1, len(self.trunk.layers))):
@@ -123,7 +123,7 @@ class LAVT(nn.Module):
         return maps
 
     def answer(self, maps: Sequence[Tensor], words: Tensor, is_word: Tensor, image_index: Tensor) -> Tensor:
-        """See `forward`. maps: of `look`; words: [N, L, D]; is_word: bool [N, L]."""
+        """See `forward`. maps: of `encode_images`; words: [N, L, D]; is_word: bool [N, L]."""
         present = is_word.to(words.dtype)
         if self.text_pooling == "mean":
             words = (words * present[..., None]).sum(1, keepdim=True) / present.sum(1)[:, None, None]  # [N, 1, D]

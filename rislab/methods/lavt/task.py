@@ -129,7 +129,7 @@ class LAVTTask(TextSegmenter):
 
     def forward(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """uint8 images [I, 3, H, W] and N sentences -> mask logits [N, H/4, W/4], foreground minus background."""
-        maps = self.model.look(self.normalise(images))
+        maps = self.model.encode_images(self.normalise(images))
         different, which = distinct(texts)
         tokens = self.model.text.tokens(different)
         words, is_word = self.model.text.words(tokens)[which], ~tokens.padding[which]

@@ -76,16 +76,16 @@ class MaskCLIPTask(TrainingFree):
 
     def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Scores [I, C, h, w]: 100 cosine, or smoothed probabilities; the class is the largest."""
-        return self.scores(self.look(images), names)
+        return self.scores(self.encode_images(images), names)
 
-    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features and keys of the images, all that `scores` needs of them; see `MaskCLIP.features`."""
         return self.model.features(self.normalise(images))
 
-    def scores(self, seen: tuple[Tensor, Tensor], names: Sequence[str]) -> Tensor:
-        """`segment_vocabulary` of what was seen."""
+    def scores(self, encoded: tuple[Tensor, Tensor], names: Sequence[str]) -> Tensor:
+        """`segment_vocabulary` of encoded images."""
         texts = self.prompts(names, self.templates)
-        scores = self.model.scores(*seen, texts, self.pd_thresh, self.ks_thresh, self.ks_norm)
+        scores = self.model.scores(*encoded, texts, self.pd_thresh, self.ks_thresh, self.ks_norm)
         return scores if self.ks_thresh > 0 else 100.0 * scores
 
     def with_background(self, scores: Tensor) -> Tensor:

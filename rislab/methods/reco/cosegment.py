@@ -19,7 +19,7 @@ RefType = Literal["avg", "weighted", "winner"]
 
 
 @dataclass(frozen=True)
-class Found:
+class Cosegmentation:
     """What co-segmentation finds in k pictures.
 
     Attributes:
@@ -44,7 +44,7 @@ def cosegment(
     columns: Columns = "image",
     own_image: OwnImage = "keep",
     ref_type: RefType = "avg",
-) -> Found:
+) -> Cosegmentation:
     """The reference of a class.
 
     Args:
@@ -62,7 +62,7 @@ def cosegment(
         m = sliced_as_released(m)
     s = mean_match(m, own_image)
     seeds = best_patches(s)
-    return Found(weights, m, s, seeds, reference(features, seeds, ref_type))
+    return Cosegmentation(weights, m, s, seeds, reference(features, seeds, ref_type))
 
 
 def patch_weights(units: Tensor, attention: Tensor | None, contexts: Tensor) -> Tensor:

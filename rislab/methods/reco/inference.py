@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from rislab.methods.reco.model import Seen, resized, scores
+from rislab.methods.reco.model import EncodedImages, resized, scores
 from rislab.nn.dense_crf import mean_field
 from rislab.nn.sliding import Box, mean_of_windows
 
@@ -15,7 +15,7 @@ SHARPNESS = 100.0
 
 
 def label_map(
-    windows: Sequence[Seen],
+    windows: Sequence[EncodedImages],
     where: Sequence[Box],
     size: tuple[int, int],
     original_size: tuple[int, int],
@@ -27,7 +27,7 @@ def label_map(
     """The class of each pixel, int64 [h0, w0]; ties go to the first class.
 
     Args:
-        windows: What was seen of a picture, window by window, each of one picture.
+        windows: Encodings of a picture, window by window, each of one picture.
         where: The windows.
         size: Of the picture as it was shown, (H, W).
         original_size: (h0, w0).

@@ -26,7 +26,7 @@ TEMPERATURE = 10.0
 
 
 @dataclass(frozen=True)
-class Seen:
+class EncodedImages:
     """Pictures without their texts: all that scores of any class need of them.
 
     Attributes:
@@ -39,10 +39,10 @@ class Seen:
     dense: Tensor | None
     size: tuple[int, int]
 
-    def __getitem__(self, i: int) -> "Seen":
+    def __getitem__(self, i: int) -> "EncodedImages":
         """The picture of number i alone."""
         dense = None if self.dense is None else self.dense[i : i + 1]
-        return Seen(self.features[i : i + 1], dense, self.size)
+        return EncodedImages(self.features[i : i + 1], dense, self.size)
 
 
 class ReCo(nn.Module):
@@ -72,11 +72,11 @@ class ReCo(nn.Module):
         """The same pictures -> dense CLIP's features [I, D', h', w'], not normalised. The official code gives both one tensor."""
         return self.dense(pixels)[0].float()
 
-    def look(self, pixels: Tensor, uses_dense: bool) -> Seen:
+    def encode_images(self, pixels: Tensor, uses_dense: bool) -> EncodedImages:
         """What scores need of pictures [I, 3, H, W]. uses_dense: whether dense CLIP is a part of them."""
         size = (pixels.shape[-2], pixels.shape[-1])
         units = F.normalize(self.features(pixels), dim=1)
-        return Seen(units, F.normalize(self.dense_features(pixels), dim=1) if uses_dense else None, size)
+        return EncodedImages(units, F.normalize(self.dense_features(pixels), dim=1) if uses_dense else None, size)
 
 
 def cosines(units: Tensor, vectors: Tensor) -> Tensor:
@@ -94,13 +94,13 @@ def text_attention(dense: Tensor, texts: Tensor) -> Tensor:
     return (TEMPERATURE * cosines(dense, texts)).sigmoid()
 
 
-def scores(seen: Seen, references: Tensor, texts: Tensor) -> Tensor:
+def scores(encoded: EncodedImages, references: Tensor, texts: Tensor) -> Tensor:
     """u t, or u where pictures were looked at without dense CLIP: [I, C, H, W] in (0, 1).
 
     Args:
-        seen: Pictures.
+        encoded: Pictures.
         references: Unit vectors [C, D] of C classes.
         texts: Their names in dense CLIP, unit vectors [C, D'].
     """
-    u = resized(cosines(seen.features, references).sigmoid(), seen.size)
-    return u if seen.dense is None else u.mul_(resized(text_attention(seen.dense, texts), seen.size))
+    u = resized(cosines(encoded.features, references).sigmoid(), encoded.size)
+    return u if encoded.dense is None else u.mul_(resized(text_attention(encoded.dense, texts), encoded.size))

@@ -18,7 +18,7 @@ from rislab.encoders.deit.load import load as load_encoder
 from rislab.errors import ConfigError, brief, nearest
 from rislab.methods.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, TrainingFree, contrast_stretched
 from rislab.methods.reco.inference import SHARPNESS, label_map, picture_of
-from rislab.methods.reco.model import ReCo, Seen, scores
+from rislab.methods.reco.model import EncodedImages, ReCo, scores
 from rislab.methods.reco.references import Embedder, Making, References
 from rislab.methods.reco.references import load as load_references
 from rislab.nn.sliding import boxes
@@ -152,25 +152,25 @@ class ReCoTask(TrainingFree):
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """Score maps [N, H, W] of sentences, each taken as a class name, stretched between their own extremes."""
-        references, names, seen = self.references(texts), self.texts(texts), self.look(images)
+        references, names, encoded = self.references(texts), self.texts(texts), self.encode_images(images)
         order = torch.argsort(image_index, stable=True)
         found = []
         for i in range(len(images)):
             rows = order[image_index[order] == i]
-            found.append(scores(seen[i], references[rows], names[rows])[0])
+            found.append(scores(encoded[i], references[rows], names[rows])[0])
         return contrast_stretched(torch.cat(found)[torch.argsort(order)], self.map_threshold)
 
     def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Scores [I, C, H, W] in (0, 1) at the size of the images; the class is the largest."""
-        return self.scores(self.look(images), names)
+        return self.scores(self.encode_images(images), names)
 
-    def look(self, images: Tensor) -> Seen:
+    def encode_images(self, images: Tensor) -> EncodedImages:
         """All that `scores` needs of the images; it does not depend on the names."""
-        return self.model.look(self.normalise(images), self.dense_clip_inference)
+        return self.model.encode_images(self.normalise(images), self.dense_clip_inference)
 
-    def scores(self, seen: Seen, names: Sequence[str]) -> Tensor:
-        """`segment_vocabulary` of what was seen."""
-        return scores(seen, self.references(names), self.texts(names))
+    def scores(self, encoded: EncodedImages, names: Sequence[str]) -> Tensor:
+        """`segment_vocabulary` of encoded images."""
+        return scores(encoded, self.references(names), self.texts(names))
 
     def with_background(self, scores: Tensor) -> Tensor:
         """Probabilities over the names, and the background's threshold before them."""
@@ -185,7 +185,8 @@ class ReCoTask(TrainingFree):
             height, width = pixels.shape[-2:]
             where = boxes(height, width, batch.viewing.window, batch.viewing.stride)
             windows = [
-                self.model.look(pixels[:, :, y1:y2, x1:x2], self.dense_clip_inference) for y1, y2, x1, x2 in where
+                self.model.encode_images(pixels[:, :, y1:y2, x1:x2], self.dense_clip_inference)
+                for y1, y2, x1, x2 in where
             ]
             found.append(
                 label_map(

@@ -14,7 +14,7 @@ KEPT_CLIP = (10.0, -2.5)
 
 
 @dataclass(frozen=True)
-class Seen:
+class EncodedImages:
     """Pictures without their texts.
 
     Attributes:
@@ -31,7 +31,7 @@ class Seen:
     margins: Margins
 
 
-def look(model: TCL, images: Tensor, refines: bool, keeps_clip: bool) -> Seen:
+def encode_images(model: TCL, images: Tensor, refines: bool, keeps_clip: bool) -> EncodedImages:
     """Normalised images [I, 3, H, W]; sides that are no multiples of the patch are padded with zeros on both sides."""
     down, right = (-side % model.tower.patch for side in images.shape[-2:])
     above, left = down // 2, right // 2
@@ -39,7 +39,7 @@ def look(model: TCL, images: Tensor, refines: bool, keeps_clip: bool) -> Seen:
     tokens, grid = model.frozen(padded)
     pixels = unit(model.grounder(tokens, grid).float())
     guide = F.interpolate(padded, pixels.shape[-2:], mode="bilinear", align_corners=True) if refines else None
-    return Seen(
+    return EncodedImages(
         pixels,
         unit(model.clip_features(tokens, grid).float()) if keeps_clip else None,
         None if guide is None else affinity(guide),
@@ -48,20 +48,20 @@ def look(model: TCL, images: Tensor, refines: bool, keeps_clip: bool) -> Seen:
     )
 
 
-def masks(model: TCL, seen: Seen, texts: Tensor, iterations: int, kp_w: float) -> Tensor:
+def masks(model: TCL, encoded: EncodedImages, texts: Tensor, iterations: int, kp_w: float) -> Tensor:
     """Masks [I, C, h, w] in [0, 1] of texts [C, D], margins included. kp_w: CLIP's share, mixed in after the refinement."""
-    found = model.grounder.to_mask.logits(likeness(seen.pixels, texts)).sigmoid()
-    if seen.affinity is not None:
-        found = refined(seen.affinity, found, iterations)
-    if seen.clip is not None:
+    found = model.grounder.to_mask.logits(likeness(encoded.pixels, texts)).sigmoid()
+    if encoded.affinity is not None:
+        found = refined(encoded.affinity, found, iterations)
+    if encoded.clip is not None:
         w, b = KEPT_CLIP
-        kept = (w * likeness(seen.clip, texts) + b).sigmoid()
+        kept = (w * likeness(encoded.clip, texts) + b).sigmoid()
         found = kp_w * F.interpolate(kept, found.shape[-2:], mode="bilinear", align_corners=False) + (1 - kp_w) * found
     return found
 
 
-def without_margins(found: Tensor, seen: Seen) -> Tensor:
+def without_margins(found: Tensor, encoded: EncodedImages) -> Tensor:
     """The masks as they are where nothing was padded, else cut, and so at full size."""
-    if not any(seen.margins):
+    if not any(encoded.margins):
         return found
-    return cut(F.interpolate(found, seen.size, mode="bilinear", align_corners=False), seen.margins)
+    return cut(F.interpolate(found, encoded.size, mode="bilinear", align_corners=False), encoded.margins)

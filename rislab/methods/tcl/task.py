@@ -19,7 +19,7 @@ from rislab.errors import ConfigError
 from rislab.losses.contrastive import TextSide, image_text, region_text
 from rislab.losses.masks import area, total_variation
 from rislab.methods.base import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, TextSegmenter
-from rislab.methods.tcl.inference import Seen, look, masks, without_margins
+from rislab.methods.tcl.inference import EncodedImages, encode_images, masks, without_margins
 from rislab.methods.tcl.losses import own_cosines, own_pairs, pairs, scale
 from rislab.methods.tcl.model import (
     TCL,
@@ -206,8 +206,8 @@ class TCLTask(TextSegmenter):
 
         Where sides are no multiples of the patch the answer is at [H, W].
         """
-        seen = look(self.model, pixels, self.refines, self.kp_w > 0)
-        return without_margins(masks(self.model, seen, texts, self.pamr_iter, self.kp_w), seen)
+        encoded = encode_images(self.model, pixels, self.refines, self.kp_w > 0)
+        return without_margins(masks(self.model, encoded, texts, self.pamr_iter, self.kp_w), encoded)
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """Log-odds of the masks, refined and mixed as for class names."""
@@ -222,23 +222,23 @@ class TCLTask(TextSegmenter):
 
     def segment_vocabulary(self, images: Tensor, names: Sequence[str]) -> Tensor:
         """Masks [I, C, h, w] of class names in [0, 1]."""
-        return self.scores(self.look(images), names)
+        return self.scores(self.encode_images(images), names)
 
-    def look(self, images: Tensor) -> Seen:
+    def encode_images(self, images: Tensor) -> EncodedImages:
         """All that `scores` needs of the images; it does not depend on the names."""
-        return look(self.model, self.normalise(images), self.refines, self.kp_w > 0)
+        return encode_images(self.model, self.normalise(images), self.refines, self.kp_w > 0)
 
-    def scores(self, seen: Seen, names: Sequence[str]) -> Tensor:
-        """`segment_vocabulary` of what was seen."""
-        return without_margins(self._with_margins(seen, names), seen)
+    def scores(self, encoded: EncodedImages, names: Sequence[str]) -> Tensor:
+        """`segment_vocabulary` of encoded images."""
+        return without_margins(self._with_margins(encoded, names), encoded)
 
-    def _with_margins(self, seen: Seen, names: Sequence[str]) -> Tensor:
+    def _with_margins(self, encoded: EncodedImages, names: Sequence[str]) -> Tensor:
         texts = self.prompts(names, self.templates, unit_first=False)
-        return masks(self.model, seen, texts, self.pamr_iter, self.kp_w)
+        return masks(self.model, encoded, texts, self.pamr_iter, self.kp_w)
 
     def window_scores(self, images: Tensor, names: Sequence[str]) -> tuple[Tensor, Margins]:
-        seen = self.look(images)
-        return self._with_margins(seen, names), seen.margins
+        encoded = self.encode_images(images)
+        return self._with_margins(encoded, names), encoded.margins
 
     def with_background(self, scores: Tensor) -> Tensor:
         return torch.cat([torch.full_like(scores[:, :1], self.bg_thresh), scores], dim=1)
