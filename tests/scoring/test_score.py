@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from rislab.data import masks
-from rislab.data.locate import locate, places
+from rislab.data.locate import data_folders, locate
 from rislab.data.refer import Refer
 from rislab.data.toy.world import ToyWorld
 from rislab.errors import DataError
@@ -233,7 +233,7 @@ def _runs(mask: np.ndarray) -> list[int]:
 
 
 def test_places(world: Path) -> None:
-    assert next(iter(places(world))).dataset == "refcoco"
+    assert next(iter(data_folders(world))).dataset == "refcoco"
     assert locate(world / "refcocog").split_by == "umd"
     assert locate(world).title == "toy world, RefCOCO (unc)-like"
     with pytest.raises(DataError, match=r"no data set .refcocogg., found .*did you mean .refcocog."):
