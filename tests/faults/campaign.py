@@ -216,14 +216,21 @@ class Campaign:
         return self.slurm.command("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%N").strip().lstrip("n")
 
     def hurry(self, job: str) -> None:
-        """A requeued job starts before the others: SLURM holds it back for two minutes, in which they would all end."""
+        """A requeued job starts before the others: SLURM holds it back for two minutes, in which they would all end.
 
-        def waits() -> bool:
-            said = self.slurm.command("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%T").strip()
-            return said == "PENDING"
+        A job that runs again by itself needs no help; whether its trial goes on is for the fault to see.
+        """
 
-        wait_until(waits, 180)
-        self.slurm.command("scontrol", "update", f"JobId={job}", "StartTime=now", "Priority=4294967200")
+        def released() -> bool:
+            with suppress(subprocess.CalledProcessError):  # the job is gone, or starts at this moment
+                said = self.slurm.command("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%T").strip()
+                if said == "PENDING":
+                    self.slurm.command("scontrol", "update", f"JobId={job}", "StartTime=now", "Priority=4294967200")
+                    return True
+            return False
+
+        with suppress(AssertionError):
+            wait_until(released, 60)
 
     def cancel_jobs(self) -> None:
         self.slurm.command("scancel", "--user", "root")
