@@ -71,10 +71,9 @@ def move_options_back(hashed: dict[str, Any]) -> None:
             data.setdefault("init_args", {})[name] = options.pop(option)
 
 
-def hashed_together(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The parts of a config between which options have moved: what is hashed of one depends on the other."""
-    moved = _moved_from(_class_path(config.get("data")))
-    return tuple(dict.fromkeys(["data", *(where.partition(".")[0] for where in moved.values())])) if moved else ()
+def moved_keys(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Dotted keys of a config whose values are hashed as options of its data, where they were first."""
+    return tuple(_moved_from(_class_path(config.get("data"))).values())
 
 
 def _moved_from(class_path: str) -> Mapping[str, str]:

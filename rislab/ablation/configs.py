@@ -16,7 +16,7 @@ from rislab.ablation.switches import PARTS
 from rislab.ablation.table import Profile, Row
 from rislab.ablation.yaml_lines import overlay, read_yaml
 from rislab.errors import ConfigError
-from rislab.moved_names import hashed_together, with_options_moved
+from rislab.moved_names import moved_keys, with_options_moved
 from rislab.paths import absolute
 
 STAGE = "model.init_args.stage"
@@ -126,11 +126,12 @@ class Configs:
         texts = {"parent": json.dumps(parent)} if parent is not None else {}
         if stage.takes == "outputs":
             texts[identity.TAKES] = json.dumps(stage.takes)
-        together = hashed_together(base)
+        moved = moved_keys(base)
         for name in {**base, **by_part}:
-            parts = together if name in together else (name,)
-            here = {key: value for part in parts for key, value in by_part.get(part, {}).items()}
-            config[name], text = self._part(name, parts, base, stage, here)
+            here = by_part.get(name, {})
+            if name == "data":
+                here = here | {key: changes[key] for key in moved if key in changes}
+            config[name], text = self._part(name, base, stage, here, moved)
             if text is not None:
                 texts[name] = text
         config["seed_everything"], texts["seed_everything"] = seed, json.dumps(seed)
@@ -139,23 +140,28 @@ class Configs:
         return config, hashlib.sha256(whole.encode()).hexdigest()
 
     def _part(
-        self, name: str, parts: tuple[str, ...], base: dict[str, Any], stage: Stage, changes: dict[str, Any]
+        self, name: str, base: dict[str, Any], stage: Stage, changes: dict[str, Any], moved: tuple[str, ...]
     ) -> tuple[Any, str | None]:
         """A part of the config as it is written, and the canonical JSON of what of it is hashed, if anything is.
 
         Args:
             name: Of the part.
-            parts: Those that it is hashed with, itself among them.
             base: The config before any switch.
             stage: Of the cell.
-            changes: Dotted keys of `parts` with their values.
+            changes: Dotted keys of the part, for data also those that are hashed with it, and their values.
+            moved: Dotted keys that are hashed with the data and not where they stand.
         """
         key = (name, stage.name, stage.takes, repr(changes))
         if key not in self._parts:
+            parts = dict.fromkeys([name, *(each.partition(".")[0] for each in moved if name == "data")])
             config = {part: base[part] for part in parts if part in base}
-            for place, value in changes.items():
-                config = put(config, place, value)
+            for changed, value in changes.items():
+                config = put(config, changed, value)
             hashed = identity.identity(config, takes_outputs=stage.takes == "outputs")
+            for each in moved:
+                part, _, option = each.partition(".init_args.")
+                if part == name:
+                    hashed[name]["init_args"].pop(option, None)
             text = identity.canonical(hashed[name]) if name in hashed else None
             # What a run fills in anyway is written out, so that the file says all that was hashed.
             self._parts[key] = (identity.resolve(config[name]) if name in PARTS else config[name], text)
