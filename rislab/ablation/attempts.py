@@ -183,11 +183,19 @@ def slurm_job(environment: Any = os.environ) -> str:
 
 
 def stalled(attempts: Sequence[Attempt]) -> int:
-    """How many starts, the last ones in a row, got no further than the one before them."""
-    further, count = -1, 0
+    """How many starts, the last ones in a row, got no further than those before them.
+
+    A start whose checkpoints were lost begins further back: from there on, what lies beyond its beginning is progress. After
+    `STALLED_AFTER` of such losses without a step that no start had reached before, it no longer is.
+    """
+    further, farthest, count, losses, began = -1, -1, 0, 0, 0
     for attempt in attempts:
+        if attempt.before < began and losses < STALLED_AFTER:
+            further, losses = attempt.before, losses + 1
+        if attempt.reached > farthest:
+            farthest, losses = attempt.reached, 0
         count = 0 if attempt.reached > further else count + 1
-        further = max(further, attempt.reached)
+        further, began = max(further, attempt.reached), attempt.before
     return count
 
 
@@ -206,7 +214,7 @@ def next_move(attempts: Sequence[Attempt], can_split: bool) -> tuple[Move, str]:
     kind = last.kind or "lost"
     if kind in RESUMED:
         if (count := stalled(attempts)) >= STALLED_AFTER:
-            further = max(attempt.reached for attempt in attempts)
+            further = max(attempt.reached for attempt in attempts[-count - 1 :])
             return "stop", f"{kind}: {count + 1} starts in a row got no further than step {further}"
         return "again", ""
     if kind == "nan":

@@ -24,6 +24,29 @@ def test_what_the_machine_does_is_gone_on_from_while_it_gets_further(kind: str) 
     assert next_move(stuck[:-1], False)[0] == "again"
 
 
+def spans(*steps: tuple[int, int]) -> list[Attempt]:
+    """Starts that were lost, by the steps between which they trained."""
+    return [Attempt(0.0, "host", 1, "", before, 1, "lost", True, reached) for before, reached in steps]
+
+
+def test_a_start_whose_checkpoints_were_lost_gets_further_from_where_it_begins() -> None:
+    """As a campaign of faults had it: half of every checkpoint gone at step 22, and a kill every three steps after that."""
+    history = [(0, 12), (12, 22), (7, 7), (7, 10), (10, 14), (14, 17), (17, 20), (20, 22)]
+    for number in range(2, len(history) + 1):
+        assert next_move(spans(*history[:number]), False)[0] == "again", history[:number]
+    stuck = [*history[:5], *[(13, 14)] * STALLED_AFTER]
+    assert next_move(spans(*stuck), False) == ("stop", "lost: 4 starts in a row got no further than step 14")
+
+
+def test_losing_checkpoints_again_and_again_comes_to_an_end() -> None:
+    """Each start gets further than its beginning, and none further than step 15."""
+    round_trip = [(12, 15), (7, 12)]
+    moves = [next_move(spans((0, 12), *(round_trip * count)), False)[0] for count in range(1, 12)]
+    assert moves[:2] == ["again", "again"]
+    assert moves[-1] == "stop"
+    assert moves == sorted(moves), "once it is given up it stays so"
+
+
 @pytest.mark.parametrize("kind", ["data", "config", "bug", "cancelled"])
 def test_what_a_person_must_mend_is_left(kind: str) -> None:
     assert next_move([ended(kind, 9)], True)[0] == "stop"
