@@ -180,6 +180,10 @@ class Campaign:
     def trials(self) -> list[TrialDir]:
         return [TrialDir(path) for path in sorted(self.runs.glob("*/*--s*--*"))]
 
+    def processes(self) -> list[int]:
+        """Of all trials that have one."""
+        return [number for trial in self.trials() if (number := _process(trial)) is not None]
+
     def training(self, where: Callable[[TrialDir], bool] = lambda _: True) -> TrialDir:
         """A trial that has a process, a checkpoint, has got further in this start than ever before, and is not near its end."""
         found: list[TrialDir] = []

@@ -334,8 +334,11 @@ def second_launcher_on_slurm(c: Campaign) -> None:
         assert goes_on_undisturbed(trial, before, child)
         other.end()
         job = c.job(trial)
+        children = c.processes()
         c.slurm.command("scancel", "--user", "root")
         handed_in_again(trial, job)
+        for child in children:  # the next fault is not to meet a trial that this one has yet to end
+            died(child)
 
 
 def launcher_on_slurm_killed(c: Campaign) -> None:
