@@ -111,7 +111,7 @@ def test_weights_of_another_training_under_the_name_are_named_with_their_activat
         in err
     )
     assert "text tower: not the same" in out
-    # Whoever says so, in the config or beside the file, has them as they are meant.
+    # Said in the config or beside the file, it is meant so.
     assert doctor(capsys, "--clip", TINY, "--weights", other, "--golden", vectors, "--quick-gelu", "false")[0] == 0
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"embed_dim": 64}}))
     code, out, err = doctor(capsys, "--clip", TINY, "--weights", other, "--golden", vectors)

@@ -20,6 +20,15 @@ FURTHER = 3
 LEFT = 8
 """Steps that a trial has left when it is disturbed, so that it does not end before the fault arrives."""
 
+EPOCHS = 6
+"""Sixty steps, some of them made again after each fault."""
+
+SMALL = {
+    "trainer__max_epochs": EPOCHS,
+    "trainer__check_val_every_n_epoch": EPOCHS // 2,
+    "trial__checkpoint_every_n_steps": 3,
+}
+
 ELSEWHERE = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere; exec "$@"', "-")
 """Prefix of a command: the same machine under another name, whose processes ours do not see."""
 

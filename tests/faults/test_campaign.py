@@ -20,6 +20,7 @@ from tests.agents import agent, export, server, wants_agents
 from tests.cluster import Cluster, loopback, wants_slurm
 from tests.faults.campaign import (
     ELSEWHERE,
+    SMALL,
     Campaign,
     cut,
     cut_last_line,
@@ -36,15 +37,6 @@ from tests.faults.campaign import (
     starts,
 )
 from tests.worlds import ROWS, descendants, is_alive, results, tiny_table, wait_until
-
-EPOCHS = 6
-"""Sixty steps, some of them made again after each fault."""
-
-SMALL = {
-    "trainer__max_epochs": EPOCHS,
-    "trainer__check_val_every_n_epoch": EPOCHS // 2,
-    "trial__checkpoint_every_n_steps": 3,
-}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
