@@ -14,7 +14,7 @@ import yaml
 
 from tests.worlds import ROOT, rislab, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SCENES = 40
 
