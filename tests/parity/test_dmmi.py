@@ -201,7 +201,8 @@ def test_round_trip_is_strict(case: Case, tmp_path: Path) -> None:
 def test_convention_scores_as_the_official_evaluator_is_read(case: Case) -> None:
     """What the convention `dmmi` makes of our one logit: masks of the official argmax, and the averages of its evaluator.
 
-    The cases record logits and no counts, so the evaluator is our reading of the official test.py: sentences with a referent enter the IoUs, the others
+    The cases record logits and no counts, so the evaluator is our reading of the official test.py: sentences with a referent
+    enter the IoUs, the others
     are right when not one pixel is foreground.
     """
     side = case["target"].shape[-1]
