@@ -18,6 +18,6 @@ def _written(letter: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def shown(value: object) -> object:
+def for_template(value: object) -> object:
     """For templates: text without control characters; markup, which has been made here, and other values as they are."""
     return printable(value) if type(value) is str else value

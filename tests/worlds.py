@@ -69,6 +69,14 @@ def rislab_here(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProces
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
+def untrained(folder: Path, experiment: str) -> str:
+    """A copy of a toy experiment without pretrained weights, for commands to which weights make no difference; its path."""
+    path = folder / f"{experiment.replace('/', '-')}.yaml"
+    text = (ROOT / "experiments" / f"{experiment}.yaml").read_text()
+    path.write_text(text.replace("pretrained: toy", "pretrained: null"))
+    return str(path)
+
+
 def tiny_table(folder: Path, rows: str = "base: {text_to_pixel: false, decoder_layers: 0}", **changes: Any) -> Path:
     """A table of ours over `tiny_config`, written into `folder`; `rows` is `name: {switches}` a line."""
     config = folder / "tiny.yaml"

@@ -110,7 +110,7 @@ class TrialDir:
         foreign (another trial's), damaged or unreadable, with the reason in `look`.
 
         Done is what has a sound metrics.json, written last: a trial killed between its result and its status is done. What a
-        scheduler thinks is not looked up: a job counts as queued from when it was handed in until the trial is started.
+        scheduler thinks is not looked up: a job counts as queued from when it was submitted until the trial is started.
         """
         return self.inspect()[0]
 

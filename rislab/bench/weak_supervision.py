@@ -135,17 +135,17 @@ def plain_terms(
     classes = present.nonzero(as_tuple=True)[1]
     whole, inside = judge.masked(pixels, maps, present)
 
-    def seen(pictures: Tensor) -> Tensor:
+    def encode_pictures(pictures: Tensor) -> Tensor:
         return F.normalize(towers.visual(pictures), dim=-1)
 
-    def said(texts: Sequence[str]) -> Tensor:
+    def encode_texts(texts: Sequence[str]) -> Tensor:
         return F.normalize(encode(towers, tokenizer(list(texts), len(towers.positional_embedding)))[1], dim=-1)
 
     own = [prompts[number] for number in classes.tolist()]
     return [
-        at.alpha * matched((seen(inside) * said(own)).sum(-1), None, at.clamp),
-        at.beta * unmatched((seen(whole - inside) * said(own)).sum(-1), None, at.clamp),
-        at.gamma * suppressed(seen(inside) @ said(background).T, matching.threshold),
+        at.alpha * matched((encode_pictures(inside) * encode_texts(own)).sum(-1), None, at.clamp),
+        at.beta * unmatched((encode_pictures(whole - inside) * encode_texts(own)).sum(-1), None, at.clamp),
+        at.gamma * suppressed(encode_pictures(inside) @ encode_texts(background).T, matching.threshold),
         at.delta * maps.mean(),
     ]
 

@@ -31,7 +31,7 @@ class Grouping(Protocol):
 
 
 @dataclass(frozen=True)
-class Kept:
+class LabelExample:
     """One picture, made small.
 
     Attributes:
@@ -52,10 +52,10 @@ class LabelExamples(Examples):
 
     def __init__(self, count: int, names: Sequence[str]) -> None:
         self.count, self.names = count, names
-        self._kept: dict[int, Kept] = {}
+        self._kept: dict[int, LabelExample] = {}
 
     @property
-    def kept(self) -> Mapping[int, Kept]:
+    def kept(self) -> Mapping[int, LabelExample]:
         return self._kept
 
     def offer(self, batch: LabelledPictures, answers: Sequence[NDArray[Any]]) -> None:
@@ -72,7 +72,7 @@ class LabelExamples(Examples):
         maps = (_smaller(each.astype(np.uint8), cv2.INTER_NEAREST_EXACT) for each in (label, prediction))
         target, said = maps
         small = np.asarray(cv2.resize(image, target.shape[::-1], interpolation=cv2.INTER_AREA), np.uint8)
-        self._kept[rank] = Kept(number, small, target, said, round(right, 2))
+        self._kept[rank] = LabelExample(number, small, target, said, round(right, 2))
         if len(self._kept) > self.count:
             del self._kept[max(self._kept)]
 
@@ -90,7 +90,7 @@ class LabelExamples(Examples):
                 }
                 self._kept[rank] = replace(self._kept[rank], groups=groups)
 
-    def gather(self, parts: Sequence[Mapping[int, Kept]]) -> None:
+    def gather(self, parts: Sequence[Mapping[int, LabelExample]]) -> None:
         """Take what all processes have kept."""
         everything = {rank: kept for part in parts for rank, kept in part.items()}
         self._kept = {rank: everything[rank] for rank in sorted(everything)[: self.count]}

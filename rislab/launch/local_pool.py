@@ -83,12 +83,12 @@ class _Running:
     oom_kills: int
     ends: int
     """Ends in the trial's history before this start."""
-    told: int = 0
+    signals_sent: int = 0
 
-    def tell(self, times: int) -> None:
+    def signal_again(self, times: int) -> None:
         """Pass on what the user requested: once, end with a checkpoint; twice, end now."""
-        if times > self.told:
-            self.told = times
+        if times > self.signals_sent:
+            self.signals_sent = times
             if times == 1:
                 self.process.terminate()
             else:
@@ -222,7 +222,7 @@ class LocalPool:
                         self._fill(waiting, running, outcome)
                     wait([each.process.sentinel for each in running], timeout=POLL_SECONDS)
                     for each in list(running):
-                        each.tell(self.stop_requests)
+                        each.signal_again(self.stop_requests)
                         if each.process.exitcode is not None:
                             running.remove(each)
                             self.resources.give_back(each.allocation)

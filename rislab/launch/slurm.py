@@ -1,7 +1,7 @@
-"""Trials as jobs of a SLURM cluster: what to ask for, how they are handed in, and what is known of them afterwards.
+"""Trials as jobs of a SLURM cluster: what to ask for, how they are submitted, and what is known of them afterwards.
 
 submitit writes the batch script and hands it in. Everything else rests on the trial directories: a job carries their paths and no
-state, so it can be requeued, killed or handed in again at any moment, and the process that started it may end.
+state, so it can be requeued, killed or submitted again at any moment, and the process that started it may end.
 """
 
 import getpass
@@ -241,7 +241,7 @@ class Queue:
 
 @contextmanager
 def alone(folder: Path, seconds: float = 120.0) -> Iterator[None]:
-    """One launcher hands in at a time, whichever node it is on. Raises RislabError after so many seconds in vain."""
+    """One launcher submits at a time, whichever node it is on. Raises RislabError after so many seconds in vain."""
     end = time.monotonic() + seconds
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Keeps a table's jobs on a cluster going: hands in what is missing, and again what has vanished without a result.
+"""Keeps a table's jobs on a cluster going: submits what is missing, and again what has vanished without a result.
 
 Nothing of it need survive: who starts anew, on any node, sees the same from the trial directories and the queue.
 """
@@ -24,7 +24,7 @@ NEVER_STARTED = 3
 
 
 @dataclass(frozen=True)
-class Wanted:
+class QueuedTrial:
     """A trial that is to be run on the cluster.
 
     Attributes:
@@ -59,15 +59,15 @@ class Supervisor:
         folder: Path,
         name: str,
         request: Cluster,
-        wanted: Sequence[Wanted],
+        trials: Sequence[QueuedTrial],
         threads: int,
         preload: Sequence[str],
         queue: Queue,
     ) -> None:
-        self.folder, self.name, self.request, self.wanted = folder, name, request, list(wanted)
+        self.folder, self.name, self.request, self.trials = folder, name, request, list(trials)
         self.threads, self.preload, self.queue = threads, list(preload), queue
         self.handed_in = 0
-        """Jobs that this launcher has handed in."""
+        """Jobs that this launcher has submitted."""
         self._ids: dict[str, str] = {}
         """Jobs by trial, as this launcher handed them in: a full disk does not keep them."""
         self._memory: dict[str, Memory] = {}
@@ -79,30 +79,30 @@ class Supervisor:
 
     @property
     def is_over(self) -> bool:
-        return all(self._is_over(each) for each in self.wanted)
+        return all(self._is_over(each) for each in self.trials)
 
-    def _is_over(self, each: Wanted) -> bool:
+    def _is_over(self, each: QueuedTrial) -> bool:
         given_up = self._given_up.get(each.job.name) == each.trial.attempts.forgiven
         return given_up or each.is_over
 
-    def hand_in(self) -> list[str]:
+    def submit(self) -> list[str]:
         """Jobs for all trials that have neither an end, nor a process, nor a job that SLURM knows; returns their ids.
 
         Raises:
-            DiskError: When nothing can be written where trials lie: jobs that cannot be noted would be handed in again.
+            DiskError: When nothing can be written where trials lie: jobs that cannot be noted would be submitted again.
         """
         try:
-            return self._hand_in()
+            return self._submit()
         except OSError as error:
             raise DiskError(f"{error.filename or self.folder}: cannot be written: {error.strerror}") from None
 
-    def _hand_in(self) -> list[str]:
+    def _submit(self) -> list[str]:
         made: list[str] = []
         with slurm.alone(self.folder):
             alive = self.queue.alive()
             if alive is None:
                 return []
-            missing = [each for each in self.wanted if self._is_missing(each, alive)]
+            missing = [each for each in self.trials if self._is_missing(each, alive)]
             for depth in sorted({each.depth for each in missing}):
                 for shape in dict.fromkeys(each.shape for each in missing if each.depth == depth):
                     jobs = [each.job for each in missing if each.depth == depth and each.shape == shape]
@@ -115,7 +115,7 @@ class Supervisor:
         self.handed_in += len(made)
         return made
 
-    def _is_missing(self, each: Wanted, alive: set[str]) -> bool:
+    def _is_missing(self, each: QueuedTrial, alive: set[str]) -> bool:
         job = each.trial.job()
         has_job = (job is not None and job["id"] in alive) or self._ids.get(each.job.name) in alive
         return not has_job and not self._is_over(each) and each.trial.holder() is None
@@ -126,16 +126,16 @@ class Supervisor:
         return {job["id"] for job in before if job is not None and job["id"] in alive}
 
     def check_queue(self) -> None:
-        """Call it every second or so: what vanished is handed in again, as `settle` says. SLURM is queried now and then only."""
+        """Call it every second or so: what vanished is submitted again, as `settle` says. SLURM is queried now and then only."""
         if time.monotonic() - self._queried_at < QUERY_EVERY_SECONDS:
             return
         self._queried_at = time.monotonic()
         alive = self.queue.alive()
         if alive is None:
             return  # it does not answer; that says nothing about jobs
-        gone = {each.job.name for each in self.wanted if self._is_missing(each, alive)}
+        gone = {each.job.name for each in self.trials if self._is_missing(each, alive)}
         # Seen twice: files of another node may come a moment after its job has left the queue.
-        vanished = [each for each in self.wanted if each.job.name in gone & self._gone]
+        vanished = [each for each in self.trials if each.job.name in gone & self._gone]
         self._gone = gone
         again = False
         for each in vanished:
@@ -151,9 +151,9 @@ class Supervisor:
         if again:
             self._gone = set()
             with suppress(DiskError):  # tried again at the next look
-                self.hand_in()
+                self.submit()
 
-    def _never_started(self, each: Wanted) -> bool:
+    def _never_started(self, each: QueuedTrial) -> bool:
         """Counts jobs that ended before they wrote a line; gives the trial up after a few."""
         job = each.trial.job()
         if job is None or job.get("attempts") != len(each.trial.attempts.all()):

@@ -8,7 +8,7 @@ from rislab.ablation.plan import Cost, Planned
 from rislab.ablation.table import Table
 from rislab.launch import local_pool, slurm
 from rislab.launch.slurm import Cluster, Shape
-from rislab.launch.slurm_supervisor import Supervisor, Wanted
+from rislab.launch.slurm_supervisor import QueuedTrial, Supervisor
 from rislab.launch.trial_jobs import of_cell, shared_modules
 
 
@@ -17,13 +17,13 @@ def folder(runs: Path, table: Table) -> Path:
     return runs.absolute() / ".slurm" / table.name
 
 
-def wanted(cells: Sequence[Planned], cluster: Cluster) -> list[Wanted]:
+def queued_trials(cells: Sequence[Planned], cluster: Cluster) -> list[QueuedTrial]:
     """Trials with the shape of their jobs, longest first as far as is known."""
     seconds = plan.expected_seconds(cells)
     by_name = {cell.name: cell for cell in cells}
     order = local_pool.longest_first([(of_cell(cell), seconds[cell.name]) for cell in cells])
     return [
-        Wanted(
+        QueuedTrial(
             job,
             slurm.shape(by_name[job.name].config.get("trainer", {}), cluster),
             _depth(by_name[job.name]),
@@ -47,7 +47,7 @@ def supervisor(runs: Path, table: Table, cluster: Cluster, cells: Sequence[Plann
         cells: Trials, their directories written; not before, since a cell may have been found in another table's folder.
         threads: Of each rank; None: the CPUs of a trial, shared out to its GPUs.
     """
-    trials = wanted(cells, cluster)
+    trials = queued_trials(cells, cluster)
     ranks = max(1, *(each.shape.gpus for each in trials))
     each_rank = threads or max(1, cluster.cpus_per_trial // ranks)
     modules = shared_modules(cells)
@@ -55,9 +55,9 @@ def supervisor(runs: Path, table: Table, cluster: Cluster, cells: Sequence[Plann
 
 
 def scripts(runs: Path, table: Table, cluster: Cluster, cells: Sequence[Planned]) -> list[tuple[str, str]]:
-    """(title, batch script) of everything that would be handed in."""
-    kinds: dict[tuple[int, Shape], list[Wanted]] = {}
-    for each in wanted(cells, cluster):
+    """(title, batch script) of everything that would be submitted."""
+    kinds: dict[tuple[int, Shape], list[QueuedTrial]] = {}
+    for each in queued_trials(cells, cluster):
         kinds.setdefault((each.depth, each.shape), []).append(each)
     found = []
     for (depth, shape), group in sorted(kinds.items(), key=lambda item: item[0][0]):

@@ -86,7 +86,7 @@ class TableRun:
         """Run what is missing.
 
         Returns:
-            The exit code: 0 all done (or handed in), 1 something failed, 130 stopped; the same command goes on.
+            The exit code: 0 all done (or submitted), 1 something failed, 130 stopped; the same command goes on.
 
         Raises:
             ConfigError: The request contradicts itself, or data or space are missing.
@@ -141,9 +141,9 @@ class TableRun:
         supervisor = slurm_table.supervisor(
             self.request.runs, self.table, self.request.cluster, missing, self.request.threads
         )
-        jobs = supervisor.hand_in()
+        jobs = supervisor.submit()
         name = self.request.table
-        self._say_start(missing, f"{len(jobs)} jobs handed in")
+        self._say_start(missing, f"{len(jobs)} jobs submitted")
         if self.request.detach:
             self.view.say(f"they go on by themselves; see them with: rislab ablate status {name}")
             return 0

@@ -98,8 +98,8 @@ class Curve:
 class Record:
     """`wandb.json` of a trial: {"id": of its own run, "runs": {id: {"place", "step", "state"}}}.
 
-    step: the last one that a run has been told; state: what it was told at its end. A run's entry counts for the place
-    (mode, entity, project) that it was written for: in another place nothing has been told yet.
+    step: the last one sent to a run; state: what was sent at its end. A run's entry counts for the place
+    (mode, entity, project) that it was written for: in another place nothing has been sent yet.
     """
 
     def __init__(self, trial: TrialDir) -> None:
@@ -113,11 +113,11 @@ class Record:
             write_json(self.file, found)
         return str(found["id"])
 
-    def told(self, run: str, destination: str) -> dict[str, Any]:
+    def sent(self, run: str, destination: str) -> dict[str, Any]:
         entry = self._read().get("runs", {}).get(run, {})
         return entry if entry.get("place") == destination else {}
 
-    def tell(self, run: str, destination: str, step: int, state: str | None) -> None:
+    def mark_sent(self, run: str, destination: str, step: int, state: str | None) -> None:
         found = self._read()
         runs = found.setdefault("runs", {})
         entry = {"place": destination, "step": step, "state": state}
@@ -182,15 +182,15 @@ class Mirror:
             return
         state = state or self.state
         self._log()
-        told = next((part for part in self.parts if part.cell.state != "done"), self.parts[-1])
-        error = None if state == "done" else told.cell.trial.status().get("error")
+        unfinished = next((part for part in self.parts if part.cell.state != "done"), self.parts[-1])
+        error = None if state == "done" else unfinished.cell.trial.status().get("error")
         self.run.summary.update({"state": state, "error": error})
         run, self.run = self.run, None
         try:
             run.finish(exit_code=0 if state == "done" else 1)
             for part in self.parts:
                 if part.curve is not None:
-                    part.record.tell(run.id, self.destination, part.curve.step, state)
+                    part.record.mark_sent(run.id, self.destination, part.curve.step, state)
         finally:
             if self._lock is not None:
                 self._lock.release()
@@ -201,8 +201,8 @@ class Mirror:
         if state == "pending":
             return False
         part = self.parts[0]
-        told = part.record.told(part.record.id(), self._own_destination())
-        return told.get("state") != state
+        sent = part.record.sent(part.record.id(), self._own_destination())
+        return sent.get("state") != state
 
     def _own_destination(self) -> str:
         project = os.environ.get("WANDB_PROJECT") or PROJECT
@@ -248,8 +248,8 @@ class Mirror:
             f"{self.mode} {self.run.entity}/{self.run.project}" if self.sweep else self._own_destination()
         )
         for part in self.parts:
-            told = part.record.told(self.run.id, self.destination)
-            part.acknowledged = int(told.get("step", -1))
+            sent = part.record.sent(self.run.id, self.destination)
+            part.acknowledged = int(sent.get("step", -1))
             part.curve = Curve(part.cell.trial.curves, part.acknowledged)
             part.scored = False
         return True
@@ -272,9 +272,9 @@ class Mirror:
             unsure = part.curve.step
             for step, values in part.curve.fresh(complete=state in OVER):
                 # The result's digits come from metrics.json: what Lightning logs is rounded to float32.
-                told = {part.prefix + name: v for name, v in values.items() if not name.startswith("test/")}
-                self.run.log(told, step=before + step)
-            part.record.tell(self.run.id, self.destination, part.acknowledged, None)
+                curves = {part.prefix + name: v for name, v in values.items() if not name.startswith("test/")}
+                self.run.log(curves, step=before + step)
+            part.record.mark_sent(self.run.id, self.destination, part.acknowledged, None)
             part.acknowledged = unsure
             if state != "done":
                 return
@@ -304,8 +304,10 @@ class Mirror:
             "commit": provenance.get("code", {}).get("commit"),
         }
         masks = panel(cell.trial.path / "predictions")
-        told = scores | ({"predictions": masks} if masks else {})
-        self.run.log(shown | {part.prefix + name: v for name, v in told.items() if not isinstance(v, dict)}, step=step)
+        content = scores | ({"predictions": masks} if masks else {})
+        self.run.log(
+            shown | {part.prefix + name: v for name, v in content.items() if not isinstance(v, dict)}, step=step
+        )
         self.run.summary.update({part.prefix + name: v for name, v in facts.items() if v is not None})
 
 
@@ -349,7 +351,7 @@ class Mirrors:
     Args:
         cells: trials, each once.
         mode: one of MODES; disabled does not even import wandb.
-        say: is told, once, why the mirror stays behind.
+        say: gets one line on why the mirror stays behind.
     """
 
     def __init__(
@@ -369,7 +371,7 @@ class Mirrors:
         self._mirrors = [Mirror(group, table, profile, mode) for group in groups.values()]
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._told = False
+        self._warned = False
 
     @property
     def where(self) -> list[str]:
@@ -424,8 +426,8 @@ class Mirrors:
             raise RuntimeError("no key: `wandb login`, or WANDB_API_KEY; or --wandb offline")
 
     def _warn(self, text: str) -> None:
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             self._say(f"wandb: {text}. The trials go on; the same command logs from their directories what is missing")
 
 

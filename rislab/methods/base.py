@@ -170,7 +170,7 @@ class TextSegmenter(L.LightningModule):
     def label(self, batch: LabelledPictures) -> list[Tensor]:
         """The class of each pixel, int64 [h, w] at the original size, of each picture: the benchmark's windows and names."""
 
-        def ask(window: Tensor) -> tuple[Tensor, Margins]:
+        def score_window(window: Tensor) -> tuple[Tensor, Margins]:
             if not self.any_size:
                 frame = F.interpolate(window.float(), self.geometry.size, mode="bilinear", antialias=True)
                 window = frame.round().clamp(0, 255).to(torch.uint8)
@@ -182,19 +182,19 @@ class TextSegmenter(L.LightningModule):
             scales = viewing.multi_scale
             return [
                 multi_scale_labels(
-                    lambda window: self._unpadded(ask, window), image, (label.shape[0], label.shape[1]), scales
+                    lambda window: self._unpadded(score_window, window), image, (label.shape[0], label.shape[1]), scales
                 )
                 for image, label in zip(batch.images, batch.labels, strict=True)
             ]
         return [
-            label_map(ask, image, (label.shape[0], label.shape[1]), viewing.window, viewing.stride)
+            label_map(score_window, image, (label.shape[0], label.shape[1]), viewing.window, viewing.stride)
             for image, label in zip(batch.images, batch.labels, strict=True)
         ]
 
     @staticmethod
-    def _unpadded(ask: Callable[[Tensor], tuple[Tensor, Margins]], window: Tensor) -> Tensor:
+    def _unpadded(score_window: Callable[[Tensor], tuple[Tensor, Margins]], window: Tensor) -> Tensor:
         """Scores of a window alone, at full size where the network covers more than the window."""
-        scores, margins = ask(window)
+        scores, margins = score_window(window)
         if margins == NO_MARGINS:
             return scores
         above, below, left, right = margins

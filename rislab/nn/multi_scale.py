@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rislab.nn.sliding import Box
 
-Ask = Callable[[Tensor], Tensor]
+WindowScores = Callable[[Tensor], Tensor]
 """A square window [1, 3, S, S], values 0 to 255 -> scores [1, C, h, w] at the network's own stride."""
 
 
@@ -65,7 +65,9 @@ def enlarged(scores: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(scores, (height, width), mode="bilinear", align_corners=True)
 
 
-def multi_scale_labels(ask: Ask, image: Tensor, original_size: tuple[int, int], view: MultiScale) -> Tensor:
+def multi_scale_labels(
+    score_window: WindowScores, image: Tensor, original_size: tuple[int, int], view: MultiScale
+) -> Tensor:
     """The class of each pixel, int64 [h0, w0]: scores summed over scales and mirror images, the largest wins.
 
     Args:
@@ -81,22 +83,22 @@ def multi_scale_labels(ask: Ask, image: Tensor, original_size: tuple[int, int], 
     for scale in view.scales:
         height, width = scaled_size(image.shape[-2], image.shape[-1], math.ceil(view.long_side * scale))
         picture = F.interpolate(image[None].float(), (height, width), mode="bilinear", align_corners=True)
-        scores = enlarged(_scores(ask, picture, view), *original_size)
+        scores = enlarged(_scores(score_window, picture, view), *original_size)
         total = scores if total is None else total.add_(scores)
     assert total is not None, "one scale at least"
     return total[0].argmax(0)
 
 
-def _scores(ask: Ask, picture: Tensor, view: MultiScale) -> Tensor:
+def _scores(score_window: WindowScores, picture: Tensor, view: MultiScale) -> Tensor:
     """Scores [1, C, h, w] of a picture [1, 3, h, w] at one scale."""
     height, width = picture.shape[-2:]
     side = view.window
     if max(height, width) <= side:
-        return _both(ask, padded(picture, side, side), view.mirror)[..., :height, :width]
+        return _both(score_window, padded(picture, side, side), view.mirror)[..., :height, :width]
     canvas = padded(picture, side, side)
     total = seen = None
     for y1, y2, x1, x2 in windows(canvas.shape[-2], canvas.shape[-1], side, view.stride):
-        found = _both(ask, padded(canvas[..., y1:y2, x1:x2], side, side), view.mirror)
+        found = _both(score_window, padded(canvas[..., y1:y2, x1:x2], side, side), view.mirror)
         if total is None or seen is None:
             total = found.new_zeros(1, found.shape[1], *canvas.shape[-2:])
             seen = found.new_zeros(1, 1, *canvas.shape[-2:])
@@ -107,9 +109,9 @@ def _scores(ask: Ask, picture: Tensor, view: MultiScale) -> Tensor:
     return (total / seen)[..., :height, :width]
 
 
-def _both(ask: Ask, window: Tensor, mirror: bool) -> Tensor:
+def _both(score_window: WindowScores, window: Tensor, mirror: bool) -> Tensor:
     """Scores [1, C, S, S] of a window, with those of its mirror image added."""
-    found = enlarged(ask(window).float(), *window.shape[-2:])
+    found = enlarged(score_window(window).float(), *window.shape[-2:])
     if not mirror:
         return found
-    return found + enlarged(ask(window.flip(-1)).float(), *window.shape[-2:]).flip(-1)
+    return found + enlarged(score_window(window.flip(-1)).float(), *window.shape[-2:]).flip(-1)

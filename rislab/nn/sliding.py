@@ -54,7 +54,7 @@ def mean_of_windows(
 
 
 def label_map(
-    ask: Callable[[Tensor], tuple[Tensor, Margins]],
+    score_window: Callable[[Tensor], tuple[Tensor, Margins]],
     image: Tensor,
     original_size: tuple[int, int],
     window: int,
@@ -73,7 +73,7 @@ def label_map(
     where = boxes(image.shape[-2], image.shape[-1], window, stride)
     maps, margins = [], NO_MARGINS
     for y1, y2, x1, x2 in where:
-        scores, margins = ask(image[None, :, y1:y2, x1:x2])
+        scores, margins = score_window(image[None, :, y1:y2, x1:x2])
         maps.append(scores[0])
     best = torch.full(original_size, -torch.inf, device=image.device)
     label = torch.zeros(original_size, dtype=torch.int64, device=image.device)

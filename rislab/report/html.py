@@ -19,12 +19,12 @@ def render(template: str, **values: Any) -> str:
     # Imported here, because `status` needs no page in most of its uses.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from rislab.printable import shown
+    from rislab.printable import for_template
 
     environment = Environment(
         loader=PackageLoader("rislab.report"),
         autoescape=True,
-        finalize=shown,
+        finalize=for_template,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -66,7 +66,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Shown:
+class CellResult:
     """A cell as it is printed. value: in percent, None where there is none; detail: what else belongs to it."""
 
     value: float | None
@@ -79,7 +79,7 @@ class Shown:
     best: bool = False
 
 
-def shown(cell: Cell) -> Shown:
+def cell_result(cell: Cell) -> CellResult:
     state, look = cell.trial.inspect(thorough=True)
     found = look.result
     splits: dict[str, dict[str, Any]] = found.get("splits", {})
@@ -87,7 +87,7 @@ def shown(cell: Cell) -> Shown:
     values = splits.get(split, {})
     metric = next((name for name in ("miou_class", "miou_expr", *METRICS) if name in values), "")
     if state != "done" or not metric:
-        return Shown(None, "", "", "", f"{state}: {look.reason}" if look.suspect else state, "", cell.name)
+        return CellResult(None, "", "", "", f"{state}: {look.reason}" if look.suspect else state, "", cell.name)
     try:
         provenance = records.load(cell.trial.provenance_file, records.PROVENANCE) or {}
     except (records.DamagedError, OSError):
@@ -99,12 +99,12 @@ def shown(cell: Cell) -> Shown:
     commit = str(provenance.get("code", {}).get("commit") or "")[:8]
     parts = (found.get("benchmark", ""), counted, f"trunk {cell.trunk}" if cell.trunk else "", weights)
     detail = ", ".join(part for part in (*parts, f"commit {commit}" if commit else "") if part)
-    return Shown(float(values[metric]), metric, str(found.get("protocol", "")), split, state, detail, cell.name)
+    return CellResult(float(values[metric]), metric, str(found.get("protocol", "")), split, state, detail, cell.name)
 
 
 def build(cells: Sequence[Cell], methods: list[str], benchmarks: list[str], out: Path) -> list[Path]:
     """Write matrix.md, .csv, .tex and .html; half-done matrices included."""
-    table = {(cell.method, cell.benchmark): shown(cell) for cell in cells}
+    table = {(cell.method, cell.benchmark): cell_result(cell) for cell in cells}
     heads = []
     for name in benchmarks:
         done = [one for method in methods if (one := table[method, name]).value is not None]
@@ -126,10 +126,10 @@ def build(cells: Sequence[Cell], methods: list[str], benchmarks: list[str], out:
     return [out / name for name in texts]
 
 
-Rows = list[tuple[str, list[Shown]]]
+Rows = list[tuple[str, list[CellResult]]]
 
 
-def _said(one: Shown) -> str:
+def _cell_text(one: CellResult) -> str:
     return (
         f"*{md_escape(one.state)}*" if one.value is None else f"**{one.value:.2f}**" if one.best else f"{one.value:.2f}"
     )
@@ -137,7 +137,7 @@ def _said(one: Shown) -> str:
 
 def _markdown(heads: list[str], rows: Rows) -> str:
     out = ["# Methods by benchmarks", "", md_row(["method", *map(md_escape, heads)]), f"|---{'|---' * len(heads)}|"]
-    out += [md_row([md_escape(method), *map(_said, ours)]) for method, ours in rows]
+    out += [md_row([md_escape(method), *map(_cell_text, ours)]) for method, ours in rows]
     out += [
         "",
         "Percent; the best of a column is bold. Columns follow different conventions and do not compare.",

@@ -50,10 +50,10 @@ def _of(made: Sequence[Cell]) -> list[tuple[str, str]]:
 
 
 def _values(made: Sequence[Cell], get: Callable[[Mapping[str, Any]], str]) -> str:
-    return _said(made, [get(cell.provenance) for cell in made])
+    return _by_value(made, [get(cell.provenance) for cell in made])
 
 
-def _said(made: Sequence[Cell], values: Sequence[str]) -> str:
+def _by_value(made: Sequence[Cell], values: Sequence[str]) -> str:
     """The value, or every value with the trials that have it, the commonest first."""
     by_value: dict[str, list[Cell]] = {}
     for cell, value in zip(made, values, strict=True):
@@ -91,13 +91,13 @@ def _packages(made: Sequence[Cell]) -> str:
         for cell in made
         for name in cell.provenance["packages"]
     }
-    said = [f"{name} {_said(made, versions)}" for name, versions in sorted(main.items())]
+    said = [f"{name} {_by_value(made, versions)}" for name, versions in sorted(main.items())]
     whole = [(cell, lock) for cell, lock in zip(made, locks, strict=True) if lock]
     known = {_plain(name) for name in main}
     for name in sorted({name for _, lock in whole for name in lock}):
         versions = [lock.get(name, "none") for _, lock in whole]
         if name not in known and len(set(versions)) > 1:
-            said.append(f"{name} {_said([cell for cell, _ in whole], versions)}")
+            said.append(f"{name} {_by_value([cell for cell, _ in whole], versions)}")
     return ", ".join(said)
 
 

@@ -284,7 +284,7 @@ def collect(table: Table, profile: Profile, seeds: Sequence[int], planned: Seque
     for cell in planned:
         answer = answers[cell.name]
         if answer.hash not in seen:
-            seen[answer.hash] = _seen(answer)
+            seen[answer.hash] = _inspected(answer)
         made = replace(seen[answer.hash], earlier=dict(before))
         if cell.is_last:
             rows.setdefault(cell.row.name, []).append(made)
@@ -297,7 +297,7 @@ def collect(table: Table, profile: Profile, seeds: Sequence[int], planned: Seque
     )
 
 
-def _seen(cell: Planned) -> Cell:
+def _inspected(cell: Planned) -> Cell:
     """A trial as a report shows it: its numbers only where all its files are sound and agree with each other."""
     state, found = cell.trial.inspect(thorough=True)
     if state == "done":

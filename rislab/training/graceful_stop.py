@@ -149,7 +149,7 @@ class StopRequest:
                 self._waker.send(b"\0")
 
     def join(self, peers: Peers | None) -> None:
-        """From here on the failures of other ranks are heard."""
+        """From here on the failures of other ranks are looked up."""
         self.peers = peers
         self._wake()
 
@@ -164,7 +164,7 @@ class StopRequest:
             threading.Event().wait()  # the thread that watches is ending the process
 
     def _watch(self, receiver: socket.socket, over: threading.Event, write: Callable[[BaseException], object]) -> None:
-        heard: tuple[float, PeerFailedError] | None = None
+        peer_failure: tuple[float, PeerFailedError] | None = None
         while True:
             waits = [POLL_SECONDS] if self.peers is not None else []
             if self._since is not None:
@@ -183,11 +183,11 @@ class StopRequest:
             if self.peers.is_orphan:
                 kill_descendants()
                 os._exit(1)
-            failure = self.peers.heard() if heard is None else None
+            failure = self.peers.failure_of_others() if peer_failure is None else None
             if failure is not None:
-                heard = time.monotonic(), PeerFailedError(failure)
-            if heard is not None and time.monotonic() - heard[0] > UNWIND_SECONDS:
-                self._end(heard[1], write)
+                peer_failure = time.monotonic(), PeerFailedError(failure)
+            if peer_failure is not None and time.monotonic() - peer_failure[0] > UNWIND_SECONDS:
+                self._end(peer_failure[1], write)
 
     def _notice(self, is_requested: bool) -> bool:
         """Start the clock at the first signal. Whether this is a second one."""

@@ -24,7 +24,7 @@ FOLDER = ".ranks"
 VARIABLE = "RISLAB_RANKS"
 """Set for the ranks that Lightning starts: the pid of rank 0 and the folder of this start, as `pid:folder`."""
 
-HEARING_SECONDS = 3.0
+PEER_WAIT_SECONDS = 3.0
 """For so long a rank whose collective has failed looks for the word of the rank that made it fail."""
 
 
@@ -80,7 +80,7 @@ class Peers:
         """Whether rank 0, which has started this process, is gone."""
         return self.parent is not None and os.getppid() != self.parent
 
-    def tell(self, failure: Failure) -> bool:
+    def report(self, failure: Failure) -> bool:
         """Write this rank's failure down; False where that is not possible."""
         try:
             write_json(self.folder / f"{self.rank}.json", asdict(failure))
@@ -88,7 +88,7 @@ class Peers:
             return False
         return True
 
-    def heard(self) -> Failure | None:
+    def failure_of_others(self) -> Failure | None:
         """The first failure that another rank has told."""
         with suppress(OSError):
             found = [read_json(path) for path in self.folder.glob("*.json") if path.stem != str(self.rank)]
@@ -96,10 +96,10 @@ class Peers:
             return min(told, key=lambda failure: (failure.at, failure.rank), default=None)
         return None
 
-    def heard_within(self, seconds: float) -> Failure | None:
+    def wait_for_others(self, seconds: float) -> Failure | None:
         """The same, waiting for it."""
         end = time.monotonic() + seconds
-        while (found := self.heard()) is None and time.monotonic() < end:
+        while (found := self.failure_of_others()) is None and time.monotonic() < end:
             time.sleep(0.1)
         return found
 

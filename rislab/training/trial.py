@@ -124,7 +124,7 @@ def _cause(request: StopRequest, error: BaseException) -> BaseException:
         return error.__context__  # Lightning's way of ending
     if request.peers is None or isinstance(error, (RislabError, StoppedError)):
         return error
-    failed = request.peers.heard_within(rank_failures.HEARING_SECONDS if rank_failures.is_fallout(error) else 0.0)
+    failed = request.peers.wait_for_others(rank_failures.PEER_WAIT_SECONDS if rank_failures.is_fallout(error) else 0.0)
     if failed is not None:
         return PeerFailedError(failed)
     if rank_failures.is_fallout(error):
@@ -146,7 +146,7 @@ def _write(request: StopRequest, trial: TrialDir | None, error: BaseException, i
     known = is_agreed or isinstance(error, PeerFailedError)
     if request.peers is not None and not known:
         failure = Failure(request.peers.rank, state, kind, _one_line(error), tail, exit_code(error), time.time())
-        known = request.peers.tell(failure)
+        known = request.peers.report(failure)
     is_first = request.peers is None or request.peers.rank == 0
     if trial is None or not is_first or not (trial.is_ours() or trial.holder() is None):
         return known

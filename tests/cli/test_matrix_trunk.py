@@ -11,7 +11,7 @@ import yaml
 from rislab.ablation.integrity import seal
 from rislab.cli.matrix import _cell, _model, _trunk
 from rislab.files import read_json, write_json
-from rislab.report.matrix import Cell, shown
+from rislab.report.matrix import Cell, cell_result
 from rislab.training.checkpoints import RECIPE
 from tests.worlds import ROOT, rislab_here
 
@@ -57,16 +57,16 @@ def test_the_trunk_stands_in_the_cell_and_the_cell_is_bound_to_its_hash(
     scores = {"miou_class": 25.0, "images": 4}
     result = {"benchmark": "PASCAL VOC (21)", "protocol": "tcl", "splits": {"val": scores}, "step": 0}
     seal(one.trial.path, result)
-    found = shown(one)
+    found = cell_result(one)
     assert (found.value, found.state) == (25.0, "done")
     assert "4 pictures, trunk ViT-B-16 openai, no training" in found.detail
     write_json(one.trial.metrics_file, result | {"step": 1})
-    assert shown(one).value is None
-    assert shown(one).state == "damaged: metrics.json is not what the trial wrote"
+    assert cell_result(one).value is None
+    assert cell_result(one).state == "damaged: metrics.json is not what the trial wrote"
     seal(one.trial.path, result)
     recorded = read_json(one.trial.identity)
     write_json(one.trial.identity, recorded | {"hash": "0" * 64})
-    assert shown(one).state.startswith("foreign: belongs to a trial with hash 0000")
+    assert cell_result(one).state.startswith("foreign: belongs to a trial with hash 0000")
 
 
 def test_weights_from_a_file_are_named_by_their_sha256(place: Path) -> None:

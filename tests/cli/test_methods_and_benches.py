@@ -1,12 +1,13 @@
 """`rislab methods` and `rislab bench`, as typed."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from rislab.ablation import signature
 from rislab.bench import grouping, training_step
-from tests.worlds import rislab, rislab_here
+from tests.worlds import rislab, rislab_here, untrained
 
 
 def test_methods_are_listed_without_torch() -> None:
@@ -43,9 +44,9 @@ def test_bench_data_prints_a_ratio() -> None:
     assert 100 < found["kilobytes"] < 220
 
 
-def test_bench_step_compares_frozen_with_trained() -> None:
+def test_bench_step_compares_frozen_with_trained(tmp_path: Path) -> None:
     done = rislab(
-        "bench", "step", "--config", "experiments/risclip/toy.yaml", "--images", "1", "--steps", "1", "--json"
+        "bench", "step", "--config", untrained(tmp_path, "risclip/toy"), "--images", "1", "--steps", "1", "--json"
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -53,8 +54,8 @@ def test_bench_step_compares_frozen_with_trained() -> None:
     assert found["all trained"]["teraflops"] > found["as it is"]["teraflops"] > 0
 
 
-def test_bench_labels_compares_with_a_loop_over_the_classes() -> None:
-    tcl = ["bench", "labels", "--config", "experiments/tcl/toy_voc.yaml", "--size", "70", "100", "--classes", "6"]
+def test_bench_labels_compares_with_a_loop_over_the_classes(tmp_path: Path) -> None:
+    tcl = ["bench", "labels", "--config", untrained(tmp_path, "tcl/toy_voc"), "--size", "70", "100", "--classes", "6"]
     done = rislab(*tcl, "--loop", "--pamr", "on", "--json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)["measured"]
@@ -93,9 +94,9 @@ def test_bench_grouping_compares_with_the_plain_way(monkeypatch: pytest.MonkeyPa
         assert said in refused.stderr
 
 
-def test_bench_weak_gives_what_the_plain_way_gives() -> None:
-    options = ("--config", "experiments/clims/toy.yaml", "--images", "2", "--side", "96", "--size", "70", "100")
-    done = rislab("bench", "weak", *options, "--json")
+def test_bench_weak_gives_what_the_plain_way_gives(tmp_path: Path) -> None:
+    small = ("--images", "2", "--side", "96", "--size", "70", "100")
+    done = rislab("bench", "weak", "--config", untrained(tmp_path, "clims/toy"), *small, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["step"]["difference"] < 1e-3

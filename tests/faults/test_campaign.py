@@ -316,12 +316,12 @@ def controller_hangs(c: Campaign) -> None:
 
 
 def second_launcher_on_slurm(c: Campaign) -> None:
-    """SLURM: a second launcher beside the first hands in nothing; then all jobs cancelled"""
+    """SLURM: a second launcher beside the first submits nothing; then all jobs cancelled"""
     with c.on_slurm() as (_, trial):
         before, child = starts(trial), pid(trial)
-        said = c.log.read_text().count(" 0 jobs handed in")
+        said = c.log.read_text().count(" 0 jobs submitted")
         other = c.start("--launcher", "slurm")
-        wait_until(lambda: c.log.read_text().count(" 0 jobs handed in") > said)
+        wait_until(lambda: c.log.read_text().count(" 0 jobs submitted") > said)
         time.sleep(5)  # two looks at the queue
         assert goes_on_undisturbed(trial, before, child)
         other.end()

@@ -326,10 +326,10 @@ def test_the_record_outlives_damage(tmp_path: Path) -> None:
     cell, _, _ = cell_of(tmp_path)
     kept = Record(cell.trial)
     own = kept.id()
-    kept.tell(own, "online /p", 7, None)
+    kept.mark_sent(own, "online /p", 7, None)
     assert Record(cell.trial).id() == own
-    assert kept.told(own, "online /p")["step"] == 7
-    assert kept.told(own, "online /q") == {}
+    assert kept.sent(own, "online /p")["step"] == 7
+    assert kept.sent(own, "online /q") == {}
     cell.trial.mirror_file.write_text('{"id": "x')
-    assert kept.told(own, "online /p") == {}
+    assert kept.sent(own, "online /p") == {}
     assert kept.id() != own

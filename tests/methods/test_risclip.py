@@ -228,7 +228,7 @@ def test_the_first_batch_sets_the_shift() -> None:
     made = task().train()
     terms = made.losses(batch())
     assert set(terms) == {"patch_focal", "patch_dice"}
-    logits = made._ask(pictures(), TEXTS, INDEX)["patch"]
+    logits = made._level_logits(pictures(), TEXTS, INDEX)["patch"]
     assert float(logits.mean()) == pytest.approx(-2, abs=1e-3)
 
 

@@ -211,14 +211,16 @@ def test_sliding_window_with_and_without_background(case: Case) -> None:
     assert [list(box) for box in where] == case.about["info"]["slide_windows_y1y2x1x2"]
     for name, background in (("bg", True), ("nobg", False)):
 
-        def ask(window: Tensor, background: bool = background) -> tuple[Tensor, Margins]:
+        def score_window(window: Tensor, background: bool = background) -> tuple[Tensor, Margins]:
             found = model.masks(window, texts)
             return model.with_background(found) if background else found, NO_MARGINS
 
-        maps = [ask(image[..., y1:y2, x1:x2])[0][0] for y1, y2, x1, x2 in where]
+        maps = [score_window(image[..., y1:y2, x1:x2])[0][0] for y1, y2, x1, x2 in where]
         within(case, mean_of_windows(maps, where, tuple(at["slide_hw"]))[None], f"slide/{name}/logits")
         for at_once in (1, 3, 100):
-            found = label_map(ask, image[0], tuple(at["ori_hw"]), at["slide_crop"], at["slide_stride"], at_once)
+            found = label_map(
+                score_window, image[0], tuple(at["ori_hw"]), at["slide_crop"], at["slide_stride"], at_once
+            )
             differing = (found != case[f"slide/{name}/pred"][0]).float().mean()
             assert differing <= case.tolerance["pred"]["max_mismatch"]
 

@@ -112,7 +112,7 @@ def show_plan(options: argparse.Namespace) -> int:
 def _show_jobs(
     options: argparse.Namespace, screen: Any, table: "Table", profile: "Profile", todo: "list[Planned]"
 ) -> None:
-    """The batch scripts as they would be handed in, and what they cost."""
+    """The batch scripts as they would be submitted, and what they cost."""
     from rislab.ablation import plan
     from rislab.cli.ablate.cluster_options import cluster_of
     from rislab.launch import slurm_table

@@ -161,7 +161,10 @@ def _slurm() -> Section:
     if shutil.which("sbatch") is None:
         found = {"sbatch": "not found"}
     else:
-        found = {"sbatch": _said("sbatch", "--version"), "partitions": _said("sinfo", "-h", "-o", "%P %a %l %D")}
+        found = {
+            "sbatch": _output_of("sbatch", "--version"),
+            "partitions": _output_of("sinfo", "-h", "-o", "%P %a %l %D"),
+        }
     job = os.environ.get("SLURM_JOB_ID")
     if job is not None:
         found["job"] = (
@@ -170,7 +173,7 @@ def _slurm() -> Section:
     return found
 
 
-def _said(*command: str) -> str:
+def _output_of(*command: str) -> str:
     """What a program prints, in one line; or why it does not."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, errors="replace")

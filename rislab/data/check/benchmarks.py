@@ -96,7 +96,7 @@ def _is_there(root: Path, of: Benchmark) -> bool:
     return (root / pictures).is_dir() and (root / maps).is_dir()
 
 
-class _Found:
+class _FaultTally:
     """Faults by kind, counted, the first few described."""
 
     def __init__(self) -> None:
@@ -110,7 +110,7 @@ class _Found:
 
 
 def _check(tree: Tree, names: list[str], decode: bool, progress: Progress | None, kept: dict[Path, Any]) -> TreeCheck:
-    found, of = _Found(), tree.of
+    found, of = _FaultTally(), tree.of
     classes = len(class_names(of.names, "mmseg")) + of.has_background
     splits: dict[str, TreeSplit] = {}
     missing_splits: list[str] = []

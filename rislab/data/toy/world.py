@@ -132,7 +132,7 @@ class ToyWorld:
             (root / IMAGES / name).write_bytes(_jpeg(drawn.image))
             first = objects.add(drawn, number + 1, name)
             for each in sets:
-                each.ask(rng, drawn, first, number + 1, name, splits[number])
+                each.write_queries(rng, drawn, first, number + 1, name, splits[number])
             if progress is not None:
                 progress(number + 1, len(splits))
         instances = objects.as_json()

@@ -74,7 +74,9 @@ class Writer(ABC):
         self.sentences = 0
 
     @abstractmethod
-    def ask(self, rng: np.random.Generator, drawn: Scene, first: int, image_id: int, name: str, split: str) -> None:
+    def write_queries(
+        self, rng: np.random.Generator, drawn: Scene, first: int, image_id: int, name: str, split: str
+    ) -> None:
         """Add references to things of a scene. first: annotation id of the scene's first thing."""
 
     def refer(
@@ -123,7 +125,9 @@ class RefCOCO(Writer):
     folder = "refcoco"
     split_by = "unc"
 
-    def ask(self, rng: np.random.Generator, drawn: Scene, first: int, image_id: int, name: str, split: str) -> None:
+    def write_queries(
+        self, rng: np.random.Generator, drawn: Scene, first: int, image_id: int, name: str, split: str
+    ) -> None:
         written = 0
         for index in rng.permutation(len(drawn.things)).tolist():
             thing = drawn.things[index]
@@ -164,7 +168,9 @@ class RefCOCOg(RefCOCO):
 class Grouped(Writer):
     """One, several or no referent; a sentence a reference."""
 
-    def ask(self, rng: np.random.Generator, drawn: Scene, first: int, image_id: int, name: str, split: str) -> None:
+    def write_queries(
+        self, rng: np.random.Generator, drawn: Scene, first: int, image_id: int, name: str, split: str
+    ) -> None:
         size = drawn.image.shape[0]
         for index in rng.permutation(len(drawn.things))[:2].tolist():
             texts = language.sentences(rng, drawn.things, index, "refcoco", size)[:1]

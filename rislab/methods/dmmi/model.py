@@ -127,7 +127,7 @@ class DMMI(nn.Module):
             if residual is not None:
                 seen = residual
                 x = cast(Fusion, fusion).joined(x, residual) if feeds_on else x
-            words = words if more is None else cast(Fusion, fusion).told(words, more)
+            words = words if more is None else cast(Fusion, fusion).updated(words, more)
             feature = x if self.norms is None else self.norms[i](seen)  # [N, h, w, C]
             features.append(feature.permute(0, 3, 1, 2))
         logits, levels = self.decoder(features, words, ~is_word if self.masks_padding else None)
@@ -154,7 +154,7 @@ class Fusion(nn.Module):
         assert self.gate is not None
         return torch.addcmul(x, self.gate(residual), residual)
 
-    def told(self, words: Tensor, residual: Tensor) -> Tensor:
+    def updated(self, words: Tensor, residual: Tensor) -> Tensor:
         """What the next stage gets of words and their residual, [N, L, D]."""
         assert self.text is not None
         return words + F.gelu(self.text(residual))

@@ -37,18 +37,18 @@ def label_map(
         background: None without. Else label 0 is where softmax(100 score) of no name exceeds it, and names count from 1.
     """
 
-    def shown() -> Iterator[Tensor]:
+    def class_maps() -> Iterator[Tensor]:
         for first in range(0, len(references), CLASSES_AT_ONCE):
             some = slice(first, first + CLASSES_AT_ONCE)
             yield mean_of_windows([scores(one, references[some], texts[some])[0] for one in windows], where, size)
 
-    parts: Iterator[Tensor] = shown()
+    parts: Iterator[Tensor] = class_maps()
     if crf_picture is not None:
         marginals = mean_field(torch.cat(list(parts)).softmax(0), crf_picture)
         label, _ = _largest(iter(marginals.split(CLASSES_AT_ONCE)), original_size)
         if background is None:
             return label
-        parts = shown()
+        parts = class_maps()
     best, probability = _largest(parts, original_size)
     if crf_picture is None:
         label = best

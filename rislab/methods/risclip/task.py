@@ -144,7 +144,7 @@ class RISCLIPTask(TextSegmenter):
             self.model.decoder.train(mode)
         return self
 
-    def _ask(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> dict[str, Tensor]:
+    def _level_logits(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> dict[str, Tensor]:
         """Logits by the name of the stage that they belong to: patch [N, h, w], pixel [N, H, W]."""
         tokens = self.tokenizer(texts, self.word_len).to(images.device)
         pixels = self.normalise(images)
@@ -164,7 +164,7 @@ class RISCLIPTask(TextSegmenter):
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         """Mask logits: the decoder's where there is one, else the patch map."""
-        return list(self._ask(images, texts, image_index).values())[-1]
+        return list(self._level_logits(images, texts, image_index).values())[-1]
 
     def train_transform(self) -> Transform | None:
         return text_safe_flip(self.flip)
@@ -174,7 +174,7 @@ class RISCLIPTask(TextSegmenter):
         masks = batch.masks
         assert masks is not None
         terms = {}
-        for level, logits in self._ask(batch.images, batch.texts, batch.image_index).items():
+        for level, logits in self._level_logits(batch.images, batch.texts, batch.image_index).items():
             is_patch = level == "patch"
             target = self._covered(masks, (logits.shape[-2], logits.shape[-1])) if is_patch else (masks > 0.5).float()
             if self.focal_weight:
