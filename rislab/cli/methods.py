@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rislab.errors import ConfigError, nearest
+from rislab.errors import ConfigError, nearest, one_line
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -99,28 +99,35 @@ def _details(name: str, class_path: str) -> dict[str, Any]:
     return {"options": options, "documentation": ast.get_docstring(node) or "", "parameters": _sizes(name, class_path)}
 
 
-def _sizes(name: str, class_path: str) -> dict[str, dict[str, int]]:
-    """Parameters of each recipe and stage, all and trained; nothing is downloaded and no memory taken: shapes alone."""
+def _sizes(name: str, class_path: str) -> dict[str, dict[str, Any]]:
+    """Parameters of each recipe and stage, all and trained, or why they are unknown; nothing is downloaded and no memory
+    taken: shapes alone."""
     import torch
     import yaml
 
     from rislab.ablation import signature
+    from rislab.encoders.weight_sources import without_network
     from rislab.training.cli import quiet
     from rislab.training.inference import build, without_pretraining
 
     quiet()
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for path in sorted(Path("experiments").glob(f"{name}/*.yaml")):
-        recipe = (yaml.safe_load(path.read_text()) or {}).get("model")
-        if not recipe:
-            continue  # what a second stage puts over a recipe
+        recipe = (yaml.safe_load(path.read_text()) or {}).get("model") or {}
+        if recipe.get("class_path") != class_path:
+            continue  # what a stage puts over a recipe
         for stage in signature.read(class_path).stages or ("",):
             options = recipe["init_args"] | ({"stage": stage} if stage else {})
-            with torch.device("meta"):
-                model = build(without_pretraining({**recipe, "init_args": options}))
+            title = f"{path.stem} {stage}".strip()
+            try:
+                with torch.device("meta"), without_network():
+                    model = build(without_pretraining({**recipe, "init_args": options}))
+            except ConfigError as error:  # a vocabulary that is not on this machine
+                found[title] = {"unknown": one_line(error)}
+                continue
             sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
             total, trained = sum(n for n, _ in sizes), sum(n for n, on in sizes if on)
-            found[f"{path.stem} {stage}".strip()] = {"total": total, "trained": trained}
+            found[title] = {"total": total, "trained": trained}
     return found
 
 
@@ -151,6 +158,12 @@ def _show_one(found: dict[str, Any]) -> None:
     sizes = Table("recipe", "parameters, millions", "trained", box=box.SIMPLE_HEAD)
     for column in sizes.columns[1:]:
         column.justify = "right"
+    unknown: dict[str, list[str]] = {}
     for recipe, size in found["parameters"].items():
-        sizes.add_row(recipe, f"{size['total'] / 1e6:.2f}", f"{size['trained'] / 1e6:.2f}")
+        if "unknown" in size:
+            unknown.setdefault(size["unknown"], []).append(recipe)
+        else:
+            sizes.add_row(recipe, f"{size['total'] / 1e6:.2f}", f"{size['trained'] / 1e6:.2f}")
     console.print(sizes)
+    for reason, recipes in unknown.items():
+        console.print(f"not counted: {', '.join(recipes)}: {reason}", markup=False, soft_wrap=True)

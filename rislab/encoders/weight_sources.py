@@ -1,10 +1,25 @@
 """Where pretrained weights come from: files that a config names, and the Hugging Face hub."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from rislab.errors import ConfigError, brief, one_line
 from rislab.paths import user_path
+
+_ONLINE: ContextVar[bool] = ContextVar("online", default=True)
+
+
+@contextmanager
+def without_network() -> Iterator[None]:
+    """Inside, files of the hub come from its cache alone: for what needs shapes and no weights."""
+    token = _ONLINE.set(False)
+    try:
+        yield
+    finally:
+        _ONLINE.reset(token)
 
 
 def absent_for_none(spec: Any, *fields: str) -> None:
@@ -49,7 +64,7 @@ def hub_file(repository: str, name: str, instead: str) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
-        return Path(hf_hub_download(repository, name))
+        return Path(hf_hub_download(repository, name, local_files_only=not _ONLINE.get()))
     except MemoryError:
         raise
     except Exception as error:  # of the hub, the network and the cache folder

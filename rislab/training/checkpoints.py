@@ -16,7 +16,7 @@ from rislab.files import keep_as, replacing
 from rislab.nn.pickled_values import Placeholder
 from rislab.nn.weight_files import read_file
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 RECIPE = "rislab_model"
 FULL = 8 << 20
 """Bytes free below which a failed write is put down to the disk."""
@@ -183,6 +183,16 @@ class LastCheckpoint(L.Callback):
 
     def save(self, trainer: L.Trainer) -> None:
         trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / LAST)
+
+
+class UntrainedWeights(L.Callback):
+    """Writes `best.ckpt` of a method without training, from which a later stage may start, before anything is scored.
+
+    metrics.json comes last: what is done has its weights.
+    """
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / BEST, weights_only=True)
 
 
 def _about_to_be_logged(trainer: L.Trainer) -> dict[str, Any]:

@@ -27,7 +27,14 @@ from rislab.methods.base import FileMaker, TextSegmenter
 from rislab.paths import user_path
 from rislab.training import cluster, provenance, rank_failures
 from rislab.training.callbacks import LoaderPosition, StepSeed, TrialStatus
-from rislab.training.checkpoints import UNLOGGED, LastCheckpoint, WholeCheckpointIO, read_checkpoint, resume_point
+from rislab.training.checkpoints import (
+    UNLOGGED,
+    LastCheckpoint,
+    UntrainedWeights,
+    WholeCheckpointIO,
+    read_checkpoint,
+    resume_point,
+)
 from rislab.training.construction import constructing, parse_message, running
 from rislab.training.curve_logger import CurveLogger
 from rislab.training.graceful_stop import EvaluationInStep, GracefulStop, StopRequest, take_over_signals
@@ -249,11 +256,10 @@ class RislabCLI(LightningCLI):
         if self.options.test and not self.trainer.interrupted:
             began = time.monotonic()
             best = self.best.best_model_path or None
+            if not model.is_trained:
+                self.trainer.callbacks.append(UntrainedWeights())  # type: ignore[attr-defined]  # a list
             self.trainer.test(model, datamodule=datamodule, ckpt_path=best, verbose=False, weights_only=True)
             self.seconds["test"] = time.monotonic() - began
-            if not model.is_trained:
-                # The stage after this one starts from a file like any other.
-                self.trainer.save_checkpoint(self.trial.checkpoints / "best.ckpt", weights_only=True)
         elif isinstance(model, FileMaker) and not self.trainer.interrupted and self.trainer.is_global_zero:
             write_metrics(self.trial.path, datamodule, {}, model)  # there is nothing to score: the files are the result
         if self.trainer.is_global_zero:

@@ -31,6 +31,10 @@ def test_one_method_with_its_switches_and_sizes() -> None:
     assert all(name in found["documentation"] for name in options)
     # The paper's table counts 146.85 M for the full model on R50; CLIP's temperature is in its count.
     assert abs(found["parameters"]["refcoco_r50"]["total"] / 1e6 - 146.85) < 0.01
+    for name in signature.methods():
+        sizes = json.loads(rislab_here("methods", name, "--json").stdout)["parameters"]
+        assert all(size.get("total", 0) > 0 or "vocab.txt" in size["unknown"] for size in sizes.values()), sizes
+        assert any("total" in size for size in sizes.values()), f"{name}: {sizes}"
     wrong = rislab_here("methods", "risklip")
     assert wrong.returncode == 2
     assert "did you mean 'risclip'" in wrong.stderr

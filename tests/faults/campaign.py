@@ -63,6 +63,9 @@ class Launcher:
 STEP_SECONDS = 0.4
 """Every step of a disturbed trial waits so long first: trials last long enough to be disturbed on any machine, at little cost."""
 
+SLOW_STEP_SECONDS = 10.0
+"""The same while the file `slow` lies beside the sitecustomize: for a fault that SLURM takes up to a minute to bring about."""
+
 QUICK = f"""
 import importlib.abc, importlib.util, os, sys, time
 from rislab.ablation import trial
@@ -89,7 +92,8 @@ class Slow(importlib.abc.MetaPathFinder):
             execute(module)
             begin = module.StepSeed.on_train_batch_start
             def slowly(*given, **named):
-                time.sleep({STEP_SECONDS})
+                is_slow = os.path.exists(os.path.join(os.path.dirname(__file__), "slow"))
+                time.sleep({SLOW_STEP_SECONDS} if is_slow else {STEP_SECONDS})
                 return begin(*given, **named)
             module.StepSeed.on_train_batch_start = slowly
         spec.loader.exec_module = run
@@ -174,6 +178,16 @@ class Campaign:
         launcher = self._at_work("--launcher", "slurm")
         yield launcher, self.training(lambda trial: bool(self.job(trial)))
         self.check()
+
+    @contextmanager
+    def slower(self) -> Iterator[None]:
+        """Trials do not come to their end inside."""
+        file = self.folder / "quick" / "slow"
+        file.touch()
+        try:
+            yield
+        finally:
+            file.unlink()
 
     def stop(self) -> None:
         """End the launcher that is at work, if there is one."""

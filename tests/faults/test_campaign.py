@@ -269,8 +269,11 @@ def job_out_of_time(c: Campaign) -> None:
     """SLURM: a job's time is over"""
     with c.on_slurm() as (_, trial):
         before, job = starts(trial), c.job(trial)
-        c.slurm.command("scontrol", "update", f"JobId={job}", "TimeLimit=2")  # as long as the warning before the end
-        wait_until(lambda: trial.attempts.all()[before - 1].ended, 90)
+        with c.slower():
+            c.slurm.command(
+                "scontrol", "update", f"JobId={job}", "TimeLimit=2"
+            )  # as long as the warning before the end
+            wait_until(lambda: trial.attempts.all()[before - 1].ended, 120)
         c.slurm.command("scontrol", "update", f"JobId={job}", "TimeLimit=60")
         c.hurry(job)
         goes_on(trial, before)

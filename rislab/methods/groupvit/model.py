@@ -151,7 +151,7 @@ class ImageEncoder(nn.Module):
         self.patch = nn.Conv2d(3, widths[0], patch_size, patch_size)
         self.patch_norm = nn.LayerNorm(widths[0])
         self.positions = nn.Parameter(torch.empty(1, side * side, widths[0]))
-        rates = iter(torch.linspace(0, drop_path, sum(stages.depths)).tolist())
+        rates = iter(torch.linspace(0, drop_path, sum(stages.depths), device="cpu").tolist())
         built = []
         for i, (depth, own, tokens) in enumerate(zip(stages.depths, widths, stages.group_tokens, strict=True)):
             blocks = [Block(own, stages.heads[i], next(rates)) for _ in range(depth)]
