@@ -21,7 +21,7 @@ OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS)) $(i
 PLACE   = $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data '$(DATA)')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check format test faults three-ways simulation slurm wandb full-size toy clip gc report clean
+.PHONY: docs help setup check format test faults three-ways simulation slurm wandb full-size toy clip gc report clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -72,6 +72,10 @@ simulation: $(VENV)/.ready ## false positives and power of verdicts, on 2,000 ta
 
 full-size: $(VENV)/.ready ## loading and scoring at the real sizes of RefCOCO and COCO-Stuff, with the figures
 	@$(VENV)/bin/pytest -n 0 -s -m slow tests/data/test_full_size.py tests/metrics/test_full_size.py
+
+docs: $(VENV)/.ready ## the documentation site, built strictly, in site/
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo site/index.html
 
 faults: $(VENV)/.ready ## 34 faults in two tables on pools, SLURM and wandb agents, with the tally (root; RISLAB_TOOLS)
 	@$(VENV)/bin/pytest -n 2 --dist worksteal -m slow tests/launch tests/faults

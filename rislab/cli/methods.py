@@ -45,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _summary(name: str, class_path: str) -> dict[str, Any]:
     from rislab.ablation import plugins, signature
+    from rislab.report.reference_pages import switched
 
     module = class_path.rpartition(".")[0]
     file = plugins.source_of(f"{module.rpartition('.')[0]}.model") or signature.source_file(module)
@@ -54,42 +55,23 @@ def _summary(name: str, class_path: str) -> dict[str, Any]:
         "class_path": class_path,
         "about": " ".join(head.split()),
         "stages": list(signature.read(class_path).stages),
-        "tables": sorted({path.stem for path, _, _ in _switched(class_path)}),
+        "tables": sorted({name for name, _, _ in switched(class_path)}),
         "experiments": [str(path) for path in sorted(Path("experiments").glob(f"{name}/*.yaml"))],
     }
 
 
-def _switched(class_path: str) -> list[tuple[Path, str, str]]:
-    """(table, row, option) of every table whose first profile runs this method in any stage."""
-    from rislab.ablation import plan, stages, switches, table
-
-    found = []
-    for path in table.tables().values():
-        loaded = table.load(path)
-        first = next(iter(loaded.profiles.values()))
-        for stage in first.stages or stages.ONLY:
-            config = plan.merged(first, stage)
-            if config["model"]["class_path"] == class_path:
-                found += [
-                    (path, row.name, key.removeprefix("model.init_args."))
-                    for row in loaded.rows
-                    for key in switches.of_stage(row.switches, stage.name, config)
-                    if key.startswith("model.init_args.")
-                ]
-    return found
-
-
 def _details(name: str, class_path: str) -> dict[str, Any]:
     from rislab.ablation import signature
+    from rislab.report.reference_pages import switched
 
-    switched = _switched(class_path)
+    tables = switched(class_path)
     options = [
         {
             "name": option.name,
             "type": option.annotation,
             "default": None if option.default is signature.REQUIRED else option.default,
             "required": option.default is signature.REQUIRED,
-            "tables": sorted({path.stem for path, _, key in switched if key == option.name}),
+            "tables": sorted({table for table, _, key in tables if key == option.name}),
         }
         for option in signature.read(class_path).options.values()
     ]

@@ -36,10 +36,20 @@ class CLIMSTask(TextSegmenter):
         variant: the authors' later code, or the paper's. See `rislab.methods.clims.variants.Variant` for what it sets.
         otm, btm, cbs, reg: the loss terms (ablation table).
         alpha, beta, gamma, delta: their weights; 0 is the same as off.
+        background: whether all classes have the same background prompts in CBS, or each its own.
+        background_prompts: their names; `CLASS: NAME` where each class has its own.
+        prompt: of a class and of a background, `{}` for its name.
+        renames: `CLASS: NAME`, what a prompt calls a class.
+        class_weights: `CLASS: WEIGHT` in OTM and BTM; 1 for others.
+        clamp: keep the cosines in OTM and BTM away from 0 and 1.
+        head: a 1x1 convolution, or a bottleneck before it; see `rislab.methods.clims.model.Head`.
+        normalisation: mean and standard deviation of the network's pictures.
+        train_norms, train_stem: whether factors and shifts of batch norm, and the stem, are trained.
         cbs_threshold: cosine above which a shared background prompt is suppressed; 0.26 for VOC, 0.285 for COCO.
         judge_normalisation: what CLIP sees; None: what the network sees.
         batch_norm: `batch` statistics in training, or `frozen` ones; None: frozen in `classifier`, batch in `clims`.
         image_size, long_side, augment: of training: long side drawn between two bounds, mirrored, cut out of a canvas.
+        head_lr_multi: rate of the head as a multiple of the trunk's.
         base_lr, weight_decay, momentum: SGD's. The official optimiser takes the weight decay for the momentum: in effect none.
         scales: of the inference of activation maps, each with its mirror image.
     """

@@ -39,7 +39,8 @@ class ReCoTask(TrainingFree):
         archive_size: that of archive pictures.
         k: pictures of a class.
         text_attention: language guidance of co-segmentation ("LGC" in the paper's table).
-        context_elimination: of `contexts` in co-segmentation ("CE"); they are made first, in their order.
+        context_elimination, contexts: what surrounds things is kept out of co-segmentation ("CE"); names of such contexts, which
+            are made first, in their order.
         coseg_columns: where the best match in a picture is looked for: in that picture, or as the released code slices.
         own_image: whether a picture's match with itself counts ("ours").
         ref_type: how the pictures' patches become one vector.

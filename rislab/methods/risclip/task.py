@@ -38,6 +38,7 @@ class RISCLIPTask(TextSegmenter):
         cfe, cfe_direction, cfe_blocks, cfe_norms: exchange between the towers (chain, row 3); which tokens it changes; text
             blocks from 1 at whose entrance it stands, none given: the last half; LayerNorms in it.
         ske, ske_layers, ske_parts, ske_mlp: conditioning in the shared space (chain, row 4); across modalities, within, or both.
+        heads: of the attentions in CFE and SKE.
         decoder_levels, decoder_width, decoder_norm_order: image blocks from 1 that the decoder sees, coarsest stage last in the
             list; widths of its stages, coarsest first; order of its layers.
         map_scale: of the patch logit: learned, fixed, or the bare cosine.

@@ -42,6 +42,7 @@ class TCLTask(TextSegmenter):
     Args:
         clip: the frozen trunk, a CLIP with a ViT.
         image_size: of training pictures.
+        augment: of training pictures: the official crops and colours (timm's), or the evaluation's geometry alone.
         normalisation: the official code's is ImageNet's.
         trained: off, it is scored as it starts: MaskCLIP through the mask's start (first row of the table).
         ie_freeze: blocks of the trunk under the grounder; those behind are copied and trained in the second stage; None: all but
