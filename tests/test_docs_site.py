@@ -40,3 +40,8 @@ def test_a_line_may_describe_several_options() -> None:
     )
     assert summary == "A."
     assert meanings == {"one": "of both, long.", "two": "of both, long.", "three": "alone."}
+
+
+def test_a_list_in_a_docstring_is_a_list_of_its_own() -> None:
+    text = reference_pages.as_markdown("Ours:\n- one\n  goes on\n- two\nAfter.")
+    assert text == "Ours:\n\n- one\n  goes on\n- two\n\nAfter."

@@ -97,7 +97,7 @@ def described(docstring: str) -> tuple[str, dict[str, str]]:
 def as_markdown(text: str) -> str:
     """A docstring's paragraphs and lists: markdown wants an empty line before a list and after it."""
     text = re.sub(r"(?m)^(?!- |  )(.+)\n- ", r"\1\n\n- ", text.strip())
-    return re.sub(r"(?m)^(- .*(?:\n  .*)*)\n(?!- |\n)", r"\1\n\n", text)
+    return re.sub(r"(?m)^(- .*(?:\n  .*)*)\n(?!- |  |\n)", r"\1\n\n", text)
 
 
 def _docstring(module: str) -> str:
