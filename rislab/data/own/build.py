@@ -99,7 +99,9 @@ def build(
         found.notes["pictures are copies of another one, to the byte, and count as that one"] += same
     kept, split_of = _with_splits(found, usable, shares, seed)
     records = _numbered(found, kept, split_of, dataset)
-    found.bad.sort(key=lambda bad: [int(part) if part.isdigit() else 0 for part in _DIGITS.split(bad.where)])
+    found.bad.sort(
+        key=lambda bad: [(int(part), "") if part.isdigit() else (0, part) for part in _DIGITS.split(bad.where)]
+    )
     return records
 
 

@@ -108,9 +108,10 @@ def _texts(record: Mapping[str, Any]) -> tuple[str, ...]:
     value = record[key]
     values = value if isinstance(value, list) else [value]
     texts = [one.get("raw", one.get("sent")) if isinstance(one, dict) else one for one in values]
-    if not all(isinstance(text, str) for text in texts):
+    sentences = tuple(text for text in texts if isinstance(text, str))
+    if len(sentences) < len(texts):
         raise DataError(f"{key} is {brief(value)}, expected a sentence or a list of them")
-    return tuple(texts)
+    return sentences
 
 
 def _shapes(record: Mapping[str, Any]) -> tuple[Shape, ...]:

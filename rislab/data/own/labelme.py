@@ -123,15 +123,15 @@ def _shape(shape: Any) -> tuple[Shape, list[str]]:
         case "polygon":
             return shapes.Polygons((flat,)), texts
         case "rectangle":
-            left, right = sorted((flat[0], flat[2]))
-            top, bottom = sorted((flat[1], flat[3]))
-            return shapes.Box(left, top, right - left, bottom - top), texts
+            corner = (min(flat[0], flat[2]), min(flat[1], flat[3]))
+            return shapes.Box(*corner, abs(flat[2] - flat[0]), abs(flat[3] - flat[1])), texts
         case "circle":
             return shapes.circle((flat[0], flat[1]), (flat[2], flat[3])), texts
         case "mask":
             if not isinstance(shape.get("mask"), str):
                 raise DataError("a shape of type mask without 'mask'")
-            return shapes.Bitmap(*(int(value) for value in flat), png=shape["mask"]), texts
+            left, top, right, bottom = (int(value) for value in flat)
+            return shapes.Bitmap(left, top, right, bottom, shape["mask"]), texts
     raise DataError(f"shape_type {brief(kind)}{nearest(str(kind), SHAPE_TYPES)}; read are {', '.join(SHAPE_TYPES)}")
 
 

@@ -115,7 +115,7 @@ class Bitmap(Shape):
         except (binascii.Error, ValueError):
             raise DataError("its mask is no base64 text") from None
         h, w = self.bottom - self.top + 1, self.right - self.left + 1
-        if not (0 <= self.left and 0 <= self.top and h > 0 and w > 0 and self.right < width and self.bottom < height):
+        if min(self.left, self.top) < 0 or min(h, w) < 1 or self.right >= width or self.bottom >= height:
             corners = [self.left, self.top, self.right, self.bottom]
             raise DataError(f"its mask at {corners} leaves the picture of {width}x{height}")
         part = decoding.mask(data, "its mask", decoding.Expected(h, w, "its corners say"))

@@ -14,11 +14,10 @@ from rislab.data.images import IMAGE_FOLDERS
 from rislab.data.own.build import Records
 from rislab.data.own.rows import Found
 from rislab.data.published import known
+from rislab.data.required_files import IMPORT, OWN
 from rislab.errors import ConfigError
 from rislab.files import json_bytes, write_bytes
 
-SPLIT_BY = "own"
-IMPORT = "import.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
 _RESERVED = {name.split("/")[0] for name in IMAGE_FOLDERS} | {"packed", "lmdb", "annotations"}
 
@@ -86,14 +85,14 @@ def write(folder: Path, records: Records, found: Found, about: Mapping[str, Any]
         said = {
             **about,
             "version": version(instances, json.dumps(records.references).encode(), files),
-            "sha256": {"instances.json": _sha(instances), f"refs({SPLIT_BY}).p": _sha(references)},
+            "sha256": {"instances.json": _sha(instances), f"refs({OWN}).p": _sha(references)},
             "splits": records.counts(),
             "objects": dict(records.kinds),
             "notes": dict(found.notes),
             "left_out": [{"where": bad.where, "reason": bad.reason} for bad in found.bad],
         }
         write_bytes(stage / "set" / "instances.json", instances)
-        write_bytes(stage / "set" / f"refs({SPLIT_BY}).p", references)
+        write_bytes(stage / "set" / f"refs({OWN}).p", references)
         write_bytes(stage / "set" / IMPORT, json_bytes(said))
         _put(stage / "images", pictures_of(folder), stage)
         _put(stage / "set", folder, stage)
