@@ -1,7 +1,5 @@
 """The screen of every command: what came from files is shown there and not obeyed."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rislab.printable import printable
@@ -20,26 +18,3 @@ def open_console(**options: Any) -> "Console":
             return super().render_str(printable(text), **form)
 
     return Printable(highlight=False, **options)
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr while something is done, with an estimate of the time left; it is gone afterwards.
-
-    Args:
-        what: is being done.
-
-    Yields:
-        What is called with (done, in all).
-    """
-    from rich.console import Console
-    from rich.progress import Progress
-
-    screen = Console(stderr=True)
-    with Progress(transient=True, console=screen, disable=not screen.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield show

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from rislab.cli.console import progress
+from rislab.messages import progress
 from rislab.cli.data.selection import add_selection
 from rislab.errors import ConfigError, DataError
 from rislab.paths import user_path

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rislab.cli.console import open_console, progress
+from rislab.cli.console import open_console
 from rislab.errors import DataError
+from rislab.messages import is_quiet, progress
 from rislab.paths import user_path
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def _show(options: argparse.Namespace, said: dict[str, Any]) -> None:
     console.print(table)
     for note, count in said["notes"].items():
         console.print(f"{count} {note}", markup=False, soft_wrap=True)
+    if is_quiet():
+        return
     root, place = shlex.quote(str(options.out.parent)), shlex.quote(str(options.out))
     name = shlex.quote(options.out.name)
     print(
