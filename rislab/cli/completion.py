@@ -77,7 +77,7 @@ def _mark(parser: argparse.ArgumentParser, file: Any, folder: Any) -> None:
     for action in parser._actions:
         kind = _kind(parser, action)
         if kind:
-            action.complete = {shell: f"_rislab_names_{kind}" for shell in SHELLS}  # type: ignore[attr-defined]
+            action.complete = dict.fromkeys(SHELLS, f"_rislab_names_{kind}")  # type: ignore[attr-defined]
         elif action.type is user_path:
             is_folder = "DIR" in str(action.metavar)
             action.complete = folder if is_folder else file  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ import traceback
 from contextlib import suppress
 
 from rislab import __version__, messages
-from rislab.cli.parsing import Parser, add_verbosity, taken_verbosity
+from rislab.cli.parsing import Parser, add_verbosity, parsed, taken_verbosity
 from rislab.errors import DISK_ERRORS, DiskError, RislabError, from_system, is_about_a_file, one_line
 from rislab.printable import printable
 
@@ -22,7 +22,7 @@ TRAINING = {
 def parser() -> argparse.ArgumentParser:
     from rislab.cli import ablate, bench, claims, completion, data, doctor, matrix, methods, score, segment
 
-    root = Parser(
+    root: argparse.ArgumentParser = Parser(
         prog="rislab",
         description="Text-driven segmentation: train methods, score them by the official conventions, and repeat the "
         "papers' ablation tables with spread, significance and verdicts.",
@@ -89,7 +89,7 @@ def _command(given: list[str]) -> int:
         from rislab.training.cli import main as train
 
         return train(rest)
-    options = parser().parse_args(given)
+    options = parsed(parser(), given)
     messages.set_level(getattr(options, "verbosity", 0))
     return int(options.run(options))
 

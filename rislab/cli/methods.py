@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rislab.errors import ConfigError, nearest
+from rislab.errors import ConfigError, nearest, one_line
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,12 +35,25 @@ def run(options: argparse.Namespace) -> int:
                 f"rislab: {entry.group} {entry.name} of {entry.distribution} is not used: {entry.fault}",
                 file=sys.stderr,
             )
+        _name_broken_tables()
         return 0
     if options.name not in known:
         raise ConfigError(f"no method {options.name!r}{nearest(options.name, known)}; methods are {', '.join(known)}")
     found = _summary(options.name, known[options.name]) | _details(options.name, known[options.name])
     print(json.dumps(found, indent=1)) if options.json else _show_one(found)
+    _name_broken_tables()
     return 0
+
+
+def _name_broken_tables() -> None:
+    """One that cannot be read hides no method: what it switches is not shown, and it is named."""
+    from rislab.ablation import table
+
+    for path in table.tables().values():
+        try:
+            table.load(path)
+        except ConfigError as error:
+            print(f"rislab: {path} is left out: {one_line(error)}", file=sys.stderr)
 
 
 def _summary(name: str, class_path: str) -> dict[str, Any]:
@@ -65,7 +78,10 @@ def _switched(class_path: str) -> list[tuple[Path, str, str]]:
 
     found = []
     for path in table.tables().values():
-        loaded = table.load(path)
+        try:
+            loaded = table.load(path)
+        except ConfigError:
+            continue  # `_broken_tables` names it
         first = next(iter(loaded.profiles.values()))
         for stage in first.stages or stages.ONLY:
             config = plan.merged(first, stage)

@@ -25,15 +25,17 @@ class Parser(argparse.ArgumentParser):
                 action if not name else None, f"{what}{nearest(str(value), known)}; {names} {', '.join(known)}"
             )
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        options, rest = self.parse_known_args(args, namespace)
-        if rest:
-            inner = innermost(self, args or ())
-            known = [name for action in inner._actions for name in action.option_strings]
-            name = next((each.partition("=")[0] for each in rest if each.startswith("-")), rest[0])
-            hint = nearest(name, known, cutoff=0.6) if name.startswith("--") else ""
-            inner.error(f"unknown {'option' if name.startswith('-') else 'argument'} {name!r}{hint}")
-        return options
+
+def parsed(parser: argparse.ArgumentParser, given: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line. Raises ConfigError that names the first one that the command does not have."""
+    options, rest = parser.parse_known_args(given)
+    if rest:
+        inner = innermost(parser, given)
+        known = [name for action in inner._actions for name in action.option_strings]
+        name = next((each.partition("=")[0] for each in rest if each.startswith("-")), rest[0])
+        hint = nearest(name, known, cutoff=0.6) if name.startswith("--") else ""
+        inner.error(f"unknown {'option' if name.startswith('-') else 'argument'} {name!r}{hint}")
+    return options
 
 
 def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:

@@ -4,9 +4,9 @@ import argparse
 import json
 import sys
 
-from rislab.messages import progress
 from rislab.cli.data.selection import add_selection
 from rislab.errors import ConfigError, DataError
+from rislab.messages import progress
 from rislab.paths import user_path
 
 FORMS = ("coco", "labelme", "png")

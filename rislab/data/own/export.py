@@ -75,7 +75,7 @@ def write_coco(path: Path, refer: Refer, answers: list[Answer]) -> list[Path]:
         }
         for image_id in used
     ]
-    found = []
+    found: list[dict[str, Any]] = []
     for answer in answers:
         area = masks.area(answer.mask)
         if not area:

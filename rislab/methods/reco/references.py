@@ -22,9 +22,9 @@ from rislab.encoders.clip.weights import fingerprint
 from rislab.encoders.pretrained import is_whole
 from rislab.errors import ConfigError, DataError, one_line
 from rislab.files import cache_dir, replacing
+from rislab.messages import preparing, progress
 from rislab.methods.reco.cosegment import Columns, OwnImage, RefType, cosegment
 from rislab.methods.reco.model import ReCo, text_attention
-from rislab.messages import preparing, progress
 from rislab.nn.weight_files import read_file
 
 CONTEXTS = ("tree", "sky", "building", "road", "person")
