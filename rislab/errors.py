@@ -73,9 +73,15 @@ def brief(value: Any, longest: int = 60) -> str:
     return text if len(text) <= longest else f"{text[:longest]}..."
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
-    """The hint for a misspelt name: ``" (did you mean 'decoder_layers'?)"``, or "" when nothing is near."""
-    match = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
+def nearest(given: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """The hint for a misspelt name: ``" (did you mean 'decoder_layers'?)"``, or "" when nothing is near.
+
+    Args:
+        given: the misspelt name.
+        known: names that exist.
+        cutoff: 0 (anything) to 1 (equal), the likeness that counts as near.
+    """
+    match = difflib.get_close_matches(given, list(known), n=1, cutoff=cutoff)
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 

@@ -5,6 +5,7 @@ is its share of what is hashed.
 """
 
 import hashlib
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,6 +70,22 @@ def relocated(data: Mapping[str, Any], root: Path) -> dict[str, Any]:
     return found
 
 
+def of_folder(data: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+    """The data part of a config with what its folder says of itself, as an imported set says its name and its version.
+
+    Args:
+        data: the part, with its root where the files lie.
+        folder: what `--data` names; None without it.
+    """
+    class_path = data["class_path"]
+    function = signature.read(class_path).folder_options if signature.is_described(class_path) else ""
+    if not function:
+        return dict(data)
+    module, _, name = function.rpartition(".")
+    said = getattr(importlib.import_module(module), name)(data.get("init_args", {}), folder)
+    return {**data, "init_args": {**data.get("init_args", {}), **said}} if said else dict(data)
+
+
 def with_outputs(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """A config whose data read the outputs of an earlier stage from this folder."""
     return put(config, f"data.init_args.{signature.read(config['data']['class_path']).from_stage}", str(folder))
@@ -98,7 +115,8 @@ class Configs:
         stage = stage or next(iter(self.profile.stages), Stage())
         if stage not in self._bases:
             base = merged(self.profile, stage)
-            self._bases[stage] = base if self.data is None else {**base, "data": relocated(base["data"], self.data)}
+            data = base["data"] if self.data is None else relocated(base["data"], self.data)
+            self._bases[stage] = {**base, "data": of_folder(data, self.data)}
         return self._bases[stage]
 
     def cell(

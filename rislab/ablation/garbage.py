@@ -18,6 +18,9 @@ from rislab.ablation import sharing
 from rislab.ablation.plan import plan
 from rislab.ablation.table import Table
 from rislab.ablation.trial import TrialBusyError, TrialDir
+from rislab.ablation.yaml_lines import read_yaml
+from rislab.data.required_files import IMPORT
+from rislab.errors import ConfigError
 from rislab.files import read_json
 
 TRASH = ".trash"
@@ -113,13 +116,16 @@ def _of_trial(path: Path, short: str, need: Needed, orphans: bool) -> list[Garba
         return []
     digest = _hash(path)
     is_needed = short in need.short if digest is None else digest in need.hashes
-    if not is_needed:
+    imported = None if is_needed else _imported(path)
+    if not is_needed and imported is not True:
         if not orphans:
             return []
         row, state = path.name.split("--")[0], str(trial.state())
         if state == "queued":  # its job would start without its directory
             return []
         why = f"no table needs it: row {row!r} is gone, or another trial now ({state})"
+        if imported is False:
+            why = f"its pictures were imported anew since: no table can need it ({state})"
         return [Garbage(path, "trial", why, size(path), path, digest or "", _modified(path))]
     found = []
     checkpoints = trial.checkpoints
@@ -133,6 +139,25 @@ def _of_trial(path: Path, short: str, need: Needed, orphans: bool) -> list[Garba
     for file in _temporary((path, checkpoints, path / "log", path / "predictions")):
         found.append(Garbage(file, "temporary file", "left by a process that was killed", size(file), path))
     return found
+
+
+def _imported(path: Path) -> bool | None:
+    """Whether a trial's imported set is still of the trial's version; None for a trial of other data.
+
+    Tables name no imported set, `--data` does: what such a trial is needed for cannot be known here. A set that is out of reach
+    counts as the one that it was.
+    """
+    try:
+        config = read_yaml(path / "config.yaml")
+    except ConfigError:
+        return None
+    data = config.get("data") if isinstance(config, dict) else None
+    options = data.get("init_args") if isinstance(data, dict) else None
+    version = options.get("version") if isinstance(options, dict) else None
+    if options is None or not isinstance(version, str):
+        return None
+    said = read_json(Path(str(options.get("root"))) / str(options.get("dataset")) / IMPORT)
+    return not isinstance(said, dict) or said.get("version") == version
 
 
 def _temporary(folders: Iterable[Path]) -> Iterator[Path]:

@@ -49,6 +49,8 @@ class Signature:
         root_option: the option, dotted into a class inside, that says where the data lie; "" for a class that reads none.
         below_root: options that hold paths, of which those below the root move with it.
         required_files: function of `rislab.data.required_files`, by its dotted path, that says what must lie where; "" for none.
+        folder_options: function of `rislab.data.required_files`, by its dotted path, that says which options follow from where
+            data lie; "" for none.
         untrained_when: values of options with which nothing is trained, each alternative a mapping; an empty one for a method
             that trains nothing at all. Such a trial gives the same result with every seed.
         seed_option: the option that seeds what data draw, dotted into a class inside; "" where nothing is drawn.
@@ -77,6 +79,7 @@ class Signature:
     from_stage: str = ""
     produces: bool = False
     scored: bool = False
+    folder_options: str = ""
 
 
 def source_file(module: str) -> Path:
@@ -121,6 +124,7 @@ def read(class_path: str) -> Signature:
         _declared(node, "from_stage", ""),
         any(isinstance(item, ast.FunctionDef) and item.name == "produce" for item in node.body),
         _declared(node, "scored", False),
+        _declared(node, "folder_options", ""),
     )
 
 

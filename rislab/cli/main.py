@@ -3,9 +3,11 @@
 import argparse
 import os
 import sys
+import traceback
 from contextlib import suppress
 
-from rislab import __version__
+from rislab import __version__, messages
+from rislab.cli.parsing import Parser, add_verbosity, parsed, taken_verbosity
 from rislab.errors import DISK_ERRORS, DiskError, RislabError, from_system, is_about_a_file, one_line
 from rislab.printable import printable
 
@@ -18,9 +20,9 @@ TRAINING = {
 
 
 def parser() -> argparse.ArgumentParser:
-    from rislab.cli import ablate, bench, claims, data, doctor, matrix, methods, score, segment
+    from rislab.cli import ablate, bench, claims, completion, data, doctor, matrix, methods, score, segment
 
-    root = argparse.ArgumentParser(
+    root: argparse.ArgumentParser = Parser(
         prog="rislab",
         description="Text-driven segmentation: train methods, score them by the official conventions, and repeat the "
         "papers' ablation tables with spread, significance and verdicts.",
@@ -39,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     matrix.add_parser(commands)
     claims.add_parser(commands)
     doctor.add_parser(commands)
+    completion.add_parser(commands)
+    add_verbosity(root)
     return root
 
 
@@ -59,6 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _output_closed() if isinstance(error, BrokenPipeError) else _output_failed(error)
         raise
     except RislabError as error:
+        if messages.is_verbose():
+            traceback.print_exception(error)
         return _told(one_line(error) if _is_from_loader(error) else str(error), error.exit_code)
     except KeyboardInterrupt:
         return _told("interrupted", 130)
@@ -74,11 +80,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _command(given: list[str]) -> int:
-    if given and given[0] in TRAINING:
+    level, rest = taken_verbosity(given)
+    if rest and rest[0] in TRAINING:
+        from rislab.cli import training_options
+
+        messages.set_level(level)
+        training_options.check(rest[1:])
         from rislab.training.cli import main as train
 
-        return train(given)
-    options = parser().parse_args(given)
+        return train(rest)
+    options = parsed(parser(), given)
+    messages.set_level(getattr(options, "verbosity", 0))
     return int(options.run(options))
 
 

@@ -35,12 +35,25 @@ def run(options: argparse.Namespace) -> int:
                 f"rislab: {entry.group} {entry.name} of {entry.distribution} is not used: {entry.fault}",
                 file=sys.stderr,
             )
+        _name_broken_tables()
         return 0
     if options.name not in known:
         raise ConfigError(f"no method {options.name!r}{nearest(options.name, known)}; methods are {', '.join(known)}")
     found = _summary(options.name, known[options.name]) | _details(options.name, known[options.name])
     print(json.dumps(found, indent=1)) if options.json else _show_one(found)
+    _name_broken_tables()
     return 0
+
+
+def _name_broken_tables() -> None:
+    """One that cannot be read hides no method: what it switches is not shown, and it is named."""
+    from rislab.ablation import table
+
+    for path in table.tables().values():
+        try:
+            table.load(path)
+        except ConfigError as error:
+            print(f"rislab: {path} is left out: {one_line(error)}", file=sys.stderr)
 
 
 def _summary(name: str, class_path: str) -> dict[str, Any]:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rislab.cli.console import open_console
 from rislab.cli.data.selection import add_selection
 from rislab.errors import DataError
+from rislab.messages import progress
 from rislab.metrics.protocols import Protocol
 from rislab.paths import absolute, user_path
 
 if TYPE_CHECKING:
     from rislab.data.locate import DataFolder
+    from rislab.data.refer import Refer
+    from rislab.scoring.foreign import Predictions
     from rislab.scoring.score import Scores
 
 
@@ -59,7 +62,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     from rich.console import Console
-    from rich.progress import Progress
 
     from rislab.data.locate import locate
     from rislab.scoring import foreign, score
@@ -67,15 +69,15 @@ def run(options: argparse.Namespace) -> int:
     answers = foreign.Predictions(options.predictions)
     data_folder = locate(options.data, options.dataset, options.split_by)
     refer = data_folder.read()
-    with Progress(transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task("scoring", total=None)
+    _refuse_strangers(options, data_folder.title, answers, refer)
+    with progress("scoring") as show:
         scores = score.score(
             refer,
             options.split,
             answers,
             list(Protocol.__members__),
             options.no_target_min_pixels,
-            lambda done, total: bar.update(task, completed=done, total=total),
+            show,
         )
     if options.json:
         print(
@@ -98,6 +100,19 @@ def run(options: argparse.Namespace) -> int:
     if not options.json:
         Console(highlight=False).print(f"per expression: {out}", soft_wrap=True, markup=False)
     return 0
+
+
+def _refuse_strangers(options: argparse.Namespace, title: str, answers: "Predictions", refer: "Refer") -> None:
+    """Raises DataError when no mask belongs to the split: scores of nothing but missing masks would say nothing."""
+    references = refer.split(options.split)
+    if any(expression.sent_id in answers for reference in references for expression in reference.expressions):
+        return
+    some = ", ".join(map(str, sorted(answers)[:5])) + (", ..." if len(answers) > 5 else "")
+    elsewhere = {ref.split for ref in refer.references for e in ref.expressions if e.sent_id in answers}
+    what = f"they belong to {', '.join(sorted(elsewhere))}" if elsewhere else "the data set has none of them"
+    raise DataError(
+        f"{options.predictions}: none of its {len(answers)} sentence ids is in split {options.split} of {title} ({some}): {what}"
+    )
 
 
 def _as_json(

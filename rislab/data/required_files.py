@@ -12,9 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rislab.files import read_json
 from rislab.paths import user_path
 
 REFER = "Annotations: github.com/lichengunc/refer; pictures: COCO train2014 (cocodataset.org)."
+OWN, IMPORT = "own", "import.json"
+"""Partition of an imported set, and the file in which it says what it is made of."""
+OWN_PICTURES = "Your own pictures and sentences: rislab data import FILE --out DATA/NAME."
 SHARDS = "Image-text pairs: tar shards as img2dataset writes them."
 
 
@@ -38,14 +42,44 @@ def referring(options: Mapping[str, Any]) -> Iterator[Missing]:
                 yield Missing(str(path), "LMDB files: made by CRIS's tools from the release.")
         return
     folder = root / dataset
+    is_own = options["split_by"] == OWN
+    get = OWN_PICTURES if is_own else REFER
     names = [name.format(options["split_by"]) for name in _literal("published", "REFERENCE_FILES")]
     if not (folder / "instances.json").exists():
-        yield Missing(str(folder / "instances.json"), REFER)
+        yield Missing(str(folder / "instances.json"), get)
     if not any((folder / name).exists() for name in names):
-        yield Missing(str(folder / names[0]), REFER)
+        yield Missing(str(folder / names[0]), get)
+    if is_own:
+        if not (root / "images" / dataset).is_dir():
+            yield Missing(str(root / "images" / dataset), get)
+        return
     folders = [root / name for name in _literal("images", "IMAGE_FOLDERS")]
     if not any(each.is_dir() and _has_jpeg(each) for each in folders):
         yield Missing(f"{folders[0]}/COCO_train2014_*.jpg", REFER)
+
+
+def own_set(options: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
+    """Options that follow from where a referring set lies: its version, if `rislab data import` has written it.
+
+    A config of `split_by: own` takes whichever imported set a folder is; one of a published set keeps its name.
+
+    Args:
+        options: of the class, as a config gives them.
+        folder: what `--data` names: a data root, or the set's own folder; None without it.
+    """
+    if options.get("generate") is not None or "root" not in options:
+        return {}
+    found: dict[str, Any] = {}
+    root, dataset = user_path(options["root"]), str(options.get("dataset", ""))
+    if folder is not None and (folder / "instances.json").is_file():
+        is_own = (folder / IMPORT).is_file() and options.get("split_by") == OWN
+        if is_own or folder.name == dataset:
+            root, dataset = folder.parent, folder.name
+            found = {"root": str(root), "dataset": dataset}
+    imported = read_json(root / dataset / IMPORT) if dataset else None
+    if isinstance(imported, dict) and isinstance(imported.get("version"), str):
+        found["version"] = imported["version"]
+    return found
 
 
 def _has_jpeg(folder: Path) -> bool:

@@ -11,6 +11,7 @@ from rislab.data.annotations import Reference
 from rislab.data.batch import MaskQueries
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.loader import PlannedLoader, ResumableLoader
+from rislab.data.own.version import require_version
 from rislab.data.pack import Pack, pack_path
 from rislab.data.published import data_set, deviation
 from rislab.data.queries import Queries
@@ -63,6 +64,8 @@ class ReferringData(EvaluatedData):
         holdout: images of a split that training leaves out and `val_split` consists of, for a set without a validation split.
         no_target_min_pixels: a mask of fewer pixels says "nothing there", where sentences may have no referent.
         layout: files as released, or the LMDB files that CRIS's tools make, `ROOT/lmdb/<dataset>/<split>.lmdb`.
+        version: of an imported set, from its `import.json`; other files are refused. Tables fill it in, so that results of one
+            import never stand for those of another.
         packed: use what `rislab data pack` has made, where it is still of these files; the batches are the same.
     """
 
@@ -70,6 +73,7 @@ class ReferringData(EvaluatedData):
     root_option: ClassVar[str] = "root"
     seed_option: ClassVar[str] = "seed"
     required_files: ClassVar[str] = "rislab.data.required_files.referring"
+    folder_options: ClassVar[str] = "rislab.data.required_files.own_set"
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers", "cache_mb", "packed", "eval_images")
     absent_means: ClassVar[dict[str, Any]] = {
         "no_target_min_pixels": 1,
@@ -78,6 +82,7 @@ class ReferringData(EvaluatedData):
         "sentences_per_reference": 1,
         "sampling": "per_reference",
         "holdout": None,
+        "version": None,
     }
 
     def __init__(
@@ -104,6 +109,7 @@ class ReferringData(EvaluatedData):
         sentences_per_reference: int = 1,
         sampling: Literal["per_reference", "per_sentence", "interleaved_zero_targets"] = "per_reference",
         holdout: Holdout | None = None,
+        version: str | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -141,6 +147,7 @@ class ReferringData(EvaluatedData):
         self.no_target_min_pixels = no_target_min_pixels
         self.layout, self.packed = layout, packed
         self.sentences_per_reference = sentences_per_reference
+        self.version = version
         self._refer: Refer | LmdbRefer | None = None
         self._loaders: list[PlannedLoader] = []
         self._capacity = cache_mb << 20
@@ -169,6 +176,8 @@ class ReferringData(EvaluatedData):
     def refer(self) -> Refer | LmdbRefer:
         """The data set in memory, read on first use."""
         if self._refer is None:
+            if self.version is not None:
+                require_version(self.root / self.dataset, self.version)
             is_lmdb = self.layout == "lmdb"
             self._refer = (
                 LmdbRefer(self.root, self.dataset) if is_lmdb else Refer(self.root, self.dataset, self.split_by)

@@ -18,6 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rislab.files import cache_dir, replacing
+from rislab.messages import preparing
+
+SECONDS = 60.0
+"""What pretraining takes at most, on one core of a server."""
 
 
 def cached_file(folder: str, name: str, recipe: Mapping[str, Any]) -> Path:
@@ -44,6 +48,7 @@ def made_once(path: Path, make: Callable[[], dict[str, Tensor]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not is_whole(path):
+            preparing(f"pretraining {path.stem.rpartition('-')[0]}", SECONDS, str(path.parent))
             state = make()
             with replacing(path) as temporary:
                 save_file(state, temporary)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rislab.ablation import plan, plugins, signature, stages, switches, table
+from rislab.errors import ConfigError
 from rislab.report.markdown import md_escape, md_row
 
 Switched = list[tuple[str, str, str]]
@@ -59,7 +60,10 @@ def switched(class_path: str) -> Switched:
     """Options that tables switch, of every table whose first profile runs this method in any stage."""
     found: Switched = []
     for path in table.tables().values():
-        loaded = table.load(path)
+        try:
+            loaded = table.load(path)
+        except ConfigError:
+            continue  # `rislab methods` names it
         first = next(iter(loaded.profiles.values()))
         for stage in first.stages or stages.ONLY:
             config = plan.merged(first, stage)

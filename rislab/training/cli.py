@@ -17,7 +17,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from rislab import moved_names
+from rislab import messages, moved_names
 from rislab.ablation.compatibility import check_batches
 from rislab.ablation.trial import TrialDir
 from rislab.ablation.yaml_lines import Loader
@@ -171,6 +171,8 @@ class RislabCLI(LightningCLI):
                 )
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        if messages.is_quiet():
+            kwargs["enable_progress_bar"] = False
         folder = user_path(self._get(self.config, "trainer")["default_root_dir"] or ".")
         self.trial = TrialDir(folder)
         self.status = TrialStatus(self.trial)
@@ -220,6 +222,17 @@ class RislabCLI(LightningCLI):
         """Train from the given checkpoint, or from where this directory stands; then score the test splits."""
         with self._alone():
             self._fit(model, datamodule, ckpt_path)
+
+    def test(self, model: TextSegmenter, datamodule: EvaluatedData, verbose: bool = False, **given: Any) -> None:
+        """Score the test splits. What is printed at the end is ours: Lightning's table would say it twice.
+
+        Args:
+            model: the method.
+            datamodule: what it is scored on.
+            verbose: of Lightning; its table is printed with it.
+            given: the other arguments of `Trainer.test`, which the parser has checked.
+        """
+        self.trainer.test(model, datamodule=datamodule, verbose=verbose and messages.is_verbose(), **given)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -342,7 +355,9 @@ def _plain(value: Any) -> Any:
 
 
 def quiet() -> None:
-    """Nothing is printed unless something is wrong: hush what libraries say at every start."""
+    """Nothing is printed unless something is wrong: hush what libraries say at every start. With `-v` they speak."""
+    if messages.is_verbose():
+        return
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     # open_clip logs to the root when a model is built without weights, as a checkpoint's model is.

@@ -16,10 +16,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rislab.ablation.attempts import DISK_EXIT_CODE, Kind
 from rislab.ablation.trial import CLOSED, State, TrialDir
 from rislab.errors import DISK_ERRORS, ConfigError, DataError, DiskError, DivergedError, RislabError
+from rislab.printable import printable
 from rislab.training import rank_failures
 from rislab.training.cli import RislabCLI, quiet
 from rislab.training.graceful_stop import StoppedError, StopRequest, exit_code
 from rislab.training.rank_failures import Failure, LostRankError, PeerFailedError, kill_descendants
+from rislab.training.summary import summary
 
 HEARTBEAT_SECONDS = 2.0
 TRACEBACK_CHARACTERS = 4000
@@ -87,18 +89,20 @@ def run_secondary_rank(directory: str, threads: int) -> None:
 
 def run_command(arguments: list[str]) -> int:
     """`rislab fit|validate|test|predict`, typed by hand or started by Lightning as a further rank of such a run."""
-    _run(arguments)
+    cli = _run(arguments)
+    if cli.subcommand in ("fit", "test") and cli.trainer.is_global_zero:
+        print(printable(summary(cli.trial)), flush=True)
     return 0
 
 
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str]) -> RislabCLI:
     """Run a command; what ends it is told to the other ranks, and by the first one of `fit` written into its directory."""
     quiet()
     request = StopRequest()
     is_child = request.peers is not None
     with request.listening(lambda error: _write_and_release(request, request.trial, error, in_attempts=False)):
         try:
-            RislabCLI(arguments, request=request)
+            cli = RislabCLI(arguments, request=request)
         except BaseException as error:
             cause = _cause(request, error)
             request.claim()
@@ -114,6 +118,7 @@ def _run(arguments: list[str]) -> None:
             raise cause from None
         request.claim()
         rank_failures.left()
+    return cli
 
 
 def _cause(request: StopRequest, error: BaseException) -> BaseException:

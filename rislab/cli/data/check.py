@@ -5,6 +5,7 @@ import json
 from typing import TYPE_CHECKING
 
 from rislab.cli.console import open_console
+from rislab.messages import progress
 from rislab.paths import user_path
 
 if TYPE_CHECKING:
@@ -33,18 +34,10 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def run_check(options: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from rislab.data.check.referring import check
 
-    with Progress(transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task("pictures", total=None)
-        found = check(
-            options.folder,
-            not options.no_pictures,
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with progress("pictures") as show:
+        found = check(options.folder, not options.no_pictures, show)
     if options.json:
         print(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
     else:

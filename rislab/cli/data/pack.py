@@ -4,7 +4,11 @@ import argparse
 import sys
 
 from rislab.cli.data.selection import add_selection
+from rislab.messages import preparing, progress
 from rislab.paths import user_path
+
+SECONDS_A_PICTURE = 0.006
+"""To decode and place a picture of 640 x 480 at 416 x 416, on one core."""
 
 
 def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,8 +37,6 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def run_pack(options: argparse.Namespace) -> int:
-    from rich.progress import Progress
-
     from rislab.data import pack
     from rislab.data.locate import locate
     from rislab.encoders.clip.tokens import Tokenizer
@@ -44,12 +46,9 @@ def run_pack(options: argparse.Namespace) -> int:
     refer = data_folder.read()
     geometry = pack.geometry_of(options.geometry, options.size)
     tokenizer = Tokenizer(options.tokenizer)
-    with Progress(transient=True) as bar:
-        task = bar.add_task("packing", total=None)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    pictures = len({reference.image_id for reference in refer.references})
+    preparing(f"packing {pictures} pictures", SECONDS_A_PICTURE * pictures * (options.size / 416) ** 2)
+    with progress("packing") as show:
         folder = pack.write(
             refer,
             data_folder.dataset,
@@ -59,15 +58,13 @@ def run_pack(options: argparse.Namespace) -> int:
             lambda text: tokenizer.ids(text).tolist(),
             show,
         )
-        if options.verify:
-            bar.update(task, description="verifying")
+    if options.verify:
+        with progress("verifying") as show:
             made = pack.Pack.open(refer, data_folder.dataset, data_folder.split_by, geometry)
             wrong = made.verify(show) if made is not None else []
-            if made is None or wrong:
-                some = ", ".join(map(str, wrong[:5]))
-                raise DataError(
-                    f"{folder}: {len(wrong)} packed pictures are damaged ({some}); remove it and pack again"
-                )
+        if made is None or wrong:
+            some = ", ".join(map(str, wrong[:5]))
+            raise DataError(f"{folder}: {len(wrong)} packed pictures are damaged ({some}); remove it and pack again")
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {data_folder.title}, {size / 2**20:.0f} MiB{', verified' if options.verify else ''}")
     if refer.left_out():

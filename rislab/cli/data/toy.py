@@ -2,6 +2,7 @@
 
 import argparse
 
+from rislab.messages import progress
 from rislab.paths import user_path
 
 
@@ -20,13 +21,10 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def write_toy(options: argparse.Namespace) -> int:
-    from rich.progress import Progress
-
     from rislab.data.toy.world import ToyWorld
 
     world = ToyWorld(options.scenes, options.size, options.seed)
-    with Progress(transient=True) as bar:
-        task = bar.add_task("scenes", total=options.scenes)
-        world.write(options.out, lambda done, total: bar.update(task, completed=done, total=total))
+    with progress("scenes") as show:
+        world.write(options.out, show)
     print(f"{options.out}: {options.scenes} scenes of {options.size} pixels, seed {options.seed}")
     return 0

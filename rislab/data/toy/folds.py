@@ -19,6 +19,7 @@ from PIL import Image
 from rislab.data.benchmark_trees import class_names
 from rislab.data.episodes import FOLDS, FSS_PICTURES
 from rislab.data.toy.kinds import kinds_scene
+from rislab.data.toy.scene import say_drawing
 from rislab.data.toy.vocabulary import jpeg, labels
 from rislab.errors import DataError
 from rislab.files import read_json, write_json
@@ -91,6 +92,7 @@ class ToyFolds:
             and not (isinstance(held, dict) and held.get("version", VERSION) < VERSION)
         ):
             raise DataError(f"{root} holds {held or 'other files'}; choose another folder or remove it")
+        say_drawing(self.scenes, self.size, root)
         unfinished = root.with_name(f".{root.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:

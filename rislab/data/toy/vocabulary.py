@@ -15,7 +15,7 @@ from PIL import Image
 
 from rislab.data.toy import captions
 from rislab.data.toy.kinds import kind_of, kinds_scene
-from rislab.data.toy.scene import Scene
+from rislab.data.toy.scene import Scene, say_drawing
 from rislab.errors import DataError
 from rislab.files import read_json, write_json
 
@@ -83,6 +83,7 @@ class ToyVocabulary:
         is_ours = is_kind and held.get("version", VERSION) < own["version"]
         if root.exists() and any(root.iterdir()) and not is_ours:
             raise DataError(f"{root} holds {held or 'other files'}; choose another folder or remove it")
+        say_drawing(self.scenes, self.size, root)
         unfinished = root.with_name(f".{root.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rislab.data.toy.scene import scene
+from rislab.data.toy.scene import say_drawing, scene
 from rislab.data.toy.writers import SHARES, GRefCOCO, Objects, RefCOCO, RefCOCOg, RefCOCOPlus, RefZOM
 from rislab.errors import DataError
 from rislab.files import read_json, write_json
@@ -81,6 +81,7 @@ class ToyWorld:
         """
         if self.matches(root):
             return
+        say_drawing(self.scenes + self.test_scenes, self.size, root)
         target = root.resolve()
         outdated = self._is_outdated(target)
         if not outdated:

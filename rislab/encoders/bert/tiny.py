@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from rislab.data.toy import kinds, language, scene
 from rislab.encoders.bert.model import BERT, Sizes
 from rislab.encoders.bert.tokens import SPECIAL, WordPiece, read_vocabulary
 from rislab.encoders.pretrained import cached_file, made_once, one_thread, own_randomness
+from rislab.messages import progress
 
 NAME = "rislab-tiny-BERT"
 VOCABULARY = Path(__file__).parent / "configs" / f"{NAME}.txt"
@@ -150,12 +150,11 @@ def _trained(recipe: Recipe) -> _MaskedWords:
     tokens = tokenizer.tokens(list(dict.fromkeys(sentences(recipe.scenes, recipe.seed))), LENGTH)
     lengths = (~tokens.padding).sum(1)
     order = np.random.default_rng([recipe.seed, 2])
-    with one_thread(), own_randomness(recipe.seed), Progress(transient=True) as bar, torch.enable_grad():
+    with one_thread(), own_randomness(recipe.seed), progress(f"pretraining {NAME}") as show, torch.enable_grad():
         head = _MaskedWords(BERT(tokenizer, vocab_size=len(vocabulary()), dropout=0.0, attention_dropout=0.0, **SIZES))
         optimiser = torch.optim.AdamW(head.parameters(), lr=recipe.lr, weight_decay=0.01, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, recipe.steps)
-        task = bar.add_task(f"pretraining {NAME}", total=recipe.steps)
-        for _ in range(recipe.steps):
+        for step in range(recipe.steps):
             chosen = torch.from_numpy(order.integers(0, len(tokens), recipe.batch_size))
             length = int(lengths[chosen].max())
             ids, padding = tokens.ids[chosen, :length], tokens.padding[chosen, :length]
@@ -165,7 +164,7 @@ def _trained(recipe: Recipe) -> _MaskedWords:
             loss.backward()
             optimiser.step()
             schedule.step()
-            bar.advance(task)
+            show(step + 1, recipe.steps)
     return head.eval()
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
-from rich.progress import Progress
 from torch import Tensor
 
 from rislab.data.toy import captions
 from rislab.encoders.pretrained import cached_file, made_once, own_randomness
 from rislab.errors import ConfigError, nearest
+from rislab.messages import progress
 
 CONFIGS = Path(__file__).parent / "configs"
 NAMES = tuple(sorted(path.stem for path in CONFIGS.glob("*.json")))
@@ -123,7 +123,7 @@ def pretrain(name: str, recipe: Recipe) -> dict[str, Tensor]:
     # Captions are short and attention is causal: what follows the longest one changes nothing.
     length = int((tokens != 0).sum(1).max())
     order = np.random.default_rng([recipe.seed, 2])
-    with own_randomness(recipe.seed), Progress(transient=True) as bar, torch.enable_grad():
+    with own_randomness(recipe.seed), progress(f"pretraining {name}") as show, torch.enable_grad():
         model = open_clip.create_model(name, force_quick_gelu=True, precision="fp32").train()
         model = model.to(memory_format=torch.channels_last)
         words = _only_used_words(model, tokens)
@@ -131,8 +131,7 @@ def pretrain(name: str, recipe: Recipe) -> dict[str, Tensor]:
             [p for p in model.parameters() if p.requires_grad], lr=recipe.lr, weight_decay=0.01, fused=True
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, recipe.steps)
-        task = bar.add_task(f"pretraining {name}", total=recipe.steps)
-        for _ in range(recipe.steps):
+        for step in range(recipe.steps):
             chosen = order.integers(0, recipe.pairs, recipe.batch_size)
             image = F.normalize(model.encode_image(_normalise(images[chosen])), dim=-1)
             text = F.normalize(words(model, tokens[chosen], length), dim=-1)
@@ -145,7 +144,7 @@ def pretrain(name: str, recipe: Recipe) -> dict[str, Tensor]:
             loss.backward()
             optimiser.step()
             schedule.step()
-            bar.advance(task)
+            show(step + 1, recipe.steps)
         words.write_back(model)
         _temper(model, tokens[: recipe.batch_size])
     return {key: value.detach().contiguous() for key, value in model.state_dict().items()}

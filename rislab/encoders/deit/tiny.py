@@ -20,13 +20,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from rich.progress import Progress
 from torch import Tensor
 
 from rislab.data.toy.kinds import gather
 from rislab.data.toy.scene import PAINTS, SHAPES, draw
 from rislab.encoders.deit.model import PatchEncoder
 from rislab.encoders.pretrained import cached_file, made_once, one_thread, own_randomness
+from rislab.messages import progress
 
 NAME = "rislab-tiny-DeiT"
 LABELS = (*PAINTS, *SHAPES)
@@ -123,12 +123,11 @@ def _trained(recipe: Recipe) -> PatchEncoder:
     images, there = labelled(recipe.pictures, recipe.size, recipe.seed)
     targets = torch.from_numpy(there)
     order = np.random.default_rng([recipe.seed, 2])
-    with one_thread(), own_randomness(recipe.seed), Progress(transient=True) as bar, torch.enable_grad():
+    with one_thread(), own_randomness(recipe.seed), progress(f"pretraining {NAME}") as show, torch.enable_grad():
         encoder = PatchEncoder(**SIZES).train()
         optimiser = torch.optim.AdamW(encoder.parameters(), lr=recipe.lr, weight_decay=0.05, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, recipe.steps)
-        task = bar.add_task(f"pretraining {NAME}", total=recipe.steps)
-        for _ in range(recipe.steps):
+        for step in range(recipe.steps):
             chosen = order.integers(0, recipe.pictures, recipe.batch_size)
             target = targets[chosen]
             loss = sum(
@@ -140,7 +139,7 @@ def _trained(recipe: Recipe) -> PatchEncoder:
             loss.backward()
             optimiser.step()
             schedule.step()
-            bar.advance(task)
+            show(step + 1, recipe.steps)
     return encoder.eval()
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from rislab.data.toy import scene
 from rislab.encoders.pretrained import cached_file, made_once, one_thread, own_randomness
 from rislab.encoders.swin.model import Swin
+from rislab.messages import progress
 
 NAME = "rislab-tiny-Swin"
 EMBED_DIM, DEPTHS, NUM_HEADS, WINDOW = 16, (1, 1, 2, 1), (2, 4, 4, 8), 6
@@ -112,12 +112,11 @@ def pretrain(recipe: Recipe) -> dict[str, Tensor]:
 def _trained(recipe: Recipe) -> _Classifier:
     images, answers = pictures(recipe, recipe.pictures, recipe.seed)
     order = np.random.default_rng([recipe.seed, 2])
-    with one_thread(), own_randomness(recipe.seed), Progress(transient=True) as bar, torch.enable_grad():
+    with one_thread(), own_randomness(recipe.seed), progress(f"pretraining {NAME}") as show, torch.enable_grad():
         model = _Classifier()
         optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=0.01, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.lr, recipe.steps)
-        task = bar.add_task(f"pretraining {NAME}", total=recipe.steps)
-        for _ in range(recipe.steps):
+        for step in range(recipe.steps):
             chosen = order.integers(0, recipe.pictures, recipe.batch_size)
             wanted = torch.from_numpy(answers[chosen])
             found = model(images[chosen])
@@ -127,7 +126,7 @@ def _trained(recipe: Recipe) -> _Classifier:
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
-            bar.advance(task)
+            show(step + 1, recipe.steps)
     return model.eval()
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
-from rich.progress import Progress
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,6 +22,7 @@ from rislab.encoders.clip.weights import fingerprint
 from rislab.encoders.pretrained import is_whole
 from rislab.errors import ConfigError, DataError, one_line
 from rislab.files import cache_dir, replacing
+from rislab.messages import preparing, progress
 from rislab.methods.reco.cosegment import Columns, OwnImage, RefType, cosegment
 from rislab.methods.reco.model import ReCo, text_attention
 from rislab.nn.weight_files import read_file
@@ -32,6 +32,8 @@ STANDS_FOR = {"vegetation": "tree"}
 """A class that takes the vector of a context of another name, as the released code has it."""
 TOGETHER = 32
 """Pictures that go through a network at once."""
+SECONDS_A_PICTURE = 0.05
+"""A rough figure for one core, said before an index is made; the bar then knows better."""
 KEPT = 1024
 """Archive pictures whose features are kept for other classes: some 450 MB of DeiT-S/16's and RN50x16's."""
 PART = 4096
@@ -263,13 +265,14 @@ def index_files(of: Embedder) -> list[Path]:
     numbers = range(len(of.archive))
     parts = {folder / f"{start:09d}.safetensors": numbers[start : start + PART] for start in numbers[::PART]}
     if not all(is_whole(path) for path in parts):
-        with FileLock(folder.with_suffix(".lock")), Progress(transient=True) as bar:
-            task = bar.add_task(f"index of archive {of.archive.name}", total=len(numbers))
+        made = sum(len(part) for path, part in parts.items() if is_whole(path))
+        preparing(f"index of archive {of.archive.name}", SECONDS_A_PICTURE * (len(numbers) - made), str(folder.parent))
+        with FileLock(folder.with_suffix(".lock")), progress(f"index of archive {of.archive.name}") as show:
             for path, part in parts.items():
                 if not is_whole(path):
                     batches = of.archive.batches(part, TOGETHER, side, "bicubic")
                     found = torch.cat([of.model.index(of.retrieval_pixels(some)).cpu() for some in batches])
                     with replacing(path) as temporary:
                         save_file({"index": found}, temporary)
-                bar.advance(task, len(part))
+                show(part[-1] + 1, len(numbers))
     return list(parts)
