@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _summary(name: str, class_path: str) -> dict[str, Any]:
-    from rislab.ablation import plugins, signature
+    from rislab.ablation import lookup, plugins, signature
 
     module = class_path.rpartition(".")[0]
     file = plugins.source_of(f"{module.rpartition('.')[0]}.model") or signature.source_file(module)
@@ -55,16 +55,16 @@ def _summary(name: str, class_path: str) -> dict[str, Any]:
         "about": " ".join(head.split()),
         "stages": list(signature.read(class_path).stages),
         "tables": sorted({path.stem for path, _, _ in _switched(class_path)}),
-        "experiments": [str(path) for path in sorted(Path("experiments").glob(f"{name}/*.yaml"))],
+        "experiments": list(lookup.files(f"experiments/{name}/*.yaml")),
     }
 
 
 def _switched(class_path: str) -> list[tuple[Path, str, str]]:
     """(table, row, option) of every table whose first profile runs this method in any stage."""
-    from rislab.ablation import plan, stages, switches, table
+    from rislab.ablation import lookup, plan, stages, switches, table
 
     found = []
-    for path in table.tables().values():
+    for path in lookup.every_table().values():
         loaded = table.load(path)
         first = next(iter(loaded.profiles.values()))
         for stage in first.stages or stages.ONLY:
@@ -104,13 +104,13 @@ def _sizes(name: str, class_path: str) -> dict[str, dict[str, int]]:
     import torch
     import yaml
 
-    from rislab.ablation import signature
+    from rislab.ablation import lookup, signature
     from rislab.training.cli import quiet
     from rislab.training.inference import build, without_pretraining
 
     quiet()
     found = {}
-    for path in sorted(Path("experiments").glob(f"{name}/*.yaml")):
+    for path in lookup.files(f"experiments/{name}/*.yaml").values():
         recipe = (yaml.safe_load(path.read_text()) or {}).get("model")
         if not recipe:
             continue  # what a second stage puts over a recipe
