@@ -21,7 +21,7 @@ OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS)) $(i
 PLACE   = $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data '$(DATA)')
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup check format test faults three-ways simulation slurm wandb full-size toy clip gc report clean
+.PHONY: docs help setup check format test wheel faults three-ways simulation slurm wandb full-size toy clip gc report clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ format: $(VENV)/.ready ## put the code into its form
 
 test: $(VENV)/.ready ## all tests but the long ones
 	@$(VENV)/bin/pytest
+
+wheel: $(VENV)/.ready ## build the wheel, and run a row of CRIS's table with it alone, to a report; some minutes
+	@$(VENV)/bin/pytest -n 0 -s -m 'slow or not slow' tests/e2e/test_wheel.py
 
 simulation: $(VENV)/.ready ## false positives and power of verdicts, on 2,000 tables of known truth for each of 48 scenarios
 	@$(VENV)/bin/pytest -n 0 -s -m slow tests/report/test_simulation.py

@@ -4,11 +4,14 @@ After a change that is meant: `UPDATE_SURFACE=1 .venv/bin/pytest -n 0 tests/test
 """
 
 import argparse
+import dataclasses
+import inspect
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import rislab
 from rislab.ablation import signature, table
 from rislab.cli.main import parser
 from tests.worlds import ROOT
@@ -33,9 +36,35 @@ def options_of(class_path: str) -> dict[str, str]:
     return {o.name: f"{o.annotation} = {'required' if o.default is signature.REQUIRED else o.default!r}" for o in read}
 
 
+def api() -> dict[str, Any]:
+    """What `rislab` exports: functions with their parameters, classes with their methods and attributes."""
+    return {name: described(getattr(rislab, name)) for name in rislab.__all__ if name != "__version__"}
+
+
+def described(value: Any) -> Any:
+    if not inspect.isclass(value):
+        return parameters(value)
+    fields = [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+    names = [name for name in [*fields, *vars(value)] if not name.startswith("_")]
+    members = {name: inspect.getattr_static(value, name, None) for name in names}
+    return {name: parameters(member) if inspect.isfunction(member) else "" for name, member in members.items()}
+
+
+def parameters(function: Any) -> list[str]:
+    """`*` stands before those that are given by name alone."""
+    found: list[str] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in found:
+            found.append("*")
+        default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
+        found.append(f"{parameter.name}{default}")
+    return found
+
+
 def surface() -> dict[str, Any]:
     """By file: what is common, and a file for each method and each data module."""
     common = {
+        "api": api(),
         "commands": commands(parser()),
         "metrics": list(table.METRICS),
         "world": options_of("rislab.data.toy.world.ToyWorld"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rislab.ablation import claims, folds, plugins, signature, stages, switches
+from rislab.ablation import claims, folds, lookup, signature, stages, switches
 from rislab.ablation.schema import COUNTED, METRICS, SCHEMA, against
 from rislab.ablation.stages import Stage
 from rislab.ablation.switches import PARTS, Parts, dotted
@@ -129,23 +129,23 @@ class Table:
         return self.profiles[name]
 
 
-def find(name: str, folder: Path = Path("ablations")) -> Path:
-    """`cris` -> ablations/cris.yaml; a path stays a path. Raises ConfigError naming the nearest table."""
+def find(name: str, tables: Path | None = None) -> Path:
+    """`cris` -> ablations/cris.yaml, looked up as `rislab.ablation.lookup` says; a path stays a path.
+
+    Args:
+        name: Of a table, or a path.
+        tables: `--tables DIR`.
+
+    Raises:
+        ConfigError: No such table; names the nearest one.
+    """
     path = user_path(name)
     if path.suffix in (".yaml", ".yml"):
-        return path
-    known = tables(folder)
+        return lookup.find(path, tables)
+    known = lookup.every_table(tables)
     if name not in known:
-        raise ConfigError(
-            f"no table {name!r} in {folder}/{nearest(name, known)}; tables are {', '.join(known) or 'none'}"
-        )
+        raise ConfigError(f"no table {name!r}{nearest(name, known)}; tables are {', '.join(known) or 'none'}")
     return known[name]
-
-
-def tables(folder: Path = Path("ablations")) -> dict[str, Path]:
-    """Files by name: those in a folder, then those of installed packages."""
-    ours = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    return ours | {name: Path(file) for name, file in plugins.sound(plugins.TABLES, ours).items()}
 
 
 def load(path: Path) -> Table:
@@ -170,12 +170,12 @@ def load(path: Path) -> Table:
 
 
 def config_path(name: str, table: Path) -> Path:
-    """A config file named in a table: as written, below the folder above the table's, or beside the table."""
+    """A config file named in a table: as written, below the folder above the table's, beside the table, or one of rislab's."""
     given = user_path(name)
     for candidate in (given, table.parent.parent / given, table.parent / given):
         if candidate.exists():
             return candidate
-    return given
+    return lookup.find(given)
 
 
 def name_mistake(name: Any) -> str | None:

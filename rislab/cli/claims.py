@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rislab.cli.tables_option import add_tables_option
 from rislab.errors import ConfigError, nearest
 from rislab.paths import user_path
 
@@ -35,7 +36,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "marked, gets no verdict, and is counted apart. Nothing is trained and no report is written.",
         epilog="example: rislab claims cris tcl --verdict contradicted",
     )
-    parser.add_argument("tables", nargs="*", metavar="TABLE", help="names or files (default: all tables)")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="TABLE",
+        help="names or files (default: all tables; those of rislab where there are no own ones)",
+    )
+    add_tables_option(parser)
     parser.add_argument("--profile", metavar="NAME", help="only profiles of this name")
     parser.add_argument("--verdict", metavar="VERDICT", help="only claims that have it, in any profile shown")
     parser.add_argument(
@@ -56,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
             f"--verdict {options.verdict!r}{nearest(options.verdict, claims.VERDICTS)}; "
             f"verdicts are {', '.join(claims.VERDICTS)}"
         )
-    tables, broken = _tables(options.tables)
+    tables, broken = _tables(options.names, options.tables)
     lines = _chosen(claims.ledger(tables, options.runs, options.reports), options.profile, options.verdict)
     if options.profile is not None and not any(options.profile in table.profiles for table in tables):
         known = sorted({name for table in tables for name in table.profiles})
@@ -73,20 +80,20 @@ def run(options: argparse.Namespace) -> int:
     return 2 if broken else 0
 
 
-def _tables(names: "Sequence[str]") -> "tuple[list[Table], list[str]]":
+def _tables(names: "Sequence[str]", folder: Path | None) -> "tuple[list[Table], list[str]]":
     """The named tables, or all, of which one that is broken hides no other: what is wrong with those comes second."""
-    from rislab.ablation import table
+    from rislab.ablation import lookup, table
 
     if names:
-        return [table.load(table.find(name)) for name in dict.fromkeys(names)], []
+        return [table.load(table.find(name, folder)) for name in dict.fromkeys(names)], []
     found, broken = [], []
-    for path in table.tables().values():
+    for path in lookup.own_tables(folder).values():
         try:
             found.append(table.load(path))
         except ConfigError as error:
             broken.append(f"{path} is left out: {error}")
     if not found and not broken:
-        raise ConfigError("no tables in ablations/ and none of installed packages")
+        raise ConfigError("no tables at all: this installation of rislab is not whole")
     return found, broken
 
 

@@ -20,7 +20,7 @@ TRAINING = {
 
 
 def parser() -> argparse.ArgumentParser:
-    from rislab.cli import ablate, bench, claims, completion, data, doctor, matrix, methods, score, segment
+    from rislab.cli import ablate, bench, claims, completion, data, doctor, init, matrix, methods, score, segment
 
     root: argparse.ArgumentParser = Parser(
         prog="rislab",
@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_parser(commands)
     methods.add_parser(commands)
     ablate.add_parser(commands)
+    init.add_parser(commands)
     matrix.add_parser(commands)
     claims.add_parser(commands)
     doctor.add_parser(commands)

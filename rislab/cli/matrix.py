@@ -11,7 +11,6 @@ from rislab.printable import printable
 if TYPE_CHECKING:
     from rislab.report.matrix import Cell
 
-EXPERIMENTS = Path("experiments")
 RECIPES = (".yaml", ".yml")
 
 
@@ -101,11 +100,12 @@ def _checkpoints(file: Path | None) -> dict[str, Path]:
 def _benchmark(name: str, root: str | None) -> dict[str, Any]:
     import yaml
 
-    folder = EXPERIMENTS / "benchmarks"
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    from rislab.ablation import lookup
+
+    known = {path.stem: path for path in lookup.files("experiments/benchmarks/*.yaml").values()}
     if name not in known:
         raise ConfigError(f"no benchmark {name!r}; there are {', '.join(known)}{nearest(name, known)}")
-    data: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text())["data"]
+    data: dict[str, Any] = yaml.safe_load(known[name].read_text())["data"]
     if data["init_args"].get("generate") is None and root is not None:
         from rislab.ablation.configs import relocated
 
@@ -117,7 +117,7 @@ def _model(method: str, checkpoint: Path | None) -> dict[str, Any]:
     """The recipe that a checkpoint was trained by, or the toy one of a method that needs no training."""
     import yaml
 
-    from rislab.ablation import signature
+    from rislab.ablation import lookup, signature
     from rislab.training.inference import recipe_of
 
     known = signature.methods()
@@ -132,7 +132,7 @@ def _model(method: str, checkpoint: Path | None) -> dict[str, Any]:
         return recipe
     if method not in known:
         raise ConfigError(f"no method {method!r}; there are {', '.join(known)}{nearest(method, known)}")
-    toy = EXPERIMENTS / method / "toy.yaml"
+    toy = lookup.find(f"experiments/{method}/toy.yaml")
     if not toy.is_file():
         raise ConfigError(
             f"{method} has no {toy}: give its recipe or its checkpoint in --checkpoints FILE as `{method}: PATH`"
@@ -193,7 +193,7 @@ def _require_trunk(
     trained = checkpoint is not None and checkpoint.suffix not in RECIPES
     is_toy = clip.get("pretrained") == "toy" or str(clip.get("name", "")).startswith("rislab-tiny")
     if is_toy or (clip and not trained and clip.get("pretrained") is None):
-        where = checkpoint or EXPERIMENTS / method / "toy.yaml"
+        where = checkpoint or f"experiments/{method}/toy.yaml"
         more = "" if trained else f" Give a recipe with a real trunk in --checkpoints FILE as `{method}: RECIPE.yaml`."
         raise ConfigError(
             f"{method} on {benchmark}: {where} has the trunk {_trunk(model)}, made for generated worlds; "

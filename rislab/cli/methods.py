@@ -47,9 +47,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _name_broken_tables() -> None:
     """One that cannot be read hides no method: what it switches is not shown, and it is named."""
-    from rislab.ablation import table
+    from rislab.ablation import lookup, table
 
-    for path in table.tables().values():
+    for path in lookup.every_table().values():
         try:
             table.load(path)
         except ConfigError as error:
@@ -57,7 +57,7 @@ def _name_broken_tables() -> None:
 
 
 def _summary(name: str, class_path: str) -> dict[str, Any]:
-    from rislab.ablation import plugins, signature
+    from rislab.ablation import lookup, plugins, signature
     from rislab.report.reference_pages import switched
 
     module = class_path.rpartition(".")[0]
@@ -69,7 +69,7 @@ def _summary(name: str, class_path: str) -> dict[str, Any]:
         "about": " ".join(head.split()),
         "stages": list(signature.read(class_path).stages),
         "tables": sorted({name for name, _, _ in switched(class_path)}),
-        "experiments": [str(path) for path in sorted(Path("experiments").glob(f"{name}/*.yaml"))],
+        "experiments": list(lookup.files(f"experiments/{name}/*.yaml")),
     }
 
 
@@ -100,14 +100,14 @@ def _sizes(name: str, class_path: str) -> dict[str, dict[str, Any]]:
     import torch
     import yaml
 
-    from rislab.ablation import signature
+    from rislab.ablation import lookup, signature
     from rislab.encoders.weight_sources import without_network
     from rislab.training.cli import quiet
     from rislab.training.inference import build, without_pretraining
 
     quiet()
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(Path("experiments").glob(f"{name}/*.yaml")):
+    for path in lookup.files(f"experiments/{name}/*.yaml").values():
         recipe = (yaml.safe_load(path.read_text()) or {}).get("model") or {}
         if recipe.get("class_path") != class_path:
             continue  # what a stage puts over a recipe

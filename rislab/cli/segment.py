@@ -1,44 +1,70 @@
-"""`rislab segment IMAGE TEXT...`: masks of sentences in a picture, drawn and as data."""
+"""`rislab segment IMAGE... TEXT...`: masks of sentences or class names in pictures, drawn and as data."""
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rislab.errors import ConfigError, DataError
-from rislab.files import replacing, write_text
-from rislab.paths import user_path
+from rislab.cli.tables_option import add_tables_option
+from rislab.errors import ConfigError
+from rislab.files import write_text
+from rislab.paths import contents, is_file, user_path
 
 if TYPE_CHECKING:
-    from rislab.training.inference import Segment
+    from rislab.api import Answers
+
+FOLDER = Path("masks")
+"""Where drawings of several pictures go unless the user says otherwise."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser(
         "segment",
-        help="segment what sentences name in a picture",
-        description="Segment what each sentence names in a picture; draw the masks and write them as PNG and COCO RLE.",
-        epilog='example: rislab segment photo.jpg "red cup" chair --checkpoint best.ckpt --out masks.png --json -, or '
-        'rislab segment photo.jpg --classes "dog, cat, sky" --checkpoint best.ckpt --out labels.png',
+        help="segment what sentences name in pictures",
+        description="Segment what each sentence names in each picture; draw the masks, and write them as PNG and COCO RLE. "
+        "Without --out, --masks and --json the drawing goes into the working directory, and its name is printed.",
+        epilog='example: rislab segment photo.jpg "red cup" chair --checkpoint best.ckpt, '
+        'rislab segment a.jpg photos/ --text "red cup" --text chair --checkpoint cris:con+dec3 --out drawn, or '
+        'rislab segment photo.jpg --classes "dog, cat, sky" --checkpoint best.ckpt --out labels.jpg',
     )
     parser.add_argument(
         "image",
         type=user_path,
         metavar="IMAGE",
-        help="JPEG or PNG; turned as its EXIF orientation says, and so are the masks",
+        help="picture, or folder of pictures; turned as its EXIF orientation says, and so are the masks",
     )
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a sentence in quotes; several are answered together")
+    parser.add_argument(
+        "more",
+        nargs="*",
+        metavar="TEXT",
+        help="sentences in quotes, answered together; with --text or --classes: more pictures and folders",
+    )
+    parser.add_argument("--text", action="append", metavar="TEXT", help="a sentence; may be given several times")
     parser.add_argument(
         "--classes",
         metavar="NAMES",
         help='instead of sentences: class names, "dog, cat, sky"; each pixel gets one of them',
     )
     parser.add_argument("--background", action="store_true", help="with --classes: a pixel may be none of them")
-    parser.add_argument("--checkpoint", type=user_path, required=True, metavar="FILE", help="a trial's best.ckpt")
-    parser.add_argument("--out", type=user_path, metavar="PNG", help="picture with the masks drawn over it")
     parser.add_argument(
-        "--masks", type=user_path, metavar="DIR", help="one black-and-white PNG a sentence: 0.png, 1.png, ..."
+        "--checkpoint",
+        required=True,
+        metavar="FILE",
+        help="a trial's best.ckpt, its directory, or a finished row of a table (cris:con+dec3)",
+    )
+    parser.add_argument(
+        "--out",
+        type=user_path,
+        metavar="FILE",
+        help="picture with the masks drawn over it, in the format that its suffix names; of several pictures: a folder",
+    )
+    parser.add_argument(
+        "--masks",
+        type=user_path,
+        metavar="DIR",
+        help="one black-and-white PNG a sentence: 0.png, 1.png, ...; of several pictures: in a folder each",
     )
     parser.add_argument("--json", metavar="FILE", help="COCO RLE of every mask; - prints it")
     parser.add_argument(
@@ -53,62 +79,140 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="FILE",
         help="weights of a frozen CLIP, where the trial took them from a file",
     )
+    parser.add_argument(
+        "--runs", type=user_path, default=Path("runs"), metavar="DIR", help="trials (default: %(default)s)"
+    )
+    add_tables_option(parser)
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: a GPU if there is one)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    if not (options.out or options.masks or options.json):
-        raise ConfigError("nothing to write: give --out PNG, --masks DIR or --json FILE")
-    if not options.image.exists():
-        raise DataError(f"{options.image}: no such image")
-    names = [name.strip() for name in (options.classes or "").split(",") if name.strip()]
-    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
-    if twice is not None:
-        raise ConfigError(f"--classes: {twice!r} is given more than once; a pixel gets one of the names")
-    if bool(names) == bool(options.texts):
-        raise ConfigError('give sentences, or --classes "dog, cat, sky"')
-    if options.background and not names:
-        raise ConfigError("--background belongs to --classes")
+    given, texts, names = _pictures_and_texts(options)
     if options.official != (options.config is not None):
         raise ConfigError("--official and --config belong together")
     if options.official and options.trunk is not None:
         raise ConfigError("--trunk belongs to a checkpoint of a trial; with --official, --config names the trunk")
 
-    from rislab.training import inference
+    from rislab.api import pictures
+    from rislab.data import decoding
+
+    files, others = pictures.listed(given)
+    several = len(files) > 1 or any(path.is_dir() for path in given)
+    outputs = _Outputs(options, files, several)
+    for folder, left in others.items():
+        some = ", ".join(file.name for file in left[:3]) + (", ..." if len(left) > 3 else "")
+        print(f"rislab: {folder}: {len(left)} files are no pictures and were left out ({some})", file=sys.stderr)
+
+    for file in files:  # before seconds go into a model, and before anything is written
+        decoding.header(contents(file), str(file), noun="image")
+
+    import rislab
     from rislab.training.cli import quiet
 
     quiet()
-    if options.official:
-        model = inference.load_official(options.checkpoint, inference.read_recipe(options.config))
-    else:
-        model = inference.load_method(options.checkpoint, options.trunk)
-    image = inference.read_image(options.image)
-    segments = (
-        inference.segment_classes(model, image, names, options.background)
-        if names
-        else inference.segment(model, image, options.texts)
+    model = rislab.load(
+        options.checkpoint,
+        config=options.config,
+        trunk=options.trunk,
+        runs=options.runs,
+        tables=options.tables,
+        device=options.device,
     )
-
-    if options.out:
-        from rislab.cli.drawing import overlay
-
-        drawn = overlay(image, [s.mask for s in segments], [s.text for s in segments])
-        with replacing(options.out) as temporary:
-            drawn.save(temporary, format="PNG")
-    if options.masks:
-        _write_masks(options.masks, segments)
-    if options.json:
-        text = json.dumps([s.as_json() for s in segments], indent=1, ensure_ascii=False) + "\n"
-        if options.json == "-":
-            sys.stdout.write(text)
-        else:
-            write_text(user_path(options.json), text)
+    for file in files:
+        answers = model.segment(file, texts or None, classes=names or None, background=options.background)
+        outputs.write(file, answers)
+    outputs.finish()
     return 0
 
 
-def _write_masks(folder: Path, segments: "list[Segment]") -> None:
-    from PIL import Image
+def _pictures_and_texts(options: argparse.Namespace) -> tuple[list[Path], list[str], list[str]]:
+    """What the positional arguments are: pictures alone where texts or classes come by an option. Raises ConfigError."""
+    names = [name.strip() for name in (options.classes or "").split(",") if name.strip()]
+    twice = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if twice is not None:
+        raise ConfigError(f"--classes: {twice!r} is given more than once; a pixel gets one of the names")
+    if options.background and not names:
+        raise ConfigError("--background belongs to --classes")
+    if options.text and names:
+        raise ConfigError("--text and --classes are both given; expected one of them")
+    if options.text or names:
+        return [options.image, *map(user_path, options.more)], options.text or [], names
+    if not options.more:
+        raise ConfigError('give sentences, or --classes "dog, cat, sky"')
+    file = next((text for text in options.more if is_file(Path(text)) or text.endswith("/")), None)
+    if file is not None:
+        raise ConfigError(f"{file} is a file, not a sentence; for several pictures give each sentence by --text")
+    return [options.image], options.more, []
 
-    for number, found in enumerate(segments):
-        with replacing(folder / f"{number}.png") as temporary:
-            Image.fromarray(found.mask).save(temporary, format="PNG")
+
+class _Outputs:
+    """Where the answers go. Nothing is written before all names are known to be sound.
+
+    Args:
+        options: Of the command line.
+        files: The pictures.
+        several: Whether there may be more than one.
+    """
+
+    def __init__(self, options: argparse.Namespace, files: Sequence[Path], several: bool) -> None:
+        from rislab.api.answers import DRAWN, check_suffix
+
+        self.masks: Path | None = options.masks
+        self.json: str | None = options.json
+        self.several = several
+        self.entries: list[dict[str, object]] = []
+        self.names = dict(zip(files, _distinct([file.stem for file in files]), strict=True))
+        self.drawings: dict[Path, Path] = {}
+        if several and (options.out or not (options.masks or options.json)):
+            folder = options.out or FOLDER
+            if folder.suffix.lower() in DRAWN or is_file(folder):
+                raise ConfigError(f"--out {folder}: {len(files)} pictures need a folder, not a file")
+            self.drawings = {file: folder / f"{name}.png" for file, name in self.names.items()}
+        elif options.out:
+            check_suffix(options.out, DRAWN)
+            self.drawings = dict.fromkeys(files, options.out)
+        elif not (options.masks or options.json):
+            self.drawings = {file: Path(f"{file.stem}-masks.png") for file in files}
+        own = {file.resolve() for file in files}
+        target = next((path for path in self.drawings.values() if path.resolve() in own), None)
+        if target is not None:
+            raise ConfigError(f"--out: {target} is one of the pictures, and would be overwritten")
+
+    def write(self, file: Path, answers: "Answers") -> None:
+        """The drawing and the masks of a picture; prints the name of the drawing."""
+        if file in self.drawings:
+            answers.save(self.drawings[file])
+            if self.json != "-":
+                print(self.drawings[file])
+        if self.masks is not None:
+            folder = self.masks / self.names[file] if self.several else self.masks
+            for number, answer in enumerate(answers):
+                answer.save_mask(folder / f"{number}.png")
+        if self.json is not None:
+            # `pixels` is what earlier releases call the area.
+            self.entries += [entry | {"pixels": entry["area"]} for entry in answers.to_coco()]
+
+    def finish(self) -> None:
+        """The JSON of all pictures."""
+        if self.json is None:
+            return
+        text = json.dumps(self.entries, indent=1, ensure_ascii=False) + "\n"
+        if self.json == "-":
+            sys.stdout.write(text)
+        else:
+            write_text(user_path(self.json), text)
+
+
+def _distinct(stems: Sequence[str]) -> list[str]:
+    """Names of files, each once: `a`, `a-2`, `b` for a.jpg, a.png and b.jpg."""
+    found: list[str] = []
+    for stem in stems:
+        name, number = stem, 1
+        while name in found:
+            number += 1
+            name = f"{stem}-{number}"
+        found.append(name)
+    return found

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from rislab.data.annotations import Reference
 from rislab.errors import ConfigError
@@ -39,14 +39,20 @@ OVERRIDES = {
 VERSION = 1
 """Raise it when the same words would get other tags by our doing."""
 
+NOT_INSTALLED = "nouns of sentences need a tagger: pip install 'rislab[nouns]'"
+
 WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
 
 
 @cache
 def backend() -> str:
     """`nltk-<version>` or `pattern-<textblob's version>.<ours>`; part of the identity of whatever depends on nouns."""
-    name = "nltk" if _nltk() is not None else "pattern"
-    return f"nltk-{version('nltk')}" if name == "nltk" else f"pattern-{version('textblob')}.{VERSION}"
+    if _nltk() is not None:
+        return f"nltk-{version('nltk')}"
+    try:
+        return f"pattern-{version('textblob')}.{VERSION}"
+    except PackageNotFoundError:
+        raise ConfigError(NOT_INSTALLED) from None
 
 
 @cache
@@ -63,7 +69,10 @@ def _nltk() -> Tagger | None:
 
 @cache
 def _pattern() -> Tagger:
-    from textblob.en import tag
+    try:
+        from textblob.en import tag
+    except ImportError:
+        raise ConfigError(NOT_INSTALLED) from None
 
     def tagger(words: list[str]) -> list[str]:
         found = tag(" ".join(words), tokenize=False)

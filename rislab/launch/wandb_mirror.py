@@ -418,8 +418,11 @@ class Mirrors:
         return mirror.run is not None or mirror.state != "done"
 
     def _log_in(self) -> None:
-        """Raises RuntimeError where wandb would ask for a key, or wait for one to be typed."""
-        import wandb
+        """Raises RuntimeError where there is no wandb, and where it would ask for a key, or wait for one to be typed."""
+        try:
+            import wandb
+        except ModuleNotFoundError:
+            raise RuntimeError("not installed: pip install 'rislab[wandb]'") from None
 
         wandb.setup(wandb.Settings(mode=self.mode, silent=True))  # type: ignore[arg-type]  # one of MODES
         if self.mode == "online" and not wandb.login(prompt=False):

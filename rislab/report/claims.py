@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rislab.ablation import plan
+from rislab.ablation import lookup, plan
 from rislab.ablation.plan import Planned
 from rislab.ablation.sharing import listed
 from rislab.ablation.table import Claim, Profile, Table
@@ -99,7 +99,7 @@ def ledger(tables: Sequence[Table], runs: Path, reports: Path) -> list[Line]:
         reports: the folder that `ablate report` writes to.
     """
     found = []
-    begun = _begun(runs)
+    begun = begun_seeds(runs)
     for table in tables:
         by_claim: dict[str, list[Entry]] = {claim.name: [] for claim in table.claims}
         for profile in table.profiles.values() if table.claims else ():
@@ -120,7 +120,7 @@ def counts(lines: Sequence[Line], is_paper_dataset: bool) -> dict[str, int]:
     return {verdict: tally[verdict] for verdict in VERDICTS if tally[verdict]}
 
 
-def _begun(runs: Path) -> dict[str, set[int]]:
+def begun_seeds(runs: Path) -> dict[str, set[int]]:
     """Seeds of trial directories by the name of their row, over all tables: trials may lie in another table's folder."""
     found: dict[str, set[int]] = {}
     for folder in listed(runs):
@@ -167,7 +167,7 @@ def _entries(
 
 
 def _named(table: Table) -> str:
-    return table.path.stem if table.path.parent.name == "ablations" else str(table.path)
+    return lookup.shown_name(table.path)
 
 
 def _report(folder: Path, planned: Sequence[Planned], options: str, seeds: Sequence[int]) -> tuple[str, str]:

@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from rislab.ablation import lookup
 from rislab.ablation.integrity import SUSPECT
 from rislab.ablation.table import Claim
 from rislab.report.conventions import conventions, selected_on
@@ -157,7 +159,7 @@ class View:
         table, seeds = self.results.table, self.results.seeds
         listed = ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")
         given = str(len(seeds)) if seeds == tuple(range(len(seeds))) else listed
-        name = table.path.stem if table.path.parent.name == "ablations" else table.path.name
+        name = Path(lookup.shown_name(table.path)).name  # no machine's path
         chosen = [result.row.name for result in self.results.rows]
         rows = f" --rows {','.join(chosen)}" if len(chosen) < len(table.rows) else ""
         return f"rislab ablate run {name} --profile {self.results.profile.name} --seeds {given}{rows}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rislab.ablation import plan, plugins, signature, stages, switches, table
+from rislab.ablation import lookup, plan, plugins, signature, stages, switches, table
 from rislab.errors import ConfigError
 from rislab.report.markdown import md_escape, md_row
 
@@ -59,7 +59,7 @@ def schema_page(schema: Mapping[str, Any]) -> str:
 def switched(class_path: str) -> Switched:
     """Options that tables switch, of every table whose first profile runs this method in any stage."""
     found: Switched = []
-    for path in table.tables().values():
+    for path in lookup.every_table().values():
         try:
             loaded = table.load(path)
         except ConfigError:
@@ -80,7 +80,7 @@ def switched(class_path: str) -> Switched:
 def tables_of(class_path: str) -> dict[str, str]:
     """Titles of the tables that run a method, by file name."""
     names = {name for name, _, _ in switched(class_path)}
-    return {path.stem: table.load(path).title for path in table.tables().values() if path.stem in names}
+    return {path.stem: table.load(path).title for path in lookup.every_table().values() if path.stem in names}
 
 
 def described(docstring: str) -> tuple[str, dict[str, str]]:

@@ -192,11 +192,11 @@ def breakdown(scores: Scores, protocol: str) -> dict[str, dict[str, dict[str, fl
     return found
 
 
-def write_table(path: Path, scores: Scores, protocol: str) -> None:
-    """One row an expression: ids, areas, IoU as a fraction, the sentence and what the breakdown asks of it."""
+def columns(scores: Scores, protocol: str) -> dict[str, Any]:
+    """Of each expression, sorted by sent_id: ids, areas, IoU as a fraction, the sentence and what the breakdown needs of it."""
     table = scores.tables[protocol]
     of = scores.features
-    columns: dict[str, Any] = {
+    return {
         **table,
         "iou": iou_per_expression(table, scores.conventions[protocol]),
         "sentence": list(of.sentence),
@@ -206,5 +206,9 @@ def write_table(path: Path, scores: Scores, protocol: str) -> None:
         "position": of.position,
         "objects": of.objects,
     }
+
+
+def write_table(path: Path, scores: Scores, protocol: str) -> None:
+    """One row an expression: see `columns`."""
     with replacing(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, compression="zstd")
+        pq.write_table(pa.table(columns(scores, protocol)), temporary, compression="zstd")

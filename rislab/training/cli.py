@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rislab import messages, moved_names
+from rislab.ablation import lookup
 from rislab.ablation.compatibility import check_batches
 from rislab.ablation.trial import TrialDir
 from rislab.ablation.yaml_lines import Loader
@@ -309,9 +310,12 @@ def as_of_today(arguments: list[str]) -> list[str]:
         if option not in ("--config", "-c"):
             continue
         where = at if has_value else at + 1
-        file = Path(value if has_value else next(iter(arguments[where : where + 1]), ""))
+        given = value if has_value else next(iter(arguments[where : where + 1]), "")
+        file = lookup.find(given)  # may be one of rislab's recipes
         if not file.is_file():
             continue  # jsonargparse says what is wrong with others
+        if file != Path(given):
+            found[where] = (f"{option}=" if has_value else "") + str(file)
         content = _yaml_of(file)
         if isinstance(content, dict):
             with about(file):

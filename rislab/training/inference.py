@@ -1,4 +1,4 @@
-"""Masks for pictures that belong to no data set: load a method from a file, ask it, draw what it says."""
+"""Masks for pictures that belong to no data set: load a method from a file, and segment with it."""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,13 @@ import yaml
 from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
-from rislab.ablation import signature
-from rislab.data import decoding, masks
+from rislab.ablation import lookup, signature
 from rislab.data.batch import LabelledPictures, Viewing
 from rislab.data.benchmark_trees import fitted
 from rislab.encoders.clip.trunk import CLIPSpec, is_tag, quick_gelu_of, without_weights
 from rislab.errors import ConfigError, DataError, about, brief, one_line
 from rislab.methods.base import TRUNK, TextSegmenter
 from rislab.nn.weight_files import fits
-from rislab.paths import contents
 from rislab.training.checkpoints import RECIPE, read_checkpoint
 from rislab.training.construction import constructing
 
@@ -32,14 +30,17 @@ CLIP_SPEC = f"{CLIPSpec.__module__}.{CLIPSpec.__qualname__}"
 
 @dataclass(frozen=True)
 class Segment:
-    """One answer: the sentence and its mask bool [h, w] at the picture's size."""
+    """One answer.
+
+    Attributes:
+        text: The sentence or class name.
+        mask: bool [h, w], at the picture's size.
+        score: Mean foreground probability of the mask's pixels, 0 to 1; 0 of an empty mask, None of a class name.
+    """
 
     text: str
     mask: NDArray[np.bool_]
-
-    def as_json(self) -> dict[str, Any]:
-        segmentation = masks.to_json(masks.encode(self.mask))
-        return {"text": self.text, "pixels": int(self.mask.sum()), "segmentation": segmentation}
+    score: float | None = None
 
 
 def recipe_of(path: Path) -> dict[str, Any]:
@@ -136,12 +137,25 @@ def _spec_of(known: Mapping[str, signature.Option], name: str) -> str | None:
 
 
 def _is_spec(value: Any, class_path: str) -> bool:
-    """Whether a value is a mapping of plain options of a class, such as a trunk's name and weights."""
-    return (
-        isinstance(value, dict)
-        and value.keys() <= signature.read(class_path).options.keys()
-        and all(map(_is_plain, value.values()))
-    )
+    """Whether a value is a mapping of plain options of a class, such as a trunk's name and weights.
+
+    An option may be such a mapping itself: the world that an archive is generated from. It is written only where no file can
+    say that it is: below the user's cache folder.
+    """
+    if not isinstance(value, dict):
+        return False
+    known = signature.read(class_path).options
+    nested = {name: spec for name in value if (spec := _spec_of(known, name)) is not None and value[name] is not None}
+    if not value.keys() <= known.keys() or not all(_is_spec(value[name], spec) for name, spec in nested.items()):
+        return False
+    if nested and ("root" in value and (not isinstance(value["root"], str) or _leaves(value["root"]))):
+        return False
+    return all(_is_plain(inner) for name, inner in value.items() if name not in nested)
+
+
+def _leaves(folder: str) -> bool:
+    """Whether a folder is anywhere but below the one that relative folders are in."""
+    return Path(folder).is_absolute() or ".." in Path(folder).parts or folder.startswith("~")
 
 
 def _is_plain(value: Any) -> bool:
@@ -217,7 +231,8 @@ def named_class(class_path: Any) -> type[TextSegmenter]:
 
 
 def read_recipe(config: Path) -> dict[str, Any]:
-    """The `model` part of a config file. Raises ConfigError, naming the file."""
+    """The `model` part of a config file, which may be one of rislab's recipes. Raises ConfigError, naming the file."""
+    config = lookup.find(config)
     try:
         content = yaml.safe_load(config.read_text(encoding="utf-8"))
     except OSError as error:
@@ -258,6 +273,30 @@ def load_official(path: Path, recipe: dict[str, Any]) -> TextSegmenter:
     return model.eval()
 
 
+def fitting_recipes(path: Path, class_path: str, recipes: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Names of the recipes whose models have the weights of a release, in their shapes; a frozen trunk may be left out of it.
+
+    Args:
+        path: The release.
+        class_path: The method that it belongs to.
+        recipes: Class and options, by name.
+
+    Raises:
+        DataError: A file that cannot be read, or is no release of that method.
+    """
+    method = named_class(class_path)
+    state = importlib.import_module(f"{method.__module__.rpartition('.')[0]}.official").load_official(path)
+    found = []
+    for name, recipe in recipes.items():
+        with torch.device("meta"):  # shapes alone
+            own = build(without_pretraining(recipe)).state_dict()
+        left_out = own.keys() - state.keys()
+        is_whole = not left_out or bool(method.frozen and all(key.startswith(method.frozen) for key in left_out))
+        if is_whole and all(key in own and own[key].shape == value.shape for key, value in state.items()):
+            found.append(name)
+    return found
+
+
 def without_pretraining(recipe: dict[str, Any], kept: Sequence[str] = ()) -> dict[str, Any]:
     """The same recipe with `pretrained` set to None in every trunk: its weights are about to be overwritten.
 
@@ -282,11 +321,6 @@ def _without_weights(value: Any, of: str | None) -> Any:
     return {key: None if key == "pretrained" else _without_weights(inner, None) for key, inner in value.items()}
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """A picture of no data set, uint8 RGB [h, w, 3], turned as viewers show it (EXIF orientation). Raises DataError."""
-    return decoding.picture(contents(path), str(path), upright=True, noun="image")
-
-
 @torch.inference_mode()
 def segment_classes(
     model: TextSegmenter, image: NDArray[np.uint8], names: Sequence[str], has_background: bool
@@ -297,7 +331,7 @@ def segment_classes(
     """
     side = min(448, *model.geometry.size)
     viewing = Viewing(side, 2048 * side // 448, side, side // 2, "given")
-    pixels = torch.from_numpy(fitted(image, viewing.short, viewing.long).transpose(2, 0, 1).copy())
+    pixels = torch.from_numpy(fitted(image, viewing.short, viewing.long).transpose(2, 0, 1).copy()).to(model.device)
     nothing = np.zeros(image.shape[:2], np.uint8)
     (label,) = model.label(LabelledPictures([pixels], [nothing], tuple(names), has_background, viewing, [0]))
     found = label.cpu().numpy() - has_background
@@ -308,11 +342,14 @@ def segment_classes(
 def segment(model: TextSegmenter, image: NDArray[np.uint8], texts: Sequence[str]) -> list[Segment]:
     """Masks of `texts` in one picture, uint8 RGB [h, w, 3]; foreground is p > the method's own threshold."""
     placement = model.geometry.place(*image.shape[:2])
-    pixels = torch.from_numpy(model.geometry.image(image, placement)).permute(2, 0, 1)[None]
-    logits = model.segment(pixels, list(texts), torch.zeros(len(texts), dtype=torch.int64))
+    pixels = torch.tensor(model.geometry.image(image, placement)).permute(2, 0, 1)[None].to(model.device)
+    logits = model.segment(pixels, list(texts), torch.zeros(len(texts), dtype=torch.int64, device=model.device))
     frame = F.interpolate(logits[:, None].sigmoid(), placement.input_size, mode="bicubic", align_corners=True)[:, 0]
     probabilities = frame.float().cpu().numpy()
-    return [
-        Segment(text, placement.undo(probability) > model.mask_threshold)
-        for text, probability in zip(texts, probabilities, strict=True)
-    ]
+    found = []
+    for text, probability in zip(texts, probabilities, strict=True):
+        whole = placement.undo(probability)
+        mask = whole > model.mask_threshold
+        # Cubic interpolation overshoots.
+        found.append(Segment(text, mask, min(float(whole[mask].mean()), 1.0) if mask.any() else 0.0))
+    return found

@@ -167,14 +167,18 @@ def test_predict_writes_every_mask(campaign: tuple[Path, list[str]], tmp_path: P
     ("arguments", "said"),
     [
         (["segment", "none.jpg", "x", "--checkpoint", "c", "--out", "o.png"], "none.jpg: no such image"),
-        (["segment", __file__, "x", "--checkpoint", "c"], "nothing to write"),
+        (["segment", __file__, "x", "--checkpoint", "c"], "not a readable image"),
+        (["segment", "docs/report.png", "x", "--checkpoint", "c"], "c: no such file, directory or row"),
         (["segment", __file__, "--checkpoint", "c", "--out", "o.png"], 'give sentences, or --classes "dog, cat, sky"'),
         (
             ["segment", __file__, "--classes", "dog, dog, cat", "--checkpoint", "c", "--out", "o.png"],
             "'dog' is given more than",
         ),
         (["segment", __file__, "x", "--background", "--checkpoint", "c", "--out", "o.png"], "--background belongs to"),
-        (["segment", __file__, "x", "--checkpoint", __file__, "--out", "o.png"], "not a checkpoint that can be read"),
+        (
+            ["segment", "docs/report.png", "x", "--checkpoint", __file__, "--out", "o.png"],
+            "not a checkpoint that can be read",
+        ),
         (["ablate", "plan", "criss"], "did you mean 'cris'"),
         (["ablate", "run", "cris", "--rows", "bas"], "did you mean 'base'"),
         (["ablate", "run", "cris", "--seeds", "x"], "expected how many"),

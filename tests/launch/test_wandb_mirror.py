@@ -249,7 +249,7 @@ def test_without_wandb_one_warning(tmp_path: Path) -> None:
     mirrors.follow()
     mirrors.finish()
     assert said == [
-        "wandb: ModuleNotFoundError: No module named 'wandb'. The trials go on; the same command logs from their "
+        "wandb: RuntimeError: not installed: pip install 'rislab[wandb]'. The trials go on; the same command logs from their "
         "directories what is missing"
     ]
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -207,7 +208,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
 )
 def test_a_checkpoint_decides_nothing_but_its_model(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = own(tmp_path / "best.ckpt", **changes)
-    (tmp_path / "photo.png").touch()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
     done = rislab_here(
         "segment", str(tmp_path / "photo.png"), "cup", "--checkpoint", str(path), "--json", "-", cwd=tmp_path
     )

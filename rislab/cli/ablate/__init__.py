@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from rislab.cli.ablate import cancel, gc, plan, report, retry, run, status, sweep, verify
+from rislab.cli.tables_option import add_tables_option
 from rislab.paths import user_path
 
 
@@ -12,6 +13,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("table", metavar="TABLE", help="a name (cris: ablations/cris.yaml) or a file")
+    add_tables_option(common)
     common.add_argument("--profile", help="scale of the table (default: its first)")
     common.add_argument("--data", metavar="DIR", help="where the data set lies")
     common.add_argument(

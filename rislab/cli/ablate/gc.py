@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from rislab.cli.ablate import screen_tables
 from rislab.cli.ablate.selection import open_console
+from rislab.cli.tables_option import add_tables_option
 from rislab.errors import ConfigError
 from rislab.paths import user_path
 
 if TYPE_CHECKING:
     from rislab.ablation.garbage import Garbage
     from rislab.ablation.table import Table
-
-FOLDER = Path("ablations")
 
 
 def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,8 +22,8 @@ def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
         "gc",
         help=text,
         description=f"{text}: trials of rows that were removed or changed, optimiser states of finished trials, and what "
-        "kills have left. Every table in ablations/ counts, under all of its profiles. Running trials, and folders "
-        "that belong to no table, are left alone.",
+        "kills have left. Every table counts, your own and those of rislab, under all of its profiles. Running trials, and "
+        "folders that belong to no table, are left alone.",
         epilog="example: rislab ablate gc          # what would be removed\n         rislab ablate gc --yes",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -32,6 +31,7 @@ def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--runs", type=user_path, default=Path("runs"), metavar="DIR", help="trials (default: %(default)s)"
     )
+    add_tables_option(parser)
     parser.add_argument("--yes", action="store_true", help="remove it")
     parser.add_argument("--keep-orphans", action="store_true", help="keep trials that no table needs")
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -41,7 +41,7 @@ def add(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
 def collect(options: argparse.Namespace) -> int:
     from rislab.ablation import garbage
 
-    tables, only = _tables(options.table)
+    tables, only = _tables(options.table, options.tables)
     found = garbage.find(garbage.needed(tables, options.runs), options.runs, only, not options.keep_orphans)
     kept: list[tuple[Garbage, str]] = []
     failed = False
@@ -56,17 +56,16 @@ def collect(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _tables(name: str | None) -> "tuple[list[Table], str | None]":
+def _tables(name: str | None, tables: Path | None) -> "tuple[list[Table], str | None]":
     """Every table that can be known, and the name of the one that was given. Raises ConfigError.
 
     One that cannot be read might need anything, so nothing can be removed.
     """
-    from rislab.ablation import table
+    from rislab.ablation import lookup, table
 
-    named = table.find(name, FOLDER) if name is not None else None
-    files = sorted({path.resolve(): path for path in (*FOLDER.glob("*.yaml"), *([named] if named else []))}.values())
-    if not files:
-        raise ConfigError(f"no tables in {FOLDER}/: without them it is not known what below --runs is needed")
+    named = table.find(name, tables) if name is not None else None
+    every = (*lookup.every_table(tables).values(), *([named] if named else []))
+    files = sorted({path.resolve(): path for path in every}.values())
     loaded = {}
     for file in files:
         try:

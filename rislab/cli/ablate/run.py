@@ -39,7 +39,7 @@ def run_table(options: argparse.Namespace) -> int:
     screen = open_console()
     request = Request(
         options.runs,
-        options.table,
+        options.table if options.tables is None else f"{options.table} --tables {options.tables}",
         options.jobs,
         options.threads,
         options.devices,

@@ -54,7 +54,7 @@ def load_table(options: argparse.Namespace) -> "tuple[Table, Profile]":
     """The table and the profile of it that a command line names. Raises ConfigError."""
     from rislab.ablation import table
 
-    loaded = table.load(table.find(options.table))
+    loaded = table.load(table.find(options.table, options.tables))
     return loaded, loaded.profile(options.profile or next(iter(loaded.profiles)))
 
 

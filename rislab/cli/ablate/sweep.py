@@ -40,7 +40,7 @@ def export_sweep(options: argparse.Namespace) -> int:
 
     table, profile, seeds, planned = load(options)
     check_count("--threads", options.threads)
-    passed = _typed(options, "data", "threads") + (
+    passed = _typed(options, "tables", "data", "threads") + (
         ["--runs", str(options.runs)] if options.runs != Path("runs") else []
     )
     chosen = _typed(options, "profile", "seeds", "rows")

@@ -86,7 +86,7 @@ def _tile(refer: "Refer", reference: "Reference") -> "Image.Image":
     import cv2
     import numpy as np
 
-    from rislab.cli.drawing import captioned
+    from rislab.api.drawing import captioned
     from rislab.data import masks
 
     record = refer.images[reference.image_id]
