@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"cli"},
+    {"browse"},
     {"report", "launch", "bench", "testing"},
     {"training", "scoring"},
     {"ablation", "methods", "datamodules"},

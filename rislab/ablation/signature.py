@@ -49,6 +49,7 @@ class Signature:
         root_option: the option, dotted into a class inside, that says where the data lie; "" for a class that reads none.
         below_root: options that hold paths, of which those below the root move with it.
         required_files: function of `rislab.data.required_files`, by its dotted path, that says what must lie where; "" for none.
+        truth: function of `rislab.data.truth`, by its dotted path, that gives what was to be answered; "" for none.
         untrained_when: values of options with which nothing is trained, each alternative a mapping; an empty one for a method
             that trains nothing at all. Such a trial gives the same result with every seed.
         seed_option: the option that seeds what data draw, dotted into a class inside; "" where nothing is drawn.
@@ -70,6 +71,7 @@ class Signature:
     root_option: str = ""
     below_root: tuple[str, ...] = ()
     required_files: str = ""
+    truth: str = ""
     untrained_when: tuple[dict[str, Any], ...] = ()
     seed_option: str = ""
     trains_on: tuple[str, ...] = ()
@@ -114,6 +116,7 @@ def read(class_path: str) -> Signature:
         _declared(node, "root_option", ""),
         _declared(node, "below_root", ()),
         _declared(node, "required_files", ""),
+        _declared(node, "truth", ""),
         _declared(node, "untrained_when", ()),
         _declared(node, "seed_option", ""),
         _declared_classes(node, "trains_on"),

@@ -1,0 +1,78 @@
+"""Finished trials with answers, without training: masks that are the truth, bent in known ways."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rislab.ablation import plan, table
+from rislab.ablation.identity import resolve
+from rislab.ablation.plan import Planned
+from rislab.browse.table import truth_of as table_truth
+from rislab.data import masks
+from rislab.data.truth import Expressions, expressions
+from rislab.evaluation.kept_answers import Answer, KeptAnswers
+from rislab.metrics.protocols import Protocol
+from rislab.metrics.referring import COLUMNS, pixel_counts
+from tests.report.trials import record
+from tests.worlds import tiny_table
+
+Mask = NDArray[np.bool_]
+Bend = Callable[[Mask, int, int], Mask]
+"""(target, sent_id, seed) -> what a row answers."""
+
+CLAIM = """claims:
+- {name: up, text: better, holds: "miou_expr[full] > miou_expr[base]", source: s}
+"""
+ROWS = "base: {decoder_layers: 0}\nfull: {decoder_layers: 1}\nplain: {decoder_layers: 2}"
+
+
+def moved(target: Mask, by: int) -> Mask:
+    return np.roll(target, by, axis=1)
+
+
+BENDS: dict[str, Bend] = {
+    "base": lambda target, number, seed: moved(target, number % 5 + seed),
+    "full": lambda target, number, seed: moved(target, number % 3),
+    "plain": lambda target, number, seed: target if number % 2 else np.zeros_like(target),
+}
+
+
+def answered_table(
+    folder: Path, seeds: Sequence[int] = (0,), rows: str = ROWS, **changes: object
+) -> tuple[table.Table, list[Planned]]:
+    """A table of a small world, planned; nothing of it is finished yet."""
+    path = tiny_table(folder, rows, **changes)
+    path.write_text(path.read_text().replace("claims: []", CLAIM))
+    loaded = table.load(path)
+    return loaded, plan.plan(loaded, loaded.profile("toy"), seeds, folder / "runs")
+
+
+def truth_of(cell: Planned) -> Expressions:
+    return expressions(table_truth(cell.config)[1])
+
+
+def answer(cell: Planned, bend: Bend, truth: Expressions, limit: int = 20_000_000, split: str = "val") -> None:
+    """Make `cell` done: every sentence of the split answered, counted and kept."""
+    cell.write()
+    convention = Protocol[resolve(cell.config)["data"]["init_args"]["protocol"]].convention
+    kept, rows = KeptAnswers(limit), []
+    for sent_id, (_, reference) in sorted(truth.by_sent_id.items()):
+        if reference.split != split:
+            continue
+        target = masks.decode(truth.target(reference, convention)).astype(bool)
+        mask = bend(target, sent_id, cell.seed)
+        ids = sent_id, reference.ref_id, reference.image_id
+        rows.append((*ids, *pixel_counts(mask, target), int(not reference.ann_ids)))
+        kept.offer(split, [Answer(sent_id, *mask.shape, masks.encode(mask)["counts"])])
+    kept.gather([dict(kept.parts)])
+    kept.write(cell.trial.path, "run lengths")
+    columns = dict(zip(COLUMNS, np.array(rows, np.int64).T, strict=True))
+    record(cell, columns, resolve(cell.config)["data"]["init_args"]["protocol"], ("miou_expr", "oiou", "pr@50"))
+
+
+def answer_all(planned: Sequence[Planned], **options: int) -> None:
+    truth = truth_of(planned[0])
+    for cell in planned:
+        answer(cell, BENDS[cell.row.name], truth, **options)
