@@ -1,22 +1,22 @@
 """Units and answers of referring segmentation, checked against the scores of the trials."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rislab.browse.contents import ABSENT, Entry, Picture, Unit
+from rislab.browse.contents import ABSENT, Contents, Entry, Picture, Unit
+from rislab.browse.trials import Progress, Trial
 from rislab.data import masks
 from rislab.data.truth import Expressions
 from rislab.errors import DataError
-from rislab.evaluation.kept_answers import Answer
+from rislab.evaluation.arithmetic import ExpressionArithmetic
+from rislab.metrics.definitions import METRICS
 from rislab.metrics.error_classes import CLASSES, RIGHT, ErrorClass, error_class
 from rislab.metrics.protocols import Convention
-from rislab.metrics.referring import PARTS, Table
+from rislab.metrics.referring import PARTS
 from rislab.scoring.score import POSITION
-
-Progress = Callable[[], None]
 
 
 @dataclass
@@ -78,27 +78,35 @@ class Gathered:
         return self._index[image_id]
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A trial that has kept its answers.
+def contents(title: str, dataset: str, trials: Sequence[Trial], notes: Sequence[str], progress: Progress) -> Contents:
+    """What is shown of trials that answered the same sentences.
 
-    Attributes:
-        name: for messages.
-        row, label, seed, fold, any_seed: see `Entry`.
-        table: its counts, sorted by sentence.
-        answers: by sentence.
-        metric: the first of its convention.
+    Raises:
+        DataError: The data are not there, or are not those that were scored.
     """
-
-    name: str
-    row: str
-    label: str
-    seed: int
-    fold: str
-    any_seed: bool
-    table: Table
-    answers: Mapping[int, Answer]
-    metric: str
+    arithmetic = trials[0].arithmetic
+    assert isinstance(arithmetic, ExpressionArithmetic), "trials of one kind are shown together"
+    convention = arithmetic.convention
+    truth = trials[0].truth.read()
+    assert isinstance(truth, Expressions), "data of sentences give sentences"
+    gathered = Gathered(truth, convention)
+    for trial in trials:
+        for sent_id in trial.table["sent_id"].tolist():
+            gathered.unit(sent_id)
+    order = sorted(gathered.units)
+    splits = ", ".join(dict.fromkeys(trial.split for trial in trials))
+    metric = convention.averages[0]
+    return Contents(
+        title=title,
+        subtitle=f"{dataset}, split {splits}; {convention.title}",
+        kind="expressions",
+        metric=metric,
+        meaning=f"Each expression's share in {METRICS[metric].title}, in percent",
+        pictures=tuple(gathered.pictures),
+        units=tuple(gathered.units[sent_id] for sent_id in order),
+        entries=tuple(entry(trial, gathered, order, progress) for trial in trials),
+        notes=tuple(notes),
+    )
 
 
 def entry(trial: Trial, gathered: Gathered, order: Sequence[int], progress: Progress) -> Entry:
@@ -111,7 +119,7 @@ def entry(trial: Trial, gathered: Gathered, order: Sequence[int], progress: Prog
     scores = np.full(len(order), np.nan)
     errors = np.full(len(order), ABSENT, np.uint8)
     found: list[str | None] = [None] * len(order)
-    top, bottom = PARTS[trial.metric](trial.table, gathered.convention)
+    top, bottom = PARTS[gathered.convention.averages[0]](trial.table, gathered.convention)
     for n, sent_id in enumerate(trial.table["sent_id"].tolist()):
         answer = trial.answers.get(sent_id)
         if answer is None:

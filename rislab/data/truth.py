@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from rislab.data.annotations import Expression, Reference
+from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.masks import RLE
 from rislab.data.refer import Refer
@@ -19,6 +22,12 @@ from rislab.data.sampling import shuffled_sentences
 from rislab.data.toy.world import ToyWorld
 from rislab.errors import DataError
 from rislab.metrics.protocols import Convention
+
+DECIDES = {
+    "rislab.data.truth.expressions": ("root", "dataset", "split_by", "layout", "generate", "shuffle_sentences"),
+    "rislab.data.truth.label_maps": ("root", "name", "generate"),
+}
+"""By function, the options that decide what was to be answered: trials that differ in none can be shown side by side."""
 
 
 @dataclass(frozen=True)
@@ -80,3 +89,32 @@ def expressions(options: Mapping[str, Any]) -> Expressions:
         seed = int(options["seed"])
         references = [ref for split in refer.splits for ref in shuffled_sentences(refer.split(split), seed)]
     return Expressions(refer, {e.sent_id: (e, ref) for ref in references for e in ref.expressions})
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """A benchmark of label maps.
+
+    Attributes:
+        tree: the files.
+    """
+
+    tree: Tree
+
+    def names(self, name_set: str) -> tuple[str, ...]:
+        """Classes by label, background first where there is one. Raises ConfigError for a set that is not there."""
+        names = class_names(self.tree.of.names, name_set)
+        return ("background", *names) if self.tree.of.has_background else names
+
+    def items(self, split: str) -> list[Item]:
+        """Pictures with their label maps; the number of a picture is its place. Raises DataError for what is missing."""
+        return self.tree.items(split)
+
+    def label(self, item: Item, classes: int) -> NDArray[np.uint8]:
+        """uint8 [h, w], 255 where nothing is scored. Raises DataError."""
+        return self.tree.label(item, classes)
+
+
+def label_maps(options: Mapping[str, Any]) -> LabelMaps:
+    """The benchmark of `SemanticData` or `ImageLabelsData`. Raises DataError where it is not there."""
+    return LabelMaps(Tree(data_root(str(options["root"]), options["generate"] is not None), benchmark(options["name"])))

@@ -52,6 +52,7 @@ class ImageLabelsData(ShuffledPictures):
     below_root: ClassVar[tuple[str, ...]] = ("labels",)
     seed_option: ClassVar[str] = "seed"
     required_files: ClassVar[str] = "rislab.data.required_files.benchmark"
+    truth: ClassVar[str] = "rislab.data.truth.label_maps"
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers")
     absent_means: ClassVar[dict[str, Any]] = {"scored_as": "activation_maps"}
 

@@ -57,6 +57,7 @@ class SemanticData(EvaluatedData):
 
     root_option: ClassVar[str] = "root"
     required_files: ClassVar[str] = "rislab.data.required_files.benchmark"
+    truth: ClassVar[str] = "rislab.data.truth.label_maps"
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers")
     absent_means: ClassVar[dict[str, Any]] = {"test_splits": None}
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from rislab.ablation import plan, table
 from rislab.ablation.identity import resolve
 from rislab.ablation.plan import Planned
-from rislab.browse.table import truth_of as table_truth
+from rislab.browse import trials
 from rislab.data import masks
-from rislab.data.truth import Expressions, expressions
+from rislab.data.truth import Expressions
 from rislab.evaluation.kept_answers import Answer, KeptAnswers
 from rislab.metrics.protocols import Protocol
 from rislab.metrics.referring import COLUMNS, pixel_counts
@@ -50,7 +50,9 @@ def answered_table(
 
 
 def truth_of(cell: Planned) -> Expressions:
-    return expressions(table_truth(cell.config)[1])
+    found = trials.truth_of(cell.config).read()
+    assert isinstance(found, Expressions)
+    return found
 
 
 def answer(cell: Planned, bend: Bend, truth: Expressions, limit: int = 20_000_000, split: str = "val") -> None:
