@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rislab.browse.contents import ABSENT, Contents, Entry, Picture, Unit
-from rislab.browse.trials import Progress, Trial
+from rislab.browse.trials import Answered, Progress, Trial
 from rislab.data import masks
 from rislab.data.truth import Expressions
 from rislab.errors import DataError
@@ -89,27 +89,40 @@ def contents(title: str, dataset: str, trials: Sequence[Trial], notes: Sequence[
     convention = arithmetic.convention
     truth = trials[0].truth.read()
     assert isinstance(truth, Expressions), "data of sentences give sentences"
+    splits = ", ".join(dict.fromkeys(trial.split for trial in trials))
+    return of_answered(title, f"{dataset}, split {splits}", trials, truth, convention, notes, progress)
+
+
+def of_answered(
+    title: str,
+    subtitle: str,
+    answered: Sequence[Answered],
+    truth: Expressions,
+    convention: Convention,
+    notes: Sequence[str],
+    progress: Progress,
+) -> Contents:
+    """What is shown of answers to sentences; all were compared by one convention. Raises DataError, see `contents`."""
     gathered = Gathered(truth, convention)
-    for trial in trials:
-        for sent_id in trial.table["sent_id"].tolist():
+    for each in answered:
+        for sent_id in each.table["sent_id"].tolist():
             gathered.unit(sent_id)
     order = sorted(gathered.units)
-    splits = ", ".join(dict.fromkeys(trial.split for trial in trials))
     metric = convention.averages[0]
     return Contents(
         title=title,
-        subtitle=f"{dataset}, split {splits}; {convention.title}",
+        subtitle=f"{subtitle}; {convention.title}",
         kind="expressions",
         metric=metric,
         meaning=f"Each expression's share in {METRICS[metric].title}, in percent",
         pictures=tuple(gathered.pictures),
         units=tuple(gathered.units[sent_id] for sent_id in order),
-        entries=tuple(entry(trial, gathered, order, progress) for trial in trials),
+        entries=tuple(entry(each, gathered, order, progress) for each in answered),
         notes=tuple(notes),
     )
 
 
-def entry(trial: Trial, gathered: Gathered, order: Sequence[int], progress: Progress) -> Entry:
+def entry(trial: Answered, gathered: Gathered, order: Sequence[int], progress: Progress) -> Entry:
     """What a trial answered to the units, in their order.
 
     Raises:
@@ -138,7 +151,7 @@ def entry(trial: Trial, gathered: Gathered, order: Sequence[int], progress: Prog
 Counted = tuple[int, int, int, int]
 
 
-def _checked(trial: Trial, n: int, rle: masks.RLE, target: masks.RLE) -> Counted:
+def _checked(trial: Answered, n: int, rle: masks.RLE, target: masks.RLE) -> Counted:
     """(intersection, union, target, prediction) in pixels. Raises DataError where they are not those that were scored."""
     expected: Counted = tuple(int(trial.table[name][n]) for name in ("intersection", "union", "target", "prediction"))  # type: ignore[assignment]  # four of them
     sent_id = int(trial.table["sent_id"][n])

@@ -59,18 +59,14 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A trial that has kept its answers.
+class Answered:
+    """Answers with their counts.
 
     Attributes:
         name: for messages.
         row: see `Entry`, as are label, seed, fold and any_seed.
-        split: that is shown.
-        result: its metrics.json.
-        table: counts of the split, sorted by the key of their units.
-        arithmetic: that makes scores of them.
+        table: counts, sorted by the key of their units.
         answers: by unit.
-        truth: what was to be answered.
     """
 
     name: str
@@ -79,11 +75,24 @@ class Trial:
     seed: int
     fold: str
     any_seed: bool
+    table: Table
+    answers: Mapping[int, Answer]
+
+
+@dataclass(frozen=True)
+class Trial(Answered):
+    """A trial that has kept its answers.
+
+    Attributes:
+        split: that is shown.
+        result: its metrics.json.
+        arithmetic: that makes scores of the table.
+        truth: what was to be answered.
+    """
+
     split: str
     result: Mapping[str, Any]
-    table: Table
     arithmetic: Arithmetic
-    answers: Mapping[int, Answer]
     truth: Truth
 
     @cached_property

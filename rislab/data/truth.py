@@ -3,7 +3,7 @@
 A data class names its function here in `truth`; the function takes the class's options, defaults filled in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,11 @@ class Expressions:
 
     refer: Refer | LmdbRefer
     by_sent_id: Mapping[int, tuple[Expression, Reference]]
+
+    @classmethod
+    def over(cls, refer: Refer | LmdbRefer, references: Iterable[Reference]) -> "Expressions":
+        """All sentences of some references."""
+        return cls(refer, {e.sent_id: (e, reference) for reference in references for e in reference.expressions})
 
     def of(self, sent_id: int) -> tuple[Expression, Reference]:
         """Raises DataError for a sentence that the data set has not."""
@@ -88,7 +93,7 @@ def expressions(options: Mapping[str, Any]) -> Expressions:
         # They were dealt out within a split.
         seed = int(options["seed"])
         references = [ref for split in refer.splits for ref in shuffled_sentences(refer.split(split), seed)]
-    return Expressions(refer, {e.sent_id: (e, ref) for ref in references for e in ref.expressions})
+    return Expressions.over(refer, references)
 
 
 @dataclass(frozen=True)
