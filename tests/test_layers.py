@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"cli"},
-    {"api"},
+    {"api", "browse"},
     {"report", "launch", "bench", "testing"},
     {"training", "scoring"},
     {"ablation", "methods", "datamodules"},

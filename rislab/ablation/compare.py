@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 FILES = ("metrics.json", "scores.parquet", "log/metrics.csv")
+KEPT_BY_CHOICE = ("answers.parquet",)
+"""What an option of the trial keeps or leaves out, and earlier releases did not write: compared where both have it."""
 KEPT = "predictions"
 EXPORT = "masks.json"
 ABSENT = "not there"
@@ -30,7 +32,8 @@ class Difference:
 def differences(before: Path, again: Path) -> list[Difference]:
     """One for each file of a result that is not equal to the byte, in a fixed order. Raises OSError."""
     kept = {path.name for folder in (before, again) for path in _files(folder / KEPT)}
-    names = (*FILES, *(f"{KEPT}/{name}" for name in sorted(kept)))
+    both = tuple(name for name in KEPT_BY_CHOICE if (before / name).is_file() and (again / name).is_file())
+    names = (*FILES, *both, *(f"{KEPT}/{name}" for name in sorted(kept)))
     found = (_difference(before / name, again / name, name) for name in names)
     return [each for each in found if each is not None]
 
@@ -87,7 +90,11 @@ def _in_table(before: Path, again: Path) -> tuple[str, str, str] | None:
     for row in range(tables[0].num_rows):
         for name, (one, other) in columns.items():
             if one[row] != other[row]:
-                ids = [f"{key} {columns[key][0][row]}" for key in ("split", "sent_id", "image_id") if key in columns]
+                ids = [
+                    f"{key} {columns[key][0][row]}"
+                    for key in ("split", "unit", "sent_id", "image_id")
+                    if key in columns
+                ]
                 return f"{name} of {', '.join(ids)}", str(one[row]), str(other[row])
     return None
 

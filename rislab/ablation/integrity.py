@@ -23,6 +23,7 @@ CURVES = "log/metrics.csv"
 DECIDING = (CONFIG, IDENTITY, "scores.parquet")
 """Files without which a result is no result."""
 PREDICTIONS, EXPORT = "predictions", "masks.json"
+ANSWERS = "answers.parquet"
 BLOCK = 1 << 20
 ALIASES = 8
 """In a config; a few kilobytes of aliases of aliases stand for more than any memory holds."""
@@ -70,7 +71,7 @@ def seal(folder: Path, result: dict[str, Any]) -> None:
 
 
 def _evidence(folder: Path) -> Iterator[tuple[str, Path]]:
-    for name in (*DECIDING, CURVES):
+    for name in (*DECIDING, CURVES, ANSWERS):
         if (folder / name).is_file():
             yield name, folder / name
     kept = folder / PREDICTIONS

@@ -51,6 +51,7 @@ class Signature:
         required_files: function of `rislab.data.required_files`, by its dotted path, that says what must lie where; "" for none.
         folder_options: function of `rislab.data.required_files`, by its dotted path, that says which options follow from where
             data lie; "" for none.
+        truth: function of `rislab.data.truth`, by its dotted path, that gives what was to be answered; "" for none.
         untrained_when: values of options with which nothing is trained, each alternative a mapping; an empty one for a method
             that trains nothing at all. Such a trial gives the same result with every seed.
         seed_option: the option that seeds what data draw, dotted into a class inside; "" where nothing is drawn.
@@ -72,6 +73,7 @@ class Signature:
     root_option: str = ""
     below_root: tuple[str, ...] = ()
     required_files: str = ""
+    truth: str = ""
     untrained_when: tuple[dict[str, Any], ...] = ()
     seed_option: str = ""
     trains_on: tuple[str, ...] = ()
@@ -117,6 +119,7 @@ def read(class_path: str) -> Signature:
         _declared(node, "root_option", ""),
         _declared(node, "below_root", ()),
         _declared(node, "required_files", ""),
+        _declared(node, "truth", ""),
         _declared(node, "untrained_when", ()),
         _declared(node, "seed_option", ""),
         _declared_classes(node, "trains_on"),

@@ -75,6 +75,7 @@ class TrialDir:
         self.metrics_file = path / "metrics.json"
         self.provenance_file = path / "provenance.json"
         self.scores_file = path / "scores.parquet"
+        self.answers_file = path / integrity.ANSWERS
         self.checkpoints = path / "checkpoints"
         self.outputs = Outputs(path / "outputs")
         self.curves = path / "log" / "metrics.csv"
@@ -216,6 +217,7 @@ class TrialDir:
                 self.metrics_file,
                 self.path / integrity.FILE,
                 self.scores_file,
+                self.answers_file,
                 self.provenance_file,
                 self.status_file,
                 self.identity,

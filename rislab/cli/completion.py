@@ -131,7 +131,7 @@ def names(kind: str, words: Sequence[str]) -> list[str]:
 def _tables(words: Sequence[str]) -> list[str]:
     from rislab.ablation import table
 
-    return list(table.tables())
+    return list(lookup.every_table())
 
 
 def _methods(words: Sequence[str]) -> list[str]:
@@ -153,7 +153,7 @@ def _content(words: Sequence[str]) -> dict[str, Any]:
     from rislab.ablation import table
     from rislab.ablation.yaml_lines import read_yaml
 
-    known = table.tables()
+    known = lookup.every_table()
     files = (known.get(word) or Path(word) for word in words if word in known or word.endswith((".yaml", ".yml")))
     content = next((read_yaml(file) for file in files if file.is_file()), None)
     return content if isinstance(content, dict) else {}

@@ -56,6 +56,18 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="FILE",
         help="per-expression scores, parquet (default: PREDICTIONS.scores.parquet)",
     )
+    parser.add_argument(
+        "--against",
+        type=user_path,
+        metavar="PREDICTIONS",
+        help="other masks of the same split: differences of the chosen protocol, with intervals over pictures",
+    )
+    parser.add_argument(
+        "--browse",
+        type=user_path,
+        metavar="DIR",
+        help="write a folder of pages that show every mask beside the truth, and beside those of --against",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -67,26 +79,26 @@ def run(options: argparse.Namespace) -> int:
     from rislab.scoring import foreign, score
 
     answers = foreign.Predictions(options.predictions)
+    other_answers = foreign.Predictions(options.against) if options.against is not None else None
     data_folder = locate(options.data, options.dataset, options.split_by)
     refer = data_folder.read()
     _refuse_strangers(options, data_folder.title, answers, refer)
-    with progress("scoring") as show:
-        scores = score.score(
-            refer,
-            options.split,
-            answers,
-            list(Protocol.__members__),
-            options.no_target_min_pixels,
-            show,
-        )
-    if options.json:
-        print(
-            json.dumps(
-                _as_json(options, data_folder, scores, answers.others, refer.without_sentences[options.split]), indent=1
+
+    def scored(given: foreign.Predictions) -> "Scores":
+        with progress("scoring") as show:
+            return score.score(
+                refer, options.split, given, list(Protocol.__members__), options.no_target_min_pixels, show
             )
-        )
+
+    scores = scored(answers)
+    other_scores = scored(other_answers) if other_answers is not None else None
+    if options.json:
+        found = _as_json(options, data_folder, scores, answers.others, refer.without_sentences[options.split])
+        print(json.dumps(found | _against_as_json(options, scores, other_scores), indent=1))
     else:
         _show(options, data_folder, scores, answers.others, refer.left_out(options.split))
+        if other_scores is not None:
+            _show_against(options, scores, other_scores)
     sys.stdout.flush()
     given = absolute(options.predictions)
     out = options.out or given.with_name(f"{given.name}.scores.parquet")
@@ -99,6 +111,18 @@ def run(options: argparse.Namespace) -> int:
         return DataError.exit_code
     if not options.json:
         Console(highlight=False).print(f"per expression: {out}", soft_wrap=True, markup=False)
+    if options.browse is not None:
+        from rislab.browse import given_masks
+        from rislab.browse.write import write
+
+        given = [given_masks.Given(options.predictions.name, answers, scores)]
+        if other_answers is not None and other_scores is not None:
+            given.append(given_masks.Given(options.against.name, other_answers, other_scores))
+        title = f"{data_folder.title}: " + " beside ".join(each.label for each in given)
+        shown = given_masks.contents(title, refer, options.split, given, options.protocol, lambda: None)
+        page = write(shown, options.browse)
+        if not options.json:
+            Console(highlight=False).print(f"answer by answer: {page}", soft_wrap=True, markup=False)
     return 0
 
 
@@ -188,3 +212,47 @@ def _show(
             values = [f"{found[metric]:.2f}" if metric in found else "" for metric in shown]
             parts.add_row(f"  {part}", str(found["expressions"]), *values)
     console.print(parts)
+
+
+def _against_as_json(options: argparse.Namespace, scores: "Scores", other: "Scores | None") -> dict[str, object]:
+    if other is None:
+        return {}
+    from rislab.browse.differences import differences
+
+    found = differences(scores, other, options.protocol)
+    return {
+        "against": {
+            **other.averages(options.protocol),
+            "missing": list(other.missing),
+            "unknown": list(other.unknown),
+            "differences": {
+                name: {"difference": each.difference, "interval": each.interval} for name, each in found.items()
+            },
+        }
+    }
+
+
+def _show_against(options: argparse.Namespace, scores: "Scores", other: "Scores") -> None:
+    from rich import box
+    from rich.table import Table
+
+    from rislab.browse.differences import differences
+
+    console = open_console()
+    for ids, text in (
+        (other.missing, "have no mask there: counted as empty"),
+        (other.unknown, "are unknown: left out"),
+    ):
+        if ids:
+            console.print(f"[yellow]{options.against.name}: {len(ids)} sentence ids {text}[/yellow]")
+    title = f"against {options.against.name}, {options.protocol}; intervals (95 %) over pictures"
+    table = Table(
+        "percent", "masks", "against", "difference", "interval", title=title, title_justify="left", box=box.SIMPLE_HEAD
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    mine, theirs = scores.averages(options.protocol), other.averages(options.protocol)
+    for name, each in differences(scores, other, options.protocol).items():
+        reach = "one picture" if each.interval is None else f"{each.interval[0]:+.2f} to {each.interval[1]:+.2f}"
+        table.add_row(name, f"{mine[name]:.2f}", f"{theirs[name]:.2f}", f"{each.difference:+.2f}", reach)
+    console.print(table)

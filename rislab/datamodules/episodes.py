@@ -16,10 +16,11 @@ from rislab.data.batch import Episodes
 from rislab.data.episodes import OTHERS, EpisodeFiles, Pair, files_of
 from rislab.data.geometry import Geometry
 from rislab.data.loader import PlannedLoader, ResumableLoader
+from rislab.data.roots import data_root
 from rislab.data.sampling import Plan, Row, parts_of
 from rislab.data.toy.folds import ToyFolds
 from rislab.data.transforms import Sample, Transform
-from rislab.datamodules.base import EvaluatedData, data_root
+from rislab.datamodules.base import EvaluatedData
 from rislab.errors import ConfigError, DataError
 from rislab.evaluation.episodes import EpisodeEvaluation
 from rislab.paths import contents, user_path

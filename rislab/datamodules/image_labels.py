@@ -14,10 +14,10 @@ from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names, read
 from rislab.data.geometry import Geometry
 from rislab.data.image_labels import Present, WeakPictures, from_npy, from_xml
 from rislab.data.loader import ResumableLoader
+from rislab.data.roots import data_root
 from rislab.data.sampling import Row
 from rislab.data.toy.image_labels import ToyImageLabels
 from rislab.data.transforms import Sample, Transform
-from rislab.datamodules.base import data_root
 from rislab.datamodules.shuffled import ShuffledPictures
 from rislab.errors import ConfigError, DataError
 from rislab.evaluation.activation_maps import ActivationMapEvaluation, PseudoMaskEvaluation
@@ -52,6 +52,7 @@ class ImageLabelsData(ShuffledPictures):
     below_root: ClassVar[tuple[str, ...]] = ("labels",)
     seed_option: ClassVar[str] = "seed"
     required_files: ClassVar[str] = "rislab.data.required_files.benchmark"
+    truth: ClassVar[str] = "rislab.data.truth.label_maps"
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers")
     absent_means: ClassVar[dict[str, Any]] = {"scored_as": "activation_maps"}
 

@@ -16,6 +16,7 @@ from rislab.data.pack import Pack, pack_path
 from rislab.data.published import data_set, deviation
 from rislab.data.queries import Queries
 from rislab.data.refer import Refer, required_files
+from rislab.data.roots import data_root
 from rislab.data.sampling import (
     Holdout,
     Plan,
@@ -26,7 +27,7 @@ from rislab.data.sampling import (
     training_plan,
 )
 from rislab.data.toy.world import RECIPE, ToyWorld
-from rislab.datamodules.base import EvaluatedData, data_root
+from rislab.datamodules.base import EvaluatedData
 from rislab.errors import ConfigError, DataError
 from rislab.evaluation.referring import ReferringEvaluation
 from rislab.metrics.protocols import Convention, Protocol
@@ -74,6 +75,7 @@ class ReferringData(EvaluatedData):
     seed_option: ClassVar[str] = "seed"
     required_files: ClassVar[str] = "rislab.data.required_files.referring"
     folder_options: ClassVar[str] = "rislab.data.required_files.own_set"
+    truth: ClassVar[str] = "rislab.data.truth.expressions"
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers", "cache_mb", "packed", "eval_images")
     absent_means: ClassVar[dict[str, Any]] = {
         "no_target_min_pixels": 1,

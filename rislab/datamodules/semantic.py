@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from rislab.data.batch import LabelledPictures, Viewing
 from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names, fitted
+from rislab.data.roots import data_root
 from rislab.data.square import square
 from rislab.data.toy.vocabulary import ToyVocabulary
-from rislab.datamodules.base import EvaluatedData, data_root
+from rislab.datamodules.base import EvaluatedData
 from rislab.errors import ConfigError, DataError
 from rislab.evaluation.semantic import SemanticEvaluation
 from rislab.nn.multi_scale import MultiScale
@@ -56,6 +57,7 @@ class SemanticData(EvaluatedData):
 
     root_option: ClassVar[str] = "root"
     required_files: ClassVar[str] = "rislab.data.required_files.benchmark"
+    truth: ClassVar[str] = "rislab.data.truth.label_maps"
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers")
     absent_means: ClassVar[dict[str, Any]] = {"test_splits": None}
 

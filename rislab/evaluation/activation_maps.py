@@ -5,7 +5,7 @@ largest wins, IoU over the whole split. A fixed threshold is the repository's (0
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from rislab.data.image_labels import WeakPictures
 from rislab.errors import ConfigError
 from rislab.evaluation.arithmetic import SweptArithmetic
 from rislab.evaluation.base import Evaluation, Outputs, Scored
+from rislab.evaluation.kept_answers import Answer, Form
 from rislab.evaluation.label_examples import LabelExamples
-from rislab.evaluation.semantic import SemanticEvaluation, class_counts
+from rislab.evaluation.semantic import SemanticEvaluation, class_counts, compact_maps
 
 
 class Maps(Protocol):
@@ -96,6 +97,8 @@ class ActivationMapEvaluation(Evaluation):
         sweep: Others that are tried.
     """
 
+    form: ClassVar[Form] = "label maps"
+
     def __init__(self, names: Sequence[str], threshold: float, sweep: Sequence[float]) -> None:
         self.names = tuple(names)
         self.fixed = round(1000 * threshold)
@@ -143,6 +146,9 @@ class ActivationMapEvaluation(Evaluation):
             for threshold, answer in zip(self.thresholds, of_picture, strict=True)
         ]
         return np.concatenate(found) if found else np.zeros((0, len(self.arithmetic.columns)), np.int64)
+
+    def compact(self, batch: WeakPictures, answers: Sequence[NDArray[Any]]) -> list[Answer]:
+        return compact_maps(batch.ids, [answer[0] for answer in answers])  # at the fixed threshold
 
     def examples(self, count: int) -> LabelExamples:
         return _AtFixed(count, self.names)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rislab.data.batch import LabelledPictures
 from rislab.evaluation.arithmetic import Arithmetic
+from rislab.evaluation.kept_answers import Answer, Form
 
 Outputs = dict[str, Any]
 """What a step hands to the callback."""
@@ -63,9 +64,11 @@ class Evaluation(ABC):
 
     Attributes:
         arithmetic: from counts to scores.
+        form: of the answers that `compact` gives; "" where it gives none.
     """
 
     arithmetic: Arithmetic
+    form: ClassVar[Form] = ""
 
     @property
     @abstractmethod
@@ -91,6 +94,10 @@ class Evaluation(ABC):
     @abstractmethod
     def rows(self, batch: Any, answers: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
         """Counts of the batch's units, int64 [R, columns], in the order of `arithmetic.columns`."""
+
+    def compact(self, batch: Any, answers: Sequence[NDArray[Any]]) -> list[Answer]:
+        """The answers of a batch as a trial keeps all of them."""
+        return []
 
     @abstractmethod
     def examples(self, count: int) -> Examples:

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from rislab.data import masks
 from rislab.data.batch import MaskQueries
 from rislab.evaluation.arithmetic import ExpressionArithmetic
 from rislab.evaluation.base import Evaluation, Examples, Outputs, Pictures, Scored
+from rislab.evaluation.kept_answers import Answer, Form
 from rislab.files import write_bytes, write_json
 from rislab.metrics.predictions import predictions
 from rislab.metrics.protocols import Convention, Protocol
@@ -26,6 +27,8 @@ class ReferringEvaluation(Evaluation):
         protocol: the convention's name.
         no_target_min_pixels: a mask of fewer pixels says "nothing there", where sentences may have no referent.
     """
+
+    form: ClassVar[Form] = "run lengths"
 
     def __init__(self, protocol: Protocol, no_target_min_pixels: int = 1) -> None:
         self.convention = replace(protocol.convention, no_target_min_pixels=no_target_min_pixels)
@@ -57,6 +60,12 @@ class ReferringEvaluation(Evaluation):
             ids = (batch.sent_ids[n], batch.ref_ids[n], batch.image_ids[index[n]])
             found.append((*ids, *counts, int(batch.no_target[n])))
         return np.array(found, np.int64).reshape(-1, len(self.arithmetic.columns))
+
+    def compact(self, batch: MaskQueries, answers: Sequence[NDArray[Any]]) -> list[Answer]:
+        return [
+            Answer(sent_id, *mask.shape, masks.encode(mask)["counts"])
+            for sent_id, mask in zip(batch.sent_ids, answers, strict=True)
+        ]
 
     def examples(self, count: int) -> "ExpressionExamples":
         return ExpressionExamples(count)

@@ -1,7 +1,7 @@
 """Label maps of a vocabulary: every class over the whole split together."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from rislab.data.batch import LabelledPictures
 from rislab.errors import ConfigError
 from rislab.evaluation.arithmetic import ClassArithmetic
 from rislab.evaluation.base import Evaluation, Outputs, Scored
+from rislab.evaluation.kept_answers import Answer, Form, map_to_bytes, small_map
 from rislab.evaluation.label_examples import LabelExamples
 from rislab.metrics.classes import confusion
 
@@ -23,6 +24,8 @@ class SemanticEvaluation(Evaluation):
         names: classes by label, background first where there is one.
         has_scales: whether pictures are shown at several scales.
     """
+
+    form: ClassVar[Form] = "label maps"
 
     def __init__(self, protocol: str, name_set: str, names: Sequence[str], has_scales: bool = False) -> None:
         self._protocol, self.name_set, self.has_scales = protocol, name_set, has_scales
@@ -55,11 +58,20 @@ class SemanticEvaluation(Evaluation):
         ]
         return np.concatenate(found) if found else np.zeros((0, len(self.arithmetic.columns)), np.int64)
 
+    def compact(self, batch: LabelledPictures, answers: Sequence[NDArray[Any]]) -> list[Answer]:
+        return compact_maps(batch.ids, answers)
+
     def examples(self, count: int) -> LabelExamples:
         return LabelExamples(count, self.names)
 
     def export(self, method: Scored, batch: LabelledPictures, outputs: Outputs) -> list[dict[str, Any]]:
         raise ConfigError("predict writes masks of sentences; label maps of a vocabulary: rislab segment --classes")
+
+
+def compact_maps(ids: Sequence[int], answers: Sequence[NDArray[Any]]) -> list[Answer]:
+    """Label maps [H, W] by the number of their picture, made small."""
+    small = [small_map(answer.astype(np.uint8)) for answer in answers]
+    return [Answer(number, *each.shape, map_to_bytes(each)) for number, each in zip(ids, small, strict=True)]
 
 
 def class_counts(prediction: NDArray[Any], label: NDArray[Any], classes: int, image: int) -> NDArray[np.int64]:

@@ -1,5 +1,8 @@
 """The report as one self-contained page of HTML."""
 
+from urllib.parse import urlencode
+
+from rislab.ablation.table import Claim
 from rislab.report import figures, formatting, html, label_figures
 from rislab.report.conventions import title
 from rislab.report.model import View
@@ -15,8 +18,12 @@ MARKS: dict[Verdict, str] = {
 }
 
 
-def report_page(view: View) -> str:
-    """The page; everything that came from files is escaped."""
+def report_page(view: View, browser: str | None = None) -> str:
+    """The page; everything that came from files is escaped.
+
+    Args:
+        browser: relative URL of the browser of results, which claims link to; None where there is none.
+    """
     results = view.results
     validation = figures.validation_curves(results)
     watched = {what: figures.curves(results, name) for name, what in results.table.watch.items()}
@@ -34,6 +41,7 @@ def report_page(view: View) -> str:
         headline=formatting.headline,
         folds=formatting.folds,
         ratio=formatting.ratio,
+        links={judged.claim.name: browser_links(judged.claim, browser) for judged in view.judged},
         reach=figures.reach(view.judged),
         interval_chart=figures.interval_chart,
         repeat_one=formatting.REPEAT_ONE,
@@ -44,3 +52,21 @@ def report_page(view: View) -> str:
         label_examples=labelled,
         has_groups=any(each.groups for example in labelled for each in example.maps),
     )
+
+
+def browser_links(claim: Claim, browser: str | None) -> list[tuple[str, str]]:
+    """(text, URL) for each comparison of a claim: the row that is said to be better beside one that is said to be worse.
+
+    Stages of a metric name a row's stage, as the browser does.
+    """
+    if browser is None:
+        return []
+    found = []
+    for comparison in claim.comparisons:
+        sides = [[term for term in comparison.terms if term.sign == sign] for sign in (1, -1)]
+        if not all(sides):
+            continue  # compared with a number
+        a, b = (f"{terms[0].metric.rpartition(':')[0]}:{terms[0].row}".removeprefix(":") for terms in sides)
+        if a != b:
+            found.append((f"{a} beside {b}, answer by answer", f"{browser}#{urlencode({'a': a, 'b': b})}"))
+    return list(dict.fromkeys(found))

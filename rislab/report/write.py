@@ -13,20 +13,33 @@ from rislab.report.model import view
 from rislab.report.report_page import report_page
 from rislab.report.results import collect
 
+BROWSER, BROWSER_PAGE = "browse", "index.html"
+
+
+def folder_of(table: Table, profile: Profile, out: Path) -> Path:
+    """Where a profile's report lies: the first profile's in OUT/<table>/, others' in OUT/<table>-<profile>/."""
+    first = next(iter(table.profiles))
+    return out / (table.name if profile.name == first else f"{table.name}-{profile.name}")
+
+
+def browser_folder(folder: Path) -> Path:
+    """Where the browser of results lies, below the folder of a report."""
+    return folder / BROWSER
+
 
 def build(table: Table, profile: Profile, seeds: Sequence[int], planned: Sequence[Planned], out: Path) -> list[Path]:
     """Write the report of `planned` and return its files. Half-done tables are fine: open cells show their state.
 
-    The table's first profile is reported in OUT/<table>/, others in OUT/<table>-<profile>/. Same inputs, same bytes.
+    The page links to the browser of results where `rislab ablate browse` has written it. Same inputs, same bytes.
     """
-    first = next(iter(table.profiles))
-    folder = out / (table.name if profile.name == first else f"{table.name}-{profile.name}")
+    folder = folder_of(table, profile, out)
     seen = view(collect(table, profile, seeds, planned))
+    has_browser = (browser_folder(folder) / BROWSER_PAGE).is_file()
     forms = {
         "report.md": markdown(seen),
         "report.csv": csv_text(seen),
         "report.tex": latex(seen),
-        "report.html": report_page(seen),
+        "report.html": report_page(seen, f"{BROWSER}/{BROWSER_PAGE}" if has_browser else None),
     }
     for name, content in forms.items():
         write_text(folder / name, content)

@@ -54,6 +54,8 @@ class TrialOptions:
         parts: compute each batch in so many parts and add their gradients up, for a GPU that is too small for it.
         start_from: checkpoint of the stage before this one; whose it is counts, where it lies does not.
         predictions: expressions whose masks are kept for the qualitative figure.
+        answers_mb: limit of the answers to all test splits that are kept for `rislab ablate browse`, in MB; splits beyond it are
+            left out, and 0 keeps none.
         test: score all test splits with the best checkpoint after `fit`.
         train: off, what `start_from` holds is scored as it is.
         grace_seconds: what a run has after a stop request until its next step boundary, and from there until its end.
@@ -66,6 +68,7 @@ class TrialOptions:
     start_from: str | None = None
     parts: int = 1
     grace_seconds: float = 120.0
+    answers_mb: float = 20.0
 
 
 class UsageError(ConfigError):
@@ -143,6 +146,13 @@ class RislabCLI(LightningCLI):
         return options
 
     @property
+    def _answers_bytes(self) -> int:
+        given = self.options.answers_mb
+        if not 0 <= given < float("inf"):
+            raise ConfigError(f"trial.answers_mb is {given}, expected a number of MB, 0 or more")
+        return round(given * 1e6)
+
+    @property
     def _export(self) -> Path | None:
         given = self._get(self.config, "export")
         return user_path(given) if given is not None else None
@@ -194,7 +204,7 @@ class RislabCLI(LightningCLI):
             StepSeed(),
             LoaderPosition(),
             self.status,
-            ScoreCallback(self.datamodule, folder, self.options.predictions, self._export),
+            ScoreCallback(self.datamodule, folder, self.options.predictions, self._export, self._answers_bytes),
             LastCheckpoint(self.options.checkpoint_every_n_steps),
             self.best,
             EvaluationInStep(),

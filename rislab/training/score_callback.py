@@ -1,5 +1,6 @@
 """Scores what a method answered, by the data's evaluation, and writes the result files of a trial."""
 
+import warnings
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from rislab.ablation.integrity import seal
 from rislab.datamodules.base import EvaluatedData
 from rislab.errors import ConfigError
 from rislab.evaluation.base import Evaluation
+from rislab.evaluation.kept_answers import KeptAnswers
 from rislab.files import replacing, write_json
 from rislab.methods.base import FileMaker
 from rislab.metrics.unit_counts import UnitCounts
@@ -29,13 +31,17 @@ class ScoreCallback(L.Callback):
         folder: where `scores.parquet`, `predictions/` and, last of all, `metrics.json` go after a test.
         examples: how many answers to keep for the report, of the first test split.
         export: where `predict` writes every answer; predictions/masks.json below the folder by default.
+        answers_bytes: limit of the answers that a test keeps, of all test splits together.
     """
 
-    def __init__(self, data: EvaluatedData, folder: Path, examples: int, export: Path | None = None) -> None:
+    def __init__(
+        self, data: EvaluatedData, folder: Path, examples: int, export: Path | None = None, answers_bytes: int = 0
+    ) -> None:
         self.data, self.folder, self.count = data, folder, examples
         self.export_file = export or folder / "predictions" / "masks.json"
         self.counts: list[UnitCounts] = []
         self.kept = self.evaluation.examples(examples)
+        self.all_answers = KeptAnswers(answers_bytes)
         self.exported: list[dict[str, Any]] = []
         self.splits: dict[str, dict[str, Any]] = {}
 
@@ -78,6 +84,7 @@ class ScoreCallback(L.Callback):
     def on_test_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start(trainer, pl_module, len(self.data.test_splits))
         self.kept = self.evaluation.examples(self.count)
+        self.all_answers = KeptAnswers(self.all_answers.limit)
 
     def on_test_batch_end(
         self,
@@ -89,6 +96,9 @@ class ScoreCallback(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         answers = self._update(pl_module, outputs, batch, dataloader_idx)
+        if self.all_answers.limit:
+            split = self.data.test_splits[dataloader_idx]
+            self.all_answers.offer(split, self.evaluation.compact(batch, answers))
         if dataloader_idx == 0:
             self.kept.offer(batch, answers)
             self.kept.inspect(pl_module, batch)  # type: ignore[arg-type]  # as above
@@ -105,11 +115,19 @@ class ScoreCallback(L.Callback):
             rows = len(table[arithmetic.columns[0]])
             tables.append(pa.table({"split": [split] * rows, **table, **arithmetic.derived(table)}))
         self.kept.gather(gathered(trainer, dict(self.kept.kept)))
+        self.all_answers.gather(gathered(trainer, self.all_answers.parts))
         if not trainer.is_global_zero:
             return
+        for split, size in self.all_answers.left_out.items():
+            limit = self.all_answers.limit / 1e6
+            text = (
+                f"answers to {split} are {size / 1e6:.1f} MB, more than trial.answers_mb ({limit:g}) leaves: not kept"
+            )
+            warnings.warn(text, stacklevel=2)
         with replacing(self.folder / "scores.parquet") as temporary:
             pq.write_table(pa.concat_tables(tables), temporary, compression="zstd")
         self.kept.write(self.folder / "predictions", self.data.evaluated)
+        self.all_answers.write(self.folder, self.evaluation.form)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:  # after the last line of the curves, whose digest is taken

@@ -13,7 +13,7 @@ from rislab.ablation.yaml_lines import read_yaml
 from rislab.cli.ablate import screen_tables
 from rislab.cli.console import open_console
 from rislab.cli.main import main
-from rislab.datamodules.base import data_root
+from rislab.data.roots import data_root
 from rislab.errors import ConfigError
 from rislab.files import cache_dir
 from rislab.printable import printable

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rislab.cli.ablate import cancel, gc, plan, report, retry, run, status, sweep, verify
+from rislab.cli.ablate import browse, cancel, gc, plan, report, retry, run, status, sweep, verify
 from rislab.cli.tables_option import add_tables_option
 from rislab.paths import user_path
 
@@ -29,6 +29,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             name, parents=parents, help=text, description=text, epilog=f"example: rislab ablate {name} {example}"
         )
 
-    for module in (plan, run, status, report, verify, retry, cancel, sweep):
+    for module in (plan, run, status, report, browse, verify, retry, cancel, sweep):
         module.add(action)
     gc.add(actions)

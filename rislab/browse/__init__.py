@@ -1,0 +1,1 @@
+"""Pages that show every answer of a table's rows beside the truth."""

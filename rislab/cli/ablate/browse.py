@@ -1,0 +1,47 @@
+"""`rislab ablate browse`: every answer of a table's rows beside the truth."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rislab.cli.ablate.selection import Action, load
+from rislab.paths import user_path
+
+
+def add(action: Action) -> None:
+    browse = action("browse", "write pages that show where one row beats another, answer by answer", "cris --seeds 3")
+    browse.add_argument(
+        "--out", type=user_path, default=Path("reports"), metavar="DIR", help="of the reports (default: %(default)s)"
+    )
+    browse.add_argument(
+        "--pictures",
+        choices=("auto", "copy", "reference"),
+        default="auto",
+        help="copy them into the folder, or refer to where they lie (default: copied where all are at most 4 MB)",
+    )
+    browse.set_defaults(run=write_browser)
+
+
+def write_browser(options: argparse.Namespace) -> int:
+    """The folder first, since the report links to it where it is there."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from rislab.browse.table import contents
+    from rislab.browse.write import write
+    from rislab.report.results import collect
+    from rislab.report.write import browser_folder, build, folder_of
+
+    table, profile, seeds, planned = load(options)
+    with Progress(transient=True, console=Console(stderr=True)) as bar:
+        task = bar.add_task("reading answers", total=None)
+        shown = contents(collect(table, profile, seeds, planned), lambda: bar.advance(task))
+    folder = browser_folder(folder_of(table, profile, options.out))
+    page = write(shown, folder, options.pictures)
+    for note in shown.notes:
+        print(f"rislab: {note}", file=sys.stderr)
+    print(page)
+    for path in build(table, profile, seeds, planned, options.out):
+        print(path)
+    sys.stdout.flush()
+    return 0
