@@ -18,7 +18,7 @@ TRAINING = {
 
 
 def parser() -> argparse.ArgumentParser:
-    from rislab.cli import ablate, bench, claims, data, doctor, matrix, methods, score, segment
+    from rislab.cli import ablate, bench, claims, compare, data, doctor, matrix, methods, score, segment
 
     root = argparse.ArgumentParser(
         prog="rislab",
@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     methods.add_parser(commands)
     ablate.add_parser(commands)
     matrix.add_parser(commands)
+    compare.add_parser(commands)
     claims.add_parser(commands)
     doctor.add_parser(commands)
     return root
