@@ -1,7 +1,6 @@
 """What one picture costs a method: parameters, work, time and memory, each in a process of its own, written to a file."""
 
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from rislab.ablation import identity, plan, table
 from rislab.ablation.published import PaperFile
 from rislab.ablation.yaml_lines import read_yaml
+from rislab.bench.resident_memory import peak, start_of_peak
 from rislab.bench.training_step import in_a_process_of_its_own
 from rislab.errors import ConfigError, RislabError
 from rislab.files import read_json, write_json
@@ -92,6 +92,7 @@ def measure(recipe: dict[str, Any]) -> dict[str, Any]:
     """In this process, on the GPU if there is one: one picture of noise, with one sentence or a closed vocabulary's names."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
+    before = start_of_peak()
     model = build(without_pretraining(recipe)).eval().to(device)
     height, width = model.geometry.size
     images = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, device=device)
@@ -113,9 +114,9 @@ def measure(recipe: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
         answer()
         seconds.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    memory = max(0.0, peak() - before)
     if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 2**20
+        memory = torch.cuda.max_memory_allocated() / 2**20
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if not parameters:
         raise ConfigError("it has no parameters to count")
@@ -124,7 +125,7 @@ def measure(recipe: dict[str, Any]) -> dict[str, Any]:
         "parameters_m": parameters / 1e6,
         "gflops": counter.get_total_flops() / 1e9,
         "seconds": statistics.median(seconds),
-        "memory_mb": peak,
+        "memory_mb": memory,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
     }

@@ -56,8 +56,8 @@ def of_costs(known: Known, folder: Path) -> tuple[Grid, tuple[str, ...]]:
 
 _MEANING = (
     "One picture and one text (or all names of a closed vocabulary), text encoder included. Work is counted while the network "
-    "runs, 2 for a multiplication with its addition. Memory is the peak of a process of its own, libraries included; on a GPU "
-    "that of the GPU."
+    "runs, 2 for a multiplication with its addition. Memory is what the process takes at its peak beyond its libraries, weights "
+    "included; on a GPU that of the GPU."
 )
 
 
