@@ -67,7 +67,9 @@ def generated_panel(known: Known) -> Grid:
     rows: list[Row] = []
     for method in known.methods:
         mine = [score for score in scores if score.method == method]
-        groups = _by_weights(mine) or [(Weights("ours", _expected_label(known, method), ""), [])]
+        groups = _by_weights(mine)
+        if not any(weights.source == "ours" for weights, _ in groups):
+            groups.insert(0, (Weights("ours", _expected_label(known, method), ""), []))
         for number, (weights, group) in enumerate(groups):
             cells = tuple(_ours(known, method, group, spot) for spot in spots)
             rows.append(Row((Cell(known.title(method)), Cell(_whose(weights)), *cells), number == 0))
