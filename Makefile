@@ -16,12 +16,16 @@ LAUNCHER ?=
 CLUSTER ?=
 PAGE    ?= reports/live.html
 YES     ?=
+WEIGHTS ?=
+PDF     ?=
+CASES   ?=
+OUT     ?=
 
 OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS)) $(if $(RUNS),--runs $(RUNS))
 PLACE   = $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data '$(DATA)')
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup check format test wheel faults three-ways simulation slurm wandb full-size toy clip gc report clean
+.PHONY: docs help setup check format test wheel faults three-ways simulation slurm wandb full-size compare parity parity-archive toy clip gc report clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -91,6 +95,18 @@ slurm: $(VENV)/.ready ## the long test on a real SLURM: a trial over two nodes (
 
 wandb: $(VENV)/.ready ## the long tests with real wandb agents (offline; RISLAB_TOOLS: the folder with stand-ins for servers)
 	@$(VENV)/bin/pytest -n 0 -m slow tests/e2e/test_wandb.py
+
+compare: $(VENV)/.ready ## every method once, on every benchmark, one report of all: SEEDS=1 JOBS=2 PDF=1 WEIGHTS=checkpoints.yaml
+	@$(RISLAB) compare --run --seeds $(SEEDS) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data '$(DATA)') \
+	  $(if $(WEIGHTS),--checkpoints '$(WEIGHTS)') $(if $(RUNS),--runs $(RUNS)) $(if $(REPORTS),--reports $(REPORTS)) $(if $(PDF),--pdf)
+
+parity: $(VENV)/.ready ## official numbers against ours: RISLAB_PARITY_ARCHIVE=path or URL, RISLAB_PARITY_SHA256=its digest
+	@cases="$$($(VENV)/bin/python -m tests.parity.archive fetch)" && \
+	  RISLAB_PARITY="$$cases" RISLAB_PARITY_REQUIRED=1 $(VENV)/bin/pytest -n 0 tests/parity
+
+parity-archive: $(VENV)/.ready ## the archive that `make parity` takes: CASES=folder OUT=parity-1.tar
+	@test -n '$(CASES)' || { echo "CASES is missing: the folder METHOD/CASE/FILE"; exit 2; }
+	@$(VENV)/bin/python -m tests.parity.archive make '$(CASES)' '$(or $(OUT),parity-1.tar)'
 
 toy: $(VENV)/.ready ## write the toy world to toy/
 	@$(RISLAB) data toy --out toy

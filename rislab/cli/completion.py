@@ -129,7 +129,7 @@ def names(kind: str, words: Sequence[str]) -> list[str]:
 
 
 def _tables(words: Sequence[str]) -> list[str]:
-    from rislab.ablation import table
+    from rislab.ablation import lookup
 
     return list(lookup.every_table())
 
@@ -150,7 +150,7 @@ def _profiles(words: Sequence[str]) -> list[str]:
 
 def _content(words: Sequence[str]) -> dict[str, Any]:
     """The first table that a word names, as its file has it: it may be faulty elsewhere."""
-    from rislab.ablation import table
+    from rislab.ablation import lookup
     from rislab.ablation.yaml_lines import read_yaml
 
     known = lookup.every_table()

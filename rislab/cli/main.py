@@ -20,7 +20,20 @@ TRAINING = {
 
 
 def parser() -> argparse.ArgumentParser:
-    from rislab.cli import ablate, bench, claims, completion, data, doctor, init, matrix, methods, score, segment
+    from rislab.cli import (
+        ablate,
+        bench,
+        claims,
+        compare,
+        completion,
+        data,
+        doctor,
+        init,
+        matrix,
+        methods,
+        score,
+        segment,
+    )
 
     root: argparse.ArgumentParser = Parser(
         prog="rislab",
@@ -40,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     ablate.add_parser(commands)
     init.add_parser(commands)
     matrix.add_parser(commands)
+    compare.add_parser(commands)
     claims.add_parser(commands)
     doctor.add_parser(commands)
     completion.add_parser(commands)

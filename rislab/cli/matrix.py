@@ -9,6 +9,8 @@ from rislab.paths import absolute, user_path
 from rislab.printable import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rislab.report.matrix import Cell
 
 RECIPES = (".yaml", ".yml")
@@ -40,9 +42,6 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(options: argparse.Namespace) -> int:
-    from rislab.ablation.trial import CLOSED
-    from rislab.launch import trial_jobs
-    from rislab.launch.local_pool import LocalPool, cores
     from rislab.report import matrix
 
     given = _checkpoints(options.checkpoints)
@@ -51,24 +50,18 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"{options.checkpoints}: {strangers[0]!r} is none of --methods{nearest(strangers[0], options.methods)}"
         )
-    benchmarks = {name: _benchmark(name, options.data) for name in options.benchmarks}
-    models = {method: _model(method, given.get(method)) for method in options.methods}
-    trunks = {method: _trunk(model) for method, model in models.items()}
+    benchmarks = {name: benchmark_data(name, options.data) for name in options.benchmarks}
+    models = {method: model_of(method, given.get(method)) for method in options.methods}
+    trunks = {method: trunk_of(model) for method, model in models.items()}
     for method, model in models.items():
         for name, data in benchmarks.items():
-            _require_trunk(method, model, given.get(method), name, data)
+            require_trunk(method, model, given.get(method), name, data)
     cells = [
-        _cell(options.runs, method, model, name, data, given.get(method), trunks[method])
+        cell_of(options.runs, method, model, name, data, given.get(method), trunks[method])
         for method, model in models.items()
         for name, data in benchmarks.items()
     ]
-    todo = [cell for cell in cells if cell.trial.state() not in CLOSED]
-    if todo:
-        threads = max(1, cores() // options.jobs)
-        for cell in todo:
-            cell.write()
-        jobs = [trial_jobs.of_directory(cell.name, cell.trial) for cell in todo]
-        LocalPool(options.jobs, threads, [trial_jobs.TARGET]).run(jobs, lambda: None)
+    score(cells, options.jobs)
     for path in matrix.build(cells, list(options.methods), list(options.benchmarks), options.out):
         print(path)
     failed = [cell for cell in cells if cell.trial.state() != "done"]
@@ -77,6 +70,30 @@ def run(options: argparse.Namespace) -> int:
         why = f"{found.reason} ({cell.trial.path})" if found.suspect else cell.trial.status().get("error") or "not run"
         print(printable(f"{cell.name}: {state}: {why}"))
     return 1 if failed else 0
+
+
+def score(cells: "Sequence[Cell]", jobs: int) -> bool:
+    """Score the cells that have no result yet, some at once.
+
+    Args:
+        cells: of one folder or several.
+        jobs: at once.
+
+    Returns:
+        Whether the user stopped it.
+    """
+    from rislab.ablation.trial import CLOSED
+    from rislab.launch import trial_jobs
+    from rislab.launch.local_pool import LocalPool, cores
+
+    todo = [cell for cell in cells if cell.trial.state() not in CLOSED]
+    if not todo:
+        return False
+    for cell in todo:
+        cell.write()
+    pool = LocalPool(jobs, max(1, cores() // jobs), [trial_jobs.TARGET])
+    pool.run([trial_jobs.of_directory(cell.name, cell.trial) for cell in todo], lambda: None)
+    return bool(pool.stop_requests)
 
 
 def _checkpoints(file: Path | None) -> dict[str, Path]:
@@ -91,13 +108,21 @@ def _checkpoints(file: Path | None) -> dict[str, Path]:
     if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
         raise ConfigError(f"{file}: expected `method: path` on each line")
     # Beside the file, where they are relative, as a reader of the file would take them.
-    return {
-        str(name): path if (path := user_path(value)).is_absolute() else file.parent / path
-        for name, value in content.items()
-    }
+    return {str(name): beside(file, value) for name, value in content.items()}
 
 
-def _benchmark(name: str, root: str | None) -> dict[str, Any]:
+def beside(file: Path, given: str) -> Path:
+    """A path that a file names, beside it where it is relative."""
+    path = user_path(given)
+    return path if path.is_absolute() else file.parent / path
+
+
+def is_training_free(class_path: str) -> bool:
+    """Whether a method has nothing to train."""
+    return "rislab.methods.base.TrainingFree" in _bases(class_path)
+
+
+def benchmark_data(name: str, root: str | None) -> dict[str, Any]:
     import yaml
 
     from rislab.ablation import lookup
@@ -113,7 +138,7 @@ def _benchmark(name: str, root: str | None) -> dict[str, Any]:
     return data
 
 
-def _model(method: str, checkpoint: Path | None) -> dict[str, Any]:
+def model_of(method: str, checkpoint: Path | None) -> dict[str, Any]:
     """The recipe that a checkpoint was trained by, or the toy one of a method that needs no training."""
     import yaml
 
@@ -138,7 +163,7 @@ def _model(method: str, checkpoint: Path | None) -> dict[str, Any]:
             f"{method} has no {toy}: give its recipe or its checkpoint in --checkpoints FILE as `{method}: PATH`"
         )
     model: dict[str, Any] = yaml.safe_load(toy.read_text())["model"]
-    if "rislab.methods.base.TrainingFree" not in _bases(model["class_path"]):
+    if not is_training_free(model["class_path"]):
         raise ConfigError(
             f"{method} is trained: give its checkpoint in --checkpoints FILE as `{method}: PATH`. "
             f"`rislab fit --config {toy}` or a table (`rislab ablate run`) leaves one as checkpoints/best.ckpt"
@@ -156,7 +181,7 @@ def _recipe(method: str, file: Path) -> dict[str, Any]:
     class_path = str(model.get("class_path")) if isinstance(model, dict) else ""
     if class_path != signature.methods().get(method):
         raise ConfigError(f"{file}: its model is no {method}")
-    if "rislab.methods.base.TrainingFree" not in _bases(class_path):
+    if not is_training_free(class_path):
         raise ConfigError(f"{file}: {method} is trained: a checkpoint is needed, and a recipe is none")
     assert isinstance(model, dict)
     return model
@@ -170,7 +195,7 @@ def _clip(model: dict[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _trunk(model: dict[str, Any]) -> str:
+def trunk_of(model: dict[str, Any]) -> str:
     """The trunk as a cell shows it: `ViT-B-16 openai`, or with the sha256 of a file of weights."""
     from rislab.ablation.integrity import sha256
 
@@ -183,7 +208,7 @@ def _trunk(model: dict[str, Any]) -> str:
     return f"{clip.get('name')} {weights or 'without pretrained weights'}"
 
 
-def _require_trunk(
+def require_trunk(
     method: str, model: dict[str, Any], checkpoint: Path | None, benchmark: str, data: dict[str, Any]
 ) -> None:
     """Raises ConfigError where a score would be none of the method: a toy or random trunk on real pictures."""
@@ -196,7 +221,7 @@ def _require_trunk(
         where = checkpoint or f"experiments/{method}/toy.yaml"
         more = "" if trained else f" Give a recipe with a real trunk in --checkpoints FILE as `{method}: RECIPE.yaml`."
         raise ConfigError(
-            f"{method} on {benchmark}: {where} has the trunk {_trunk(model)}, made for generated worlds; "
+            f"{method} on {benchmark}: {where} has the trunk {trunk_of(model)}, made for generated worlds; "
             f"its score on real pictures would not be the method's.{more}"
         )
 
@@ -216,7 +241,7 @@ def _bases(class_path: str) -> set[str]:
     return {f"{base.__module__}.{base.__name__}" for base in found.__mro__}
 
 
-def _cell(
+def cell_of(
     runs: Path,
     method: str,
     model: dict[str, Any],

@@ -4,7 +4,6 @@ import argparse
 import ast
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from rislab.errors import ConfigError, nearest, one_line

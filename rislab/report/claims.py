@@ -99,11 +99,11 @@ def ledger(tables: Sequence[Table], runs: Path, reports: Path) -> list[Line]:
         reports: the folder that `ablate report` writes to.
     """
     found = []
-    begun = begun_seeds(runs)
+    started = begun_seeds(runs)
     for table in tables:
         by_claim: dict[str, list[Entry]] = {claim.name: [] for claim in table.claims}
         for profile in table.profiles.values() if table.claims else ():
-            for name, entry in _entries(table, profile, runs, reports, begun):
+            for name, entry in _entries(table, profile, runs, reports, started):
                 by_claim[name].append(entry)
         found += [Line(table, claim, tuple(by_claim[claim.name])) for claim in table.claims]
     return found
@@ -132,11 +132,11 @@ def begun_seeds(runs: Path) -> dict[str, set[int]]:
 
 
 def _entries(
-    table: Table, profile: Profile, runs: Path, reports: Path, begun: Mapping[str, set[int]]
+    table: Table, profile: Profile, runs: Path, reports: Path, started: Mapping[str, set[int]]
 ) -> Iterator[tuple[str, Entry]]:
     """(claim, its entry) of a profile."""
     # A trial that two tables share has the name of a row of one of them only, so every seed is looked for.
-    seeds = sorted(set().union(*begun.values())) if begun else []
+    seeds = sorted(set().union(*started.values())) if started else []
     planned = plan.plan(table, profile, seeds, runs) if seeds else []
     finished = {cell.seed for cell in planned if cell.trial.metrics_file.exists()}
     planned = [cell for cell in planned if cell.seed in finished]

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from rislab.ablation.integrity import seal
-from rislab.cli.matrix import _cell, _model, _trunk
+from rislab.cli.matrix import cell_of, model_of, trunk_of
 from rislab.files import read_json, write_json
 from rislab.report.matrix import Cell, cell_result
 from rislab.training.checkpoints import RECIPE
@@ -44,8 +44,8 @@ def cell(place: Path, monkeypatch: pytest.MonkeyPatch) -> Cell:
     monkeypatch.chdir(place)
     recipe = Path("experiments/maskclip/refcocog.yaml")
     data = yaml.safe_load(Path("experiments/benchmarks/voc21.yaml").read_text())["data"]
-    model = _model("maskclip", recipe)
-    return _cell(place / "runs", "maskclip", model, "voc21", data, recipe, _trunk(model))
+    model = model_of("maskclip", recipe)
+    return cell_of(place / "runs", "maskclip", model, "voc21", data, recipe, trunk_of(model))
 
 
 def test_the_trunk_stands_in_the_cell_and_the_cell_is_bound_to_its_hash(
@@ -74,7 +74,7 @@ def test_weights_from_a_file_are_named_by_their_sha256(place: Path) -> None:
     weights.write_bytes(b"weights")
     model = yaml.safe_load((place / "experiments/maskclip/refcocog.yaml").read_text())["model"]
     model["init_args"]["clip"] = {"name": "ViT-B-16", "pretrained": str(weights)}
-    assert _trunk(model) == f"ViT-B-16 vit.pt {hashlib.sha256(b'weights').hexdigest()[:8]}"
+    assert trunk_of(model) == f"ViT-B-16 vit.pt {hashlib.sha256(b'weights').hexdigest()[:8]}"
 
 
 def test_a_checkpoint_of_a_stranger_names_no_file(place: Path, tmp_path: Path) -> None:
@@ -89,4 +89,4 @@ def test_a_checkpoint_of_a_stranger_names_no_file(place: Path, tmp_path: Path) -
     assert done.returncode == 2
     assert "text.ckpt: option 'clip' of its recipe is a str, expected a mapping of name and pretrained" in done.stderr
     # The checkpoint holds all weights, so that the file it names is of no use.
-    assert _model("cris", place / "file.ckpt")["init_args"]["clip"]["pretrained"] is None
+    assert model_of("cris", place / "file.ckpt")["init_args"]["clip"]["pretrained"] is None

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
+REQUIRED = "RISLAB_PARITY_REQUIRED"
 ROOT = Path(os.environ.get("RISLAB_PARITY") or Path(__file__).parents[3] / "shared" / "parity")
 
 
@@ -39,7 +40,18 @@ class Case:
 
 
 def cases(method: str) -> list[Case]:
-    return [Case(path) for path in sorted((ROOT / method).glob("*")) if (path / "case.json").exists()]
+    """The cases of a method. Where RISLAB_PARITY_REQUIRED is 1, each that expected.txt names must be there."""
+    found = [path for path in sorted((ROOT / method).glob("*")) if (path / "case.json").exists()]
+    if os.environ.get(REQUIRED, "0") not in ("", "0"):
+        missing = expected(method) - {path.name for path in found}
+        assert not missing, f"{REQUIRED} is set, and {ROOT / method} lacks {', '.join(sorted(missing))}"
+    return [Case(path) for path in found]
+
+
+def expected(method: str) -> set[str]:
+    """Names of the cases that there have been."""
+    names = Path(__file__).with_name("expected.txt").read_text().split()
+    return {case for of, case in (name.split("/") for name in names) if of == method}
 
 
 def close(ours: Tensor | np.ndarray, official: Tensor, name: str, atol: float, rtol: float = 0.0) -> None:
