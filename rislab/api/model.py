@@ -1,7 +1,7 @@
 """A loaded method that answers texts about pictures."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from rislab.api.answers import Answer, Answers
 from rislab.api.pictures import Picture, is_one, name_of, read
@@ -84,7 +84,7 @@ class Model:
         several = isinstance(picture, SEVERAL)
         pictures = list(picture) if isinstance(picture, SEVERAL) else [picture]
         if not several and not is_one(picture):
-            read(picture)  # raises, naming the type
+            read(cast(Any, picture))  # raises, naming the type
         names = _class_names(classes, texts, background)
         wanted = [[]] * len(pictures) if names else _texts_of(texts, len(pictures), several)
         found = [

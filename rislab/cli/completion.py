@@ -57,7 +57,7 @@ def script(shell: str) -> str:
     root = parser()
     _add_training_options(root)
     _mark(root, shtab.FILE, shtab.DIRECTORY)
-    return str(shtab.complete(root, shell, root_prefix="_rislab", preamble={name: _functions(name) for name in SHELLS}))
+    return str(shtab.complete(root, shell, root_prefix="_rislab", preamble=_functions(shell)))
 
 
 def _functions(shell: str) -> str:
@@ -160,9 +160,9 @@ def _content(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _benchmarks(words: Sequence[str]) -> list[str]:
-    from rislab.cli.matrix import EXPERIMENTS
+    from rislab.ablation import lookup
 
-    return sorted(path.stem for path in (EXPERIMENTS / "benchmarks").glob("*.yaml"))
+    return sorted(path.stem for path in lookup.files("experiments/benchmarks/*.yaml").values())
 
 
 KINDS: dict[str, Callable[[Sequence[str]], list[str]]] = {

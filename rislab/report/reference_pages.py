@@ -117,8 +117,8 @@ def _facts(class_path: str) -> Iterator[str]:
 
 def _options(class_path: str, meanings: Mapping[str, str]) -> str:
     by_option: dict[str, set[str]] = {}
-    for name, _, option in switched(class_path):
-        by_option.setdefault(option, set()).add(name)
+    for name, _, key in switched(class_path):
+        by_option.setdefault(key, set()).add(name)
     rows = [md_row(["option", "type", "default", "meaning", "switched in"]), "|---|---|---|---|---|"]
     for option in signature.read(class_path).options.values():
         default = "required" if option.default is signature.REQUIRED else f"`{option.default}`"

@@ -102,10 +102,10 @@ def _chosen(known: "Published", names: list[str]) -> "Published":
 
 def _tables() -> "tuple[list[Table], list[str]]":
     """All tables, of which one that is broken hides no other; what is wrong with those comes second."""
-    from rislab.ablation import table
+    from rislab.ablation import lookup, table
 
     found, broken = [], []
-    for path in table.tables().values():
+    for path in lookup.every_table().values():
         try:
             found.append(table.load(path))
         except ConfigError as error:

@@ -17,7 +17,7 @@ from rislab.ablation.table import Profile, Table
 from rislab.ablation.trial import TrialDir
 from rislab.ablation.yaml_lines import read_yaml
 from rislab.errors import ConfigError
-from rislab.report.claims import begun
+from rislab.report.claims import begun_seeds
 from rislab.report.results import collect
 
 _CELL = re.compile(r"(?P<method>.+?)--(?P<benchmark>.+)--[0-9a-f]{8}")
@@ -126,7 +126,7 @@ def trainings(
     papers: Iterable[PaperFile], runs: Path, seeds: Sequence[int], folder: Path = Path("ablations")
 ) -> list[Training]:
     """The whole method of each paper, with the chosen seeds and any other that has been begun. Raises ConfigError."""
-    started = begun(runs)
+    started = begun_seeds(runs)
     found = []
     for paper in papers:
         full = paper.full

@@ -31,7 +31,7 @@ class Tables:
 
 def of_tables(tables: Sequence[Table], runs: Path) -> Tables:
     """One grid for each profile of which a trial is done."""
-    begun = claims.begun(runs)
+    begun = claims.begun_seeds(runs)
     seeds = sorted(set().union(*begun.values())) if begun else []
     grids, not_run, views = [], [], []
     for table in tables:
