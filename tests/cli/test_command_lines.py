@@ -140,7 +140,7 @@ def test_one_broken_table_hides_no_method(tmp_path: Path, monkeypatch: pytest.Mo
         assert "bad.yaml is left out" in done.stderr
         assert len(done.stderr.splitlines()) == 1
     found = {one["name"]: one["tables"] for one in json.loads(rislab_here("methods", "--json", cwd=tmp_path).stdout)}
-    assert found["cris"] == ["good"]
+    assert found["cris"] == ["cris", "good"]
     assert len(found) > 10
 
 
