@@ -1,6 +1,7 @@
 """`rislab matrix`: every method on every benchmark, in one table."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--runs", type=user_path, default=Path("runs/matrix"), metavar="DIR")
     parser.add_argument("--out", type=user_path, default=Path("reports/matrix"), metavar="DIR")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at once")
+    parser.add_argument("--json", action="store_true", help="print the files and what became of each cell as JSON")
     parser.set_defaults(run=run)
 
 
@@ -62,13 +64,21 @@ def run(options: argparse.Namespace) -> int:
         for name, data in benchmarks.items()
     ]
     score(cells, options.jobs)
-    for path in matrix.build(cells, list(options.methods), list(options.benchmarks), options.out):
-        print(path)
+    written = matrix.build(cells, list(options.methods), list(options.benchmarks), options.out)
     failed = [cell for cell in cells if cell.trial.state() != "done"]
+    reasons = {}
     for cell in failed:
         state, found = cell.trial.inspect()
         why = f"{found.reason} ({cell.trial.path})" if found.suspect else cell.trial.status().get("error") or "not run"
-        print(printable(f"{cell.name}: {state}: {why}"))
+        reasons[cell.name] = f"{state}: {why}"
+    if options.json:
+        done = [cell.name for cell in cells if cell.name not in reasons]
+        print(json.dumps({"files": [str(path) for path in written], "done": done, "not_done": reasons}, indent=1))
+        return 1 if failed else 0
+    for path in written:
+        print(path)
+    for name, reason in reasons.items():
+        print(printable(f"{name}: {reason}"))
     return 1 if failed else 0
 
 

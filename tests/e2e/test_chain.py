@@ -61,7 +61,7 @@ def test_the_middle_of_a_chain_is_gone_on_from(chain: tuple[Path, list[str]]) ->
     (found["full-pixel"] / "checkpoints" / "best.ckpt").unlink()
     done = rislab("ablate", "run", *options, "--threads", "1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 of 5 trials to run" in done.stdout
+    assert "1 of 5 trials to run" in done.stderr
     assert (found["full-patch"] / "metrics.json").stat().st_mtime_ns == kept
     assert (found["full-pixel"] / "metrics.json").read_bytes() == before
 

@@ -28,9 +28,9 @@ def test_slurm_gives_what_the_pool_gives_also_when_preempted(tmp_path: Path, clu
     options = [str(table), "--runs", str(runs), "--launcher", "slurm", "--threads", "1"]
     left = rislab("ablate", "run", *options, "--detach", **cluster.environment)
     assert left.returncode == 0, left.stderr
-    assert "2 jobs submitted" in left.stdout
+    assert "2 jobs submitted" in left.stderr
     again = rislab("ablate", "run", *options, "--detach", **cluster.environment)  # they have jobs, or run, already
-    assert "0 jobs submitted" in again.stdout or "2 done" in again.stdout, again.stdout
+    assert "0 jobs submitted" in again.stderr or "2 done" in again.stdout, again.stdout + again.stderr
     (full,) = runs.glob("tiny/full--*")
     trial = TrialDir(full)
     wait_until(lambda: bool(trial.status().get("step")))

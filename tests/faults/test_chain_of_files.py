@@ -136,7 +136,7 @@ def test_a_damaged_mask_is_made_again_and_never_trained_on(undisturbed: tuple[Pa
     shutil.rmtree(last)
     done = rislab(*command(table, tmp_path / "runs"), patience=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 of 4 trials to run" in done.stdout
+    assert "2 of 4 trials to run" in done.stderr
     assert digests(tmp_path / "runs") == digests(runs)
 
 

@@ -1,6 +1,7 @@
 """`rislab ablate cancel`: end trials, by a mark in their directories."""
 
 import argparse
+import json
 from typing import TYPE_CHECKING
 
 from rislab.cli.ablate.selection import Action, load, open_console, refusal
@@ -17,6 +18,7 @@ CANCELLED_IN = ("pending", "queued", "running", "lost", "interrupted")
 
 def add(action: Action) -> None:
     cancel = action("cancel", "end trials and keep launchers from starting them", "cris --rows con+dec4")
+    cancel.add_argument("--json", action="store_true", help="print JSON")
     cancel.set_defaults(run=run_cancel)
 
 
@@ -27,7 +29,7 @@ def run_cancel(options: argparse.Namespace) -> int:
     from rislab.ablation.integrity import SUSPECT
 
     _, _, _, planned = load(options)
-    screen = open_console()
+    screen = open_console(stderr=options.json)
     marked: list[Planned] = []
     refused = 0
     for cell in plan.distinct(planned):
@@ -50,6 +52,9 @@ def run_cancel(options: argparse.Namespace) -> int:
         screen.print(f"{cell.name}: {what}", markup=False)
     for job in _idle_jobs(marked, plan.distinct(planned)):
         _end_job(job, screen)
+    if options.json:
+        print(json.dumps({"cancelled": [cell.name for cell in marked], "refused": refused}, indent=1))
+        return 2 if refused else 0
     screen.print(f"{len(marked)} cancelled; take them up again: rislab ablate retry {options.table}, then run")
     return 2 if refused else 0
 

@@ -1,6 +1,7 @@
 """`rislab ablate retry`: let trials that have ended without a result be run again."""
 
 import argparse
+import json
 from typing import get_args
 
 from rislab.cli.ablate.selection import Action, load, open_console, refusal
@@ -11,6 +12,7 @@ def add(action: Action) -> None:
     retry = action("retry", "let failed, diverged and cancelled trials be run again", "cris --kind oom,lost")
     retry.add_argument("--kind", metavar="A,B", help="only these kinds of failure (default: all)")
     retry.add_argument("--fresh", action="store_true", help="from the start, not from the last checkpoint")
+    retry.add_argument("--json", action="store_true", help="print JSON")
     retry.set_defaults(run=run_retry)
 
 
@@ -21,8 +23,9 @@ def run_retry(options: argparse.Namespace) -> int:
 
     _, _, _, planned = load(options)
     kinds = _kinds(options.kind)
-    screen = open_console()
-    found = refused = 0
+    screen = open_console(stderr=options.json)
+    found: list[str] = []
+    refused = 0
     for cell in plan.distinct(planned):
         state, _ = cell.trial.inspect()
         status = {} if state == "unreadable" else cell.trial.status()
@@ -42,10 +45,13 @@ def run_retry(options: argparse.Namespace) -> int:
             screen.print(refusal(cell, error), style="red", soft_wrap=True, markup=False)
             refused += 1
             continue
-        found += 1
+        found.append(cell.name)
         where = "the start" if options.fresh else "its last checkpoint"
         screen.print(f"{cell.name}: was {state} ({kind}), goes on from {where}", markup=False, soft_wrap=True)
-    screen.print(f"{found} trials to run: rislab ablate run {options.table}" if found else "nothing to retry")
+    if options.json:
+        print(json.dumps({"retried": found, "refused": refused}, indent=1))
+        return 2 if refused else 0
+    screen.print(f"{len(found)} trials to run: rislab ablate run {options.table}" if found else "nothing to retry")
     return 2 if refused else 0
 
 

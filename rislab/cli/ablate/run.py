@@ -1,6 +1,7 @@
 """`rislab ablate run`: what is missing of a table, on this machine or on a cluster."""
 
 import argparse
+import json
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from rislab.cli.ablate.selection import Action, check_count, load, open_console
 
 if TYPE_CHECKING:
     from rislab.ablation.plan import Planned
+    from rislab.ablation.table import Profile, Table
 
 
 def add(action: Action) -> None:
@@ -24,6 +26,7 @@ def add(action: Action) -> None:
     add_cluster_options(started)
     started.add_argument("--detach", action="store_true", help="SLURM: hand the jobs in and leave")
     started.add_argument("--wandb", choices=("online", "offline", "disabled"), help="mirror the trials (default: off)")
+    started.add_argument("--json", action="store_true", help="print what became of each trial as JSON")
     started.set_defaults(run=run_table)
 
 
@@ -50,10 +53,25 @@ def run_table(options: argparse.Namespace) -> int:
         options.wandb,
     )
     began = time.monotonic()
-    code = TableRun(table, profile, cells, request, RunView(screen)).run()
+    code = TableRun(table, profile, cells, request, RunView()).run()
+    seconds = time.monotonic() - began
+    if options.json:
+        print(json.dumps(result(table, profile, cells, code, seconds), indent=1))
+        return code
     show_result(screen, cells)
-    screen.print(f"{time.monotonic() - began:.0f} s", style="dim")
+    screen.print(f"{seconds:.0f} s", style="dim")
     return code
+
+
+def result(table: "Table", profile: "Profile", cells: "list[Planned]", code: int, seconds: float) -> dict[str, Any]:
+    """What a run has come to, as JSON."""
+    trials = []
+    for cell in cells:
+        state, found = cell.trial.inspect()
+        reason = found.reason or (cell.trial.status().get("error") if state in ("failed", "diverged") else None)
+        trials.append({"trial": cell.name, "state": state, "reason": reason or "", "directory": str(cell.directory)})
+    about = {"table": table.name, "profile": profile.name, "exit_code": code, "seconds": round(seconds, 1)}
+    return {**about, "trials": trials}
 
 
 def show_result(screen: Any, cells: "list[Planned]") -> None:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rislab.cli.ablate.status import status_view
+from rislab.cli.console import open_console
+from rislab.messages import is_quiet
 
 if TYPE_CHECKING:
     from rislab.ablation.plan import Planned
@@ -32,17 +34,22 @@ class ProgressPrinter:
 
 
 class RunView:
-    """The view of `launch.table_run` on a console of rich."""
+    """The view of `launch.table_run` on stderr: what happens is no result. `-q` leaves warnings of it."""
 
-    def __init__(self, screen: Any) -> None:
-        self.screen = screen
-        self._printer = ProgressPrinter(screen)
+    def __init__(self) -> None:
+        self.screen = open_console(stderr=True)
+        self._printer = ProgressPrinter(self.screen)
 
     def say(self, text: str, style: str = "") -> None:
+        if is_quiet() and style != "red":
+            return
         self.screen.print(text, style=style or None, markup=False, soft_wrap=True)
 
     @contextmanager
     def following(self, cells: "Sequence[Planned]") -> "Iterator[Callable[[Mapping[str, str]], None]]":
+        if is_quiet():
+            yield lambda notes: None
+            return
         if not self.screen.is_terminal:
 
             def print_changes(notes: Mapping[str, str]) -> None:

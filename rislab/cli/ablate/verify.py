@@ -1,6 +1,7 @@
 """`rislab ablate verify`: finished trials once more, elsewhere, and whether they give the same."""
 
 import argparse
+import json
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,7 @@ def add(action: Action) -> None:
     verify.add_argument("--threads", type=int, metavar="N", help="threads of each (default: what each was made with)")
     verify.add_argument("--devices", metavar="N|A,B", help="GPUs: how many, or which (default: all)")
     verify.add_argument("--keep", type=Path, metavar="DIR", help="repeat them in DIR, and keep it")
+    verify.add_argument("--json", action="store_true", help="print JSON")
     verify.set_defaults(run=run_verify)
 
 
@@ -45,18 +47,25 @@ def run_verify(options: argparse.Namespace) -> int:
         require_space(elsewhere.absolute())
         rows = options.rows.split(",") if options.rows else None
         again = {cell.hash: cell for cell in plan.plan(table, profile, seeds, elsewhere, rows, options.data)}
-        if _repeat(options, screen, table, profile, [(cell, again[cell.hash]) for cell in finished]):
+        if _repeat(options, table, profile, [(cell, again[cell.hash]) for cell in finished]):
             return 130
-        equal = sum([_say(screen, cell, again[cell.hash]) for cell in finished])
+        found = {cell.name: _differences(cell, again[cell.hash]) for cell in finished}
+        equal = sum(not lines for lines in found.values())
+        if options.json:
+            trials = [{"trial": name, "equal": not lines, "differences": lines} for name, lines in found.items()]
+            print(
+                json.dumps({"table": table.name, "profile": profile.name, "equal": equal, "trials": trials}, indent=1)
+            )
+            return 0 if equal == len(finished) else 1
+        for cell in finished:
+            _say(screen, cell, found[cell.name])
         screen.print(f"{equal} of {len(finished)} trials are equal to the byte")
         if options.keep:
             screen.print(f"kept: {options.keep}", markup=False, soft_wrap=True)
     return 0 if equal == len(finished) else 1
 
 
-def _repeat(
-    options: argparse.Namespace, screen: Any, table: Any, profile: Any, pairs: "list[tuple[Planned, Planned]]"
-) -> bool:
+def _repeat(options: argparse.Namespace, table: Any, profile: Any, pairs: "list[tuple[Planned, Planned]]") -> bool:
     """Run each again with as many threads and in as many parts as it was run with; True when the user stopped it."""
     from rislab.cli.ablate.run_view import RunView
     from rislab.launch.table_run import Request, TableRun
@@ -79,7 +88,7 @@ def _repeat(
     for (_, threads), cells in sorted(groups.items(), key=lambda item: item[0]):
         if cells:
             request = Request(options.runs, options.table, options.jobs, threads or None, options.devices)
-            run = TableRun(table, profile, cells, request, RunView(screen))
+            run = TableRun(table, profile, cells, request, RunView())
             if run.on_this_machine(cells) is not None:
                 return True
     return False
@@ -96,22 +105,22 @@ def _threads(cell: "Planned") -> int | None:
     return int(found["threads"]) if found else None
 
 
-def _say(screen: Any, made: "Planned", again: "Planned") -> bool:
-    """Print a line about a trial. Returns whether it is equal."""
+def _differences(made: "Planned", again: "Planned") -> list[str]:
+    """What is not equal, in words; nothing for equal trials."""
     from rislab.ablation.compare import differences
 
     state, found = made.trial.inspect(thorough=True)
-    lines: list[str] = []
     if state != "done":
-        lines = [f"{state}: {found.reason}"]
-    elif again.state != "done":
-        lines = [f"could not be repeated: {again.state}: {again.trial.status().get('error') or 'not run'}"]
-    else:
-        lines = [f"differs: {each}" for each in differences(made.directory, again.directory)]
+        return [f"{state}: {found.reason}"]
+    if again.state != "done":
+        return [f"could not be repeated: {again.state}: {again.trial.status().get('error') or 'not run'}"]
+    return [f"differs: {each}" for each in differences(made.directory, again.directory)]
+
+
+def _say(screen: Any, made: "Planned", lines: list[str]) -> None:
     for line in lines or ["equal"]:
         screen.print(f"{made.name}: {line}", style="red" if lines else "green", markup=False, soft_wrap=True)
     changed = made.stale() if lines else []
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
         screen.print(f"  made with other code: {changed[0]}{more}", style="dim", markup=False, soft_wrap=True)
-    return not lines

@@ -1,6 +1,7 @@
 """`rislab data pack`: decode and place every picture once, for training."""
 
 import argparse
+import json
 import sys
 
 from rislab.cli.data.selection import add_selection
@@ -33,6 +34,7 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     pack.add_argument("--tokenizer", default="RN50", metavar="NAME", help="open_clip model (default: %(default)s)")
     pack.add_argument("--verify", action="store_true", help="compare every packed picture with its checksum")
+    pack.add_argument("--json", action="store_true", help="print JSON")
     pack.set_defaults(run=run_pack)
 
 
@@ -66,6 +68,10 @@ def run_pack(options: argparse.Namespace) -> int:
             some = ", ".join(map(str, wrong[:5]))
             raise DataError(f"{folder}: {len(wrong)} packed pictures are damaged ({some}); remove it and pack again")
     size = sum(path.stat().st_size for path in folder.iterdir())
+    if options.json:
+        about = {"folder": str(folder), "data_set": data_folder.title, "bytes": size, "verified": options.verify}
+        print(json.dumps(about | {"references_without_sentences": refer.without_sentences.total()}, indent=1))
+        return 0
     print(f"{folder}: {data_folder.title}, {size / 2**20:.0f} MiB{', verified' if options.verify else ''}")
     if refer.left_out():
         print(f"rislab: {refer.left_out()}", file=sys.stderr)

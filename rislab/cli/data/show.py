@@ -1,6 +1,7 @@
 """`rislab data show`: samples of a data set, drawn on one sheet."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     show.add_argument("--n", type=int, default=12, metavar="N", help="samples (default: %(default)s)")
     show.add_argument("--seed", type=int, default=0, metavar="K", help="which samples (default: %(default)s)")
     show.add_argument("--out", type=user_path, required=True, metavar="PNG")
+    show.add_argument("--json", action="store_true", help="print JSON")
     show.set_defaults(run=run_show)
 
 
@@ -48,7 +50,11 @@ def run_show(options: argparse.Namespace) -> int:
     sheet = _sheet(refer, drawn)
     with replacing(options.out) as temporary:
         sheet.save(temporary, format="PNG")
-    print(f"{options.out}: {len(order)} of {len(references)} references")
+    if options.json:
+        drawn_ids = [reference.ref_id for reference in drawn]
+        print(json.dumps({"file": str(options.out), "ref_ids": drawn_ids, "references": len(references)}, indent=1))
+    else:
+        print(f"{options.out}: {len(order)} of {len(references)} references")
     grey = sum(refer.store.find(refer.images[i]) is None for i in {reference.image_id for reference in drawn})
     for said in (f"{grey} pictures are not there, and drawn grey" if grey else "", refer.left_out(references[0].split)):
         if said:

@@ -1,6 +1,7 @@
 """`rislab data toy`: write the toy world in the official file formats."""
 
 import argparse
+import json
 
 from rislab.messages import progress
 from rislab.paths import user_path
@@ -17,6 +18,7 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     toy.add_argument("--scenes", type=int, default=4000, metavar="N", help="pictures (default: %(default)s)")
     toy.add_argument("--size", type=int, default=96, metavar="S", help="side in pixels (default: %(default)s)")
     toy.add_argument("--seed", type=int, default=0, metavar="K", help="same seed, same bytes (default: %(default)s)")
+    toy.add_argument("--json", action="store_true", help="print JSON")
     toy.set_defaults(run=write_toy)
 
 
@@ -26,5 +28,9 @@ def write_toy(options: argparse.Namespace) -> int:
     world = ToyWorld(options.scenes, options.size, options.seed)
     with progress("scenes") as show:
         world.write(options.out, show)
+    if options.json:
+        recipe = {"scenes": options.scenes, "size": options.size, "seed": options.seed}
+        print(json.dumps({"folder": str(options.out), **recipe}, indent=1))
+        return 0
     print(f"{options.out}: {options.scenes} scenes of {options.size} pixels, seed {options.seed}")
     return 0
