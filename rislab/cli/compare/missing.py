@@ -76,7 +76,7 @@ def _train(full: FullRow, options: argparse.Namespace, places: Places) -> int:
     profile = loaded.profile(full.profile)
     planned = plan.plan(loaded, profile, range(options.seeds), places.runs, [full.row], options.data)
     request = Request(places.runs, full.table, options.jobs, retry=options.retry)
-    return TableRun(loaded, profile, plan.distinct(planned), request, RunView(open_console())).run()
+    return TableRun(loaded, profile, plan.distinct(planned), request, RunView()).run()
 
 
 def _trained(known: Published, options: argparse.Namespace, places: Places) -> Iterator[Candidate]:
