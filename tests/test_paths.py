@@ -27,7 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_tilde_is_the_home_folder_on_every_command_line(home: Path) -> None:
     for words in (
         "data check ~/d", "data pack ~/d", "data show ~/d --out ~/d", "data leaks ~/d --train a --eval b", "data toy --out ~/d",
-        "score ~/d --data ~/d --out ~/d --split val", "segment ~/d x --checkpoint ~/d --out ~/d --masks ~/d --config ~/d",
+        "score ~/d --data ~/d --out ~/d --split val", "segment x --checkpoint ~/d --out ~/d --masks ~/d --config ~/d",
         "bench step --config ~/d", "matrix --methods a --benchmarks b --checkpoints ~/d --runs ~/d --out ~/d",
         "ablate plan cris --runs ~/d", "ablate report cris --out ~/d", "ablate status cris --html ~/d", "ablate gc --runs ~/d",
     ):  # fmt: skip
@@ -55,7 +55,7 @@ def test_a_world_is_written_where_the_tilde_says(home: Path, tmp_path: Path, mon
 
 def test_make_hands_the_path_on_as_it_is_written() -> None:
     text = (ROOT / "Makefile").read_text()
-    assert text.count("--data '$(DATA)'") == text.count("--data ") == 2
+    assert text.count("--data '$(DATA)'") == text.count("--data ") > 1
 
 
 @pytest.mark.parametrize("given", ["", "a\0b", "~no-such-user-here/x"])
