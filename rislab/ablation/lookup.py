@@ -6,12 +6,12 @@ checkout the working directory and what comes with rislab are the same.
 """
 
 import glob
-import os
 from functools import cache
 from pathlib import Path
 
 from rislab.ablation import plugins
 from rislab.errors import ConfigError
+from rislab.paths import unsafe_name
 
 TABLES, RECIPES = "ablations", "experiments"
 """Folders of a root: one YAML file a table; a folder a method with one YAML file a recipe."""
@@ -77,7 +77,8 @@ def find(name: str | Path, tables: Path | None = None) -> Path:
     One that is nowhere stays as it is: what reads it says so.
     """
     given = Path(name)
-    if os.path.exists(given) or given.suffix not in (".yaml", ".yml") or given.parts[0] not in (TABLES, RECIPES):  # noqa: PTH110  # no error for a name that no file can have
+    is_recipe = given.suffix in (".yaml", ".yml") and given.parts[0] in (TABLES, RECIPES)
+    if not is_recipe or unsafe_name(given.as_posix()) or given.exists():
         return given
     return files(glob.escape(given.as_posix()), tables).get(given.as_posix(), given)
 

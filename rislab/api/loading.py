@@ -1,6 +1,9 @@
 """`rislab.load`: a method with its weights, from whatever names it."""
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,17 +66,32 @@ def load(
     if not is_file(path):
         raise DataError(f"{path}: no such file, directory or row of a table (TABLE:ROW)")
     target = _device(device)
-    if method is not None or config is not None:
-        if trunk is not None:
-            raise ConfigError(
-                "trunk belongs to a checkpoint of a trial; of a released file, the recipe names the trunk"
-            )
-        network = _official(path, method, user_path(config) if config is not None else None)
-    else:
-        from rislab.training import inference
+    is_released = method is not None or config is not None
+    if is_released and trunk is not None:
+        raise ConfigError("trunk belongs to a checkpoint of a trial; of a released file, the recipe names the trunk")
+    with _hidden_notice():
+        if is_released:
+            network = _official(path, method, user_path(config) if config is not None else None)
+        else:
+            from rislab.training import inference
 
-        network = inference.load_method(path, user_path(trunk) if trunk is not None else None)
+            network = inference.load_method(path, user_path(trunk) if trunk is not None else None)
     return Model(network.to(target), _method_of(network))
+
+
+@contextmanager
+def _hidden_notice() -> Iterator[None]:
+    """open_clip logs that weights are random when a network is built; then those of the file take their place."""
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        return "No pretrained weights loaded" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(is_shown)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_shown)
 
 
 def _of_row(

@@ -1,10 +1,10 @@
 """A loaded method that answers texts about pictures."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, overload
 
 from rislab.api.answers import Answer, Answers
-from rislab.api.pictures import Picture, is_one, name_of, read
+from rislab.api.pictures import Picture, check, name_of, read
 from rislab.errors import ConfigError, brief
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class Model:
         """
         several = isinstance(picture, SEVERAL)
         pictures = list(picture) if isinstance(picture, SEVERAL) else [picture]
-        if not several and not is_one(picture):
-            read(cast(Any, picture))  # raises, naming the type
+        if not several:
+            check(picture)
         names = _class_names(classes, texts, background)
         wanted = [[]] * len(pictures) if names else _texts_of(texts, len(pictures), several)
         found = [

@@ -20,9 +20,12 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".tif", ".
 """Of files in a folder that count as pictures."""
 
 
-def is_one(given: object) -> bool:
-    """Whether it is one picture, not several."""
-    return isinstance(given, (str, os.PathLike, Image.Image, np.ndarray))
+def check(given: object, where: str = "picture") -> None:
+    """Raises ConfigError for what is no picture by its type. where: what the error calls it."""
+    if not isinstance(given, (str, os.PathLike, Image.Image, np.ndarray)):
+        kind = f"{type(given).__module__}.{type(given).__qualname__}".removeprefix("builtins.")
+        hint = "; a tensor [3, h, w] is given as tensor.permute(1, 2, 0).numpy()" if kind.startswith("torch.") else ""
+        raise ConfigError(f"{where} is a {kind}, expected a path, a PIL image or an array{hint}")
 
 
 def name_of(given: Picture) -> str:
@@ -43,16 +46,13 @@ def read(given: Picture, where: str = "picture") -> NDArray[np.uint8]:
         ConfigError: Another type, another shape, no pixels.
         DataError: A file that is missing, damaged or no picture.
     """
+    check(given, where)
     if isinstance(given, (str, os.PathLike)):
         path = user_path(given)
         return decoding.picture(contents(path), str(path), upright=True, noun="image")
     if isinstance(given, Image.Image):
         return _of_pil(given, name_of(given) or where)
-    if isinstance(given, np.ndarray):
-        return _of_array(given, where)
-    kind = f"{type(given).__module__}.{type(given).__qualname__}".removeprefix("builtins.")
-    hint = "; a tensor [3, h, w] is given as tensor.permute(1, 2, 0).numpy()" if kind.startswith("torch.") else ""
-    raise ConfigError(f"{where} is a {kind}, expected a path, a PIL image or an array{hint}")
+    return _of_array(given, where)
 
 
 def _of_pil(image: Image.Image, where: str) -> NDArray[np.uint8]:

@@ -136,6 +136,10 @@ def _readers(given: Mapping[int, Any]) -> "dict[int, Callable[[int, int], RLE]]"
     for sent_id in given:
         if isinstance(sent_id, bool) or not isinstance(sent_id, (int, np.integer)):
             raise ConfigError(f"predictions: key {brief(sent_id)} is no sent_id, expected a whole number")
+    for sent_id, mask in given.items():
+        if not isinstance(mask, Mapping) and not (isinstance(mask, np.ndarray) and mask.dtype == np.bool_):
+            kind = f"array of {mask.dtype}" if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise ConfigError(f"predictions[{sent_id}] is a {kind}, expected a bool array [h, w] or run lengths")
     return {int(sent_id): _reader(int(sent_id), mask) for sent_id, mask in given.items()}
 
 
@@ -151,9 +155,6 @@ def _reader(sent_id: int, given: Any) -> "Callable[[int, int], RLE]":
                 return masks.from_segmentation(dict(given), height, width)
             except DataError as error:
                 raise DataError(f"{where}: {error}") from None
-        if not isinstance(given, np.ndarray) or given.dtype != np.bool_:
-            kind = f"array of {given.dtype}" if isinstance(given, np.ndarray) else type(given).__name__
-            raise ConfigError(f"{where} is a {kind}, expected a bool array [h, w] or run lengths")
         if given.shape != (height, width):
             raise DataError(f"{where} has shape {list(given.shape)}, its picture has [{height}, {width}]")
         return masks.encode(given)

@@ -143,7 +143,7 @@ def test_a_closed_vocabulary_says_what_it_knows(photo: Path, tmp_path: Path) -> 
     closed = rislab.load(tmp_path / "best.ckpt")
     assert closed.vocabulary is not None
     with pytest.raises(ConfigError, match=closed.vocabulary[0]):
-        closed.segment(photo, "the cup that no one trained on")
+        closed.segment(photo, "the cup on the left")
 
 
 def test_answers_are_written_by_suffix(model: rislab.Model, photo: Path, tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import venv
 from pathlib import Path
 
 import pytest
+import yaml
 
+import rislab
 from rislab.ablation import plan, table
 from rislab.ablation.trial import TrialDir
 from tests.worlds import ROOT
@@ -120,6 +122,20 @@ def test_extras_name_what_is_not_required(wheel: Path, installed: Installed) -> 
         "try:\n    print(nouns.nouns('a red circle'))\nexcept ConfigError as error:\n    print(error)"
     )
     assert installed.python("-c", missing).strip() == "nouns of sentences need a tagger: pip install 'rislab[nouns]'"
+
+
+def test_the_version_is_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {project["version"], cited["version"]} == {rislab.__version__}
+    assert project["license"] == cited["license"]
+
+
+def test_the_workflow_runs_what_a_person_runs() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    commands = {step["run"] for job in jobs.values() for step in job["steps"] if "run" in step}
+    assert commands == {".ci/run", "make wheel"}
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
 @pytest.mark.slow
