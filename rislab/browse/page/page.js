@@ -35,6 +35,7 @@ const rislabBrowse = (() => {
     fillControls();
     readHash();
     update(false);
+    requestAnimationFrame(() => setTimeout(() => { document.body.dataset.ready = performance.now().toFixed(0); }));
     $("notes").hidden = !data.notes.length;
     $("notes").querySelector("summary").textContent = `${data.notes.length} trials are not shown`;
     $("notes").querySelector("ul").replaceChildren(...data.notes.map((note) => make("li", { textContent: note })));
