@@ -17,7 +17,9 @@ def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no page was looked at")
     found = os.environ.get("RISLAB_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
-        pytest.skip(f"no browser is installed ({', '.join(NAMES)}; RISLAB_CHROMIUM names another): no page was looked at")
+        pytest.skip(
+            f"no browser is installed ({', '.join(NAMES)}; RISLAB_CHROMIUM names another): no page was looked at"
+        )
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
         try:

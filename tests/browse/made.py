@@ -25,7 +25,9 @@ def _ellipse(x: float, y: float, width: float, height: float, size: tuple[int, i
     return counts
 
 
-def made(folder: Path, units: int, pictures: int, rows: int, seeds: int = 1, size: tuple[int, int] = (96, 96)) -> Contents:
+def made(
+    folder: Path, units: int, pictures: int, rows: int, seeds: int = 1, size: tuple[int, int] = (96, 96)
+) -> Contents:
     """rows: of which a later one is better on average. Pictures are written into `folder`."""
     rng = np.random.default_rng(0)
     shapes = rng.uniform(0.2, 0.8, (KINDS, 2)), rng.uniform(0.08, 0.25, (KINDS, 2))
@@ -53,7 +55,17 @@ def made(folder: Path, units: int, pictures: int, rows: int, seeds: int = 1, siz
                 kept.append(_ellipse(x + 0.01 * (row - rows), y, width, height + 0.01 * seed, size))
             entries.append(Entry(f"r{row}", f"row {row}", seed, "", False, scores, errors, kept))
     shown = [Picture(file.name, *size, file) for file in files]
-    return Contents("A table", "made data", "expressions", "miou_expr", "IoU", shown, made_units, entries, ("r9 s0 is not shown: failed",))
+    return Contents(
+        "A table",
+        "made data",
+        "expressions",
+        "miou_expr",
+        "IoU",
+        shown,
+        made_units,
+        entries,
+        ("r9 s0 is not shown: failed",),
+    )
 
 
 def _picture(file: Path, rng: np.random.Generator, size: tuple[int, int]) -> Path:
