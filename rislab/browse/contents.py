@@ -1,7 +1,7 @@
 """What a browser of results shows: units with their truth, and what each trial answered to them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -104,6 +104,7 @@ class Contents:
         entries: of rows, in the table's order.
         notes: what is not shown, and why; one line each.
         classes: of errors, by index.
+        report: relative URL of the report beside the folder; "" for none.
     """
 
     title: str
@@ -115,4 +116,5 @@ class Contents:
     units: Sequence[Unit]
     entries: Sequence[Entry]
     notes: Sequence[str] = ()
-    classes: Sequence[ErrorClass] = field(default=CLASSES)
+    classes: Sequence[ErrorClass] = CLASSES
+    report: str = ""

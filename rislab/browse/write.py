@@ -102,6 +102,7 @@ def _index(shown: Contents, sources: Sequence[str]) -> dict[str, Any]:
         "metric": shown.metric,
         "meaning": shown.meaning,
         "notes": list(shown.notes),
+        "report": shown.report,
         "classes": list(shown.classes),
         "chunk": CHUNK,
         "sizes": [list(size) for size in sizes],

@@ -69,6 +69,21 @@ def test_report_shows_what_failed(campaign: tuple[Path, list[str]]) -> None:
     assert {path: path.read_bytes() for path in files} == files
 
 
+def test_answers_are_kept_and_shown_beside_the_truth(campaign: tuple[Path, list[str]]) -> None:
+    folder, options = campaign
+    (trial,) = (folder / "runs" / "tiny").glob("base--*")
+    scores = pq.read_table(trial / "scores.parquet").to_pydict()
+    answers = pq.read_table(trial / "answers.parquet").to_pydict()
+    kept = dict(zip(answers["unit"], zip(*(answers[n] for n in ("height", "width", "data")), strict=True), strict=True))
+    for split, sent_id, prediction in zip(*(scores[n] for n in ("split", "sent_id", "prediction")), strict=True):
+        height, width, data = kept[sent_id]
+        assert coco_mask.area({"size": [height, width], "counts": data}) == prediction, (split, sent_id)
+    done = rislab("ablate", "browse", *options, "--out", str(folder / "pages"))
+    assert done.returncode == 0, done.stderr
+    assert "nan s0 is not shown: diverged" in done.stderr
+    assert (folder / "pages" / "tiny" / "browse" / "data" / "answers-0-0.js").is_file()
+
+
 def test_config_file_alone_repeats_a_trial(campaign: tuple[Path, list[str]], tmp_path: Path) -> None:
     (trial,) = (campaign[0] / "runs" / "tiny").glob("base--*")
     done = rislab("fit", "--config", str(trial / "config.yaml"), "--trainer.default_root_dir", str(tmp_path / "again"))

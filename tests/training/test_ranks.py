@@ -32,7 +32,7 @@ def score(folder: Path, out: Path, **options: Any) -> dict[str, float]:
     referring, labels = data(folder, 1)
 
     def trainer(what: Any) -> L.Trainer:
-        callbacks = [ScoreCallback(what, out, 2), GracefulStop(StopRequest())]
+        callbacks = [ScoreCallback(what, out, 2, answers_bytes=1_000_000), GracefulStop(StopRequest())]
         quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
         return L.Trainer(accelerator="cpu", callbacks=callbacks, use_distributed_sampler=False, **quiet, **options)
 
@@ -72,5 +72,5 @@ def test_two_processes_score_as_one_does_with_one_picture_too(tmp_path: Path, fr
     sentences = [answer["sent_id"] for answer in two[0]]
     assert len(sentences) == len(set(sentences)) > 0
     assert two[1]["splits"]["val"]["images"] == 5
-    for name in ("scores.parquet", "predictions/label_maps.json"):
+    for name in ("scores.parquet", "answers.parquet", "predictions/label_maps.json"):
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()

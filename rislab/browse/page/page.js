@@ -35,8 +35,10 @@ const rislabBrowse = (() => {
     fillControls();
     readHash();
     update(false);
+    requestAnimationFrame(() => setTimeout(() => { document.body.dataset.ready = performance.now().toFixed(0); }));
     $("notes").hidden = !data.notes.length;
-    $("notes").querySelector("summary").textContent = `${data.notes.length} trials are not shown`;
+    $("notes").querySelector("summary").textContent = data.notes.length === 1 ? "1 note" : `${data.notes.length} notes`;
+    if (data.report) Object.assign($("report"), { href: data.report, hidden: false });
     $("notes").querySelector("ul").replaceChildren(...data.notes.map((note) => make("li", { textContent: note })));
   }
 
@@ -182,7 +184,9 @@ const rislabBrowse = (() => {
     const all = seeds.length > 1 ? [make("option", { value: "all", textContent: `all ${seeds.length} (mean)` })] : [];
     $("seed").replaceChildren(...all, ...seeds.map((seed) => make("option", { value: seed, textContent: seed })));
     $("facets").replaceChildren(...facets.map((facet) => {
-      const chips = facet.names.map((name, at) => {
+      const known = typeof facet.codes === "function" ? null : new Set(facet.codes);
+      const chips = facet.names.flatMap((name, at) => {
+        if (known && !known.has(at)) return [];  // no unit of the table is of this kind
         const box = make("input", { type: "checkbox", name: facet.key, value: at });
         const label = make("label", { className: "chip" }, box, make("span", {}, `${name} `, make("b")));
         return label;
@@ -310,7 +314,7 @@ const rislabBrowse = (() => {
 
   function heading(n) {
     const units = data.units, said = [`#${units.number[n]}`];
-    if (data.kind === "expressions" && units.distractors[n] !== null && units.distractors[n] >= 0) said.push(`${units.distractors[n]} distractors`);
+    if (data.kind === "expressions" && units.distractors[n] !== null && units.distractors[n] >= 0) said.push(`distractors: ${units.distractors[n]}`);
     if (units.noTarget[n]) said.push("nothing is meant");
     else said.push(`${(units.share[n] / 100).toFixed(1)} % of the picture`);
     const text = data.kind === "expressions" ? `“${units.text[n]}”` : units.text[n];
@@ -427,6 +431,11 @@ const rislabBrowse = (() => {
     const found = answersOf(number, state.seed);
     const said = found.entry[n] < 0 ? "no answer" : `${percent(found.scores[n])}, ${data.classes[found.errors[n]]}`;
     const figure = panel(n, "row", row.label, said);
+    for (const side of ["a", "b"]) {
+      const choose = make("button", { type: "button", textContent: `as ${side.toUpperCase()}`, disabled: state[side] === number || found.entry[n] < 0 });
+      choose.addEventListener("click", () => { state[side] = number; showState(); update(); open(n); });
+      figure.append(choose);
+    }
     holder.append(figure);
     if (found.entry[n] < 0) return;
     const [truth, mask] = await Promise.all([counts("truth", n), counts(entryName(found.entry[n]), n)]);

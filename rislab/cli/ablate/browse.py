@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rislab.cli.ablate.selection import Action, load
@@ -35,7 +36,8 @@ def write_browser(options: argparse.Namespace) -> int:
     table, profile, seeds, planned = load(options)
     with Progress(transient=True, console=Console(stderr=True)) as bar:
         task = bar.add_task("reading answers", total=None)
-        shown = contents(collect(table, profile, seeds, planned), lambda: bar.advance(task))
+        found = contents(collect(table, profile, seeds, planned), lambda: bar.advance(task))
+    shown = replace(found, report="../report.html")
     folder = browser_folder(folder_of(table, profile, options.out))
     page = write(shown, folder, options.pictures)
     for note in shown.notes:
