@@ -127,15 +127,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _refuse_strangers(options: argparse.Namespace, title: str, answers: "Predictions", refer: "Refer") -> None:
-    """Raises DataError when no mask belongs to the split: scores of nothing but missing masks would say nothing."""
-    references = refer.split(options.split)
-    if any(expression.sent_id in answers for reference in references for expression in reference.expressions):
+    """Raises DataError when the data set has none of the ids: scores of nothing but missing masks would say nothing."""
+    known = [expression.sent_id for reference in refer.references for expression in reference.expressions]
+    if any(sent_id in answers for sent_id in known):
         return
     some = ", ".join(map(str, sorted(answers)[:5])) + (", ..." if len(answers) > 5 else "")
-    elsewhere = {ref.split for ref in refer.references for e in ref.expressions if e.sent_id in answers}
-    what = f"they belong to {', '.join(sorted(elsewhere))}" if elsewhere else "the data set has none of them"
     raise DataError(
-        f"{options.predictions}: none of its {len(answers)} sentence ids is in split {options.split} of {title} ({some}): {what}"
+        f"{options.predictions}: none of its {len(answers)} ids ({some}) is a sent_id of {title}, which has "
+        f"{min(known)} to {max(known)}; another data set or partition?"
     )
 
 

@@ -97,3 +97,8 @@ def test_score_prints_every_convention_and_what_is_missing(world: Path, tmp_path
     wrong = rislab_here("score", str(file), "--data", str(world), "--split", "nowhere")
     assert wrong.returncode == 2
     assert "no split 'nowhere'" in wrong.stderr
+    file.write_text(json.dumps([entry | {"sent_id": 10**7}, entry | {"sent_id": 10**8}]))
+    strange = rislab_here("score", str(file), "--data", str(world), "--split", "val", "--dataset", "refcoco")
+    assert strange.returncode == 2
+    assert "none of its 2 ids (10000000, 100000000) is a sent_id of" in strange.stderr
+    assert strange.stdout == ""

@@ -76,7 +76,8 @@ class Chain(Installed):
         (self.work / name).write_text(yaml.safe_dump(content, sort_keys=False))
 
     def run(self, runs: str, **environment: str) -> str:
-        return self.rislab("ablate", "run", "chain.yaml", "--runs", runs, "--jobs", "1", **environment)[0]
+        """What the command says on stdout and stderr."""
+        return "".join(self.rislab("ablate", "run", "chain.yaml", "--runs", runs, "--jobs", "1", **environment))
 
     def trial(self, runs: str, name: str) -> Path:
         (found,) = (self.work / runs / "chain").glob(f"{name}--s0--*")
