@@ -69,6 +69,11 @@ class Grid:
     after: tuple[str, ...] = ()
 
     @property
+    def grouped(self) -> bool:
+        """Whether some rows belong to the one before them."""
+        return any(row.begins for row in self.rows) and not all(row.begins for row in self.rows)
+
+    @property
     def marks(self) -> dict[str, str]:
         """A letter of every reason, in the order in which they appear."""
         reasons = dict.fromkeys(cell.reason for row in self.rows for cell in row.cells if cell.reason)

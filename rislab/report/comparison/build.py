@@ -139,9 +139,9 @@ def _not_run(
 ) -> Iterator[str]:
     """One line each; what is missing for one reason stands in one line."""
     for training in known.trained:
-        if training.expected and (states := training.states):
-            said = "; ".join(f"{name} {why}" for name, why in states.items())
-            yield f"{known.title(training.method)} is not trained: {said}. {training.command}"
+        if training.expected and (missing := training.missing):
+            what = "is not trained" if training.needs_training else "has no result in its own table"
+            yield f"{known.title(training.method)} {what}: {missing}. {training.command}"
     for score in known.scores:
         if not score.values:
             yield f"{known.title(score.method)} on {score.benchmark}: {score.reason} ({score.directory})"
