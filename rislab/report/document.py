@@ -35,11 +35,13 @@ class Column:
         title: first line.
         soft: lines below it.
         kind: whether it holds prose or numbers.
+        share: of the width that columns of prose have, beside theirs.
     """
 
     title: str
     soft: tuple[str, ...] = ()
     kind: Kind = "number"
+    share: float = 1.0
 
 
 @dataclass(frozen=True)

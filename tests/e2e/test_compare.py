@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import pytest
 import torch
 import yaml
 
@@ -47,9 +48,10 @@ def lines(folder: Path, table: str) -> dict[tuple[str, str], str]:
     return {(line["row"], line["column"]): line["text"] or line["reason"] for line in found if line["table"] == table}
 
 
+@pytest.mark.timeout(1500)
 def test_compare_from_nothing_and_again_with_official_weights(tmp_path: Path) -> None:
     world(tmp_path)
-    done = rislab("compare", "--run", cwd=tmp_path)
+    done = rislab("compare", "--run", cwd=tmp_path, patience=600)
     assert done.returncode == 0, done.stdout + done.stderr
     first = lines(tmp_path, "generated")
     ours = "CRIS / ours: full (tiny, toy)"
@@ -71,7 +73,7 @@ def test_compare_from_nothing_and_again_with_official_weights(tmp_path: Path) ->
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/*/metrics.json")}
     assert len(stamps) == 5
     costs = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "costs").iterdir()}
-    done = rislab("compare", "--run", "--checkpoints", "further.yaml", cwd=tmp_path)
+    done = rislab("compare", "--run", "--checkpoints", "further.yaml", cwd=tmp_path, patience=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     assert costs == {path: path.stat().st_mtime_ns for path in costs}
@@ -88,6 +90,6 @@ def test_compare_from_nothing_and_again_with_official_weights(tmp_path: Path) ->
         ("criss: best.ckpt\n", "did you mean 'cris'?"),
     ):
         wrong.write_text(content)
-        done = rislab("compare", "--run", "--checkpoints", "wrong.yaml", cwd=tmp_path)
+        done = rislab("compare", "--run", "--checkpoints", "wrong.yaml", cwd=tmp_path, patience=600)
         assert done.returncode in (1, 2)
         assert said in " ".join((done.stdout + done.stderr).split()), done.stdout + done.stderr

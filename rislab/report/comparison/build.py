@@ -130,8 +130,9 @@ def _sources(published: Published) -> Grid:
             title = published.protocols[result.protocol].title
             first = f"{paper.title} ({paper.paper})"
             rows.append(Row(words((first, result.name, title, result.source)), number == 0))
-    heads = ("method", "model", "protocol", "source")
-    return Grid("sources", "", tuple(Column(head, kind="text") for head in heads), tuple(rows))
+    heads = {"method": 0.8, "model": 1.0, "protocol": 0.8, "source": 2.0}
+    columns = tuple(Column(head, kind="text", share=share) for head, share in heads.items())
+    return Grid("sources", "", columns, tuple(rows))
 
 
 def _not_run(

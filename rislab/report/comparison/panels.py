@@ -17,7 +17,7 @@ SHOWN = ("miou_expr", "oiou", "acc", "miou_class", "aacc", "miou_fold", "fb_iou"
 WIDEST = 10
 """Columns of numbers in a grid; a protocol with more gets a grid for each metric."""
 NOT_RUN = "not run here: needs the real data; see “What was not run”"
-NO_PROTOCOL = "rislab has no such protocol"
+NO_PROTOCOL = "rislab cannot score by this protocol"
 UNPUBLISHED = "no verified number"
 NOT_SCORED = "not scored: rislab compare --run"
 
@@ -93,7 +93,7 @@ def protocol_panels(known: Known) -> list[Grid]:
     return found
 
 
-_LEAD = (Column("method", kind="text"), Column("whose numbers", kind="text"))
+_LEAD = (Column("method", kind="text"), Column("whose numbers", kind="text", share=1.6))
 
 
 def _protocol_panel(
