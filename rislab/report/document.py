@@ -35,11 +35,13 @@ class Column:
         title: first line.
         soft: lines below it.
         kind: whether it holds prose or numbers.
+        share: of the width that columns of prose have, beside theirs.
     """
 
     title: str
     soft: tuple[str, ...] = ()
     kind: Kind = "number"
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Grid:
     rows: tuple[Row, ...]
     text: str = ""
     after: tuple[str, ...] = ()
+
+    @property
+    def grouped(self) -> bool:
+        """Whether some rows belong to the one before them."""
+        return any(row.begins for row in self.rows) and not all(row.begins for row in self.rows)
 
     @property
     def marks(self) -> dict[str, str]:

@@ -112,14 +112,17 @@ NUMBER_WIDTH = 2.0
 
 
 def _tex_columns(columns: tuple[Column, ...]) -> str:
-    """Columns of prose share what those of numbers leave; of a grid of numbers alone, the first is as wide as a name."""
+    """Columns of prose share what those of numbers leave."""
     prose = [column for column in columns if column.kind == "text"]
     numbers = len(columns) - len(prose)
     left = max(TEXT_WIDTH - numbers * NUMBER_WIDTH - 0.3 * len(columns), 3.0 * len(prose))
-    width = min(left / max(len(prose), 1), 9.0)
-    return "".join(
-        rf">{{\raggedright\arraybackslash}}p{{{width:.2f}cm}}" if column.kind == "text" else "r" for column in columns
-    )
+    unit = left / max(sum(column.share for column in prose), 1.0)
+
+    def form(column: Column) -> str:
+        width = min(column.share * unit, 9.0)
+        return rf">{{\raggedright\arraybackslash}}p{{{width:.2f}cm}}" if column.kind == "text" else "r"
+
+    return "".join(map(form, columns))
 
 
 def _tex_grid(grid: Grid) -> list[str]:

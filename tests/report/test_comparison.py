@@ -127,7 +127,7 @@ def generated(content: Document) -> dict[tuple[str, str], dict[str, Cell]]:
 
 def test_seeds_of_one_row_are_one_mean_with_its_spread(world: Path) -> None:
     values = [score(world, "cris", checkpoint, gain=0.1 * n) for n, checkpoint in enumerate(train(world, [0, 1, 2]))]
-    cell = generated(document(world, 3))["CRIS & co_", "ours: full of tiny, toy"]["toy-refcoco mIoU (expr)"]
+    cell = generated(document(world, 3))["CRIS & co_", "ours: full (tiny, toy)"]["toy-refcoco mIoU (expr)"]
     assert cell.value == pytest.approx(np.mean(np.array(values, float)))
     assert cell.text == f"{np.mean(np.array(values, float)):.2f} ± {np.std(np.array(values, float), ddof=1):.2f}"
     assert cell.soft == "n = 3"
@@ -135,14 +135,14 @@ def test_seeds_of_one_row_are_one_mean_with_its_spread(world: Path) -> None:
 
 def test_a_missing_number_has_its_own_reason(world: Path) -> None:
     first = generated(document(world))
-    cell = first["CRIS & co_", "ours: full of tiny, toy"]["toy-refcoco"]
-    assert (cell.text, cell.reason) == ("", "not trained: full s0 pending")
+    cell = first["CRIS & co_", "ours: full (tiny, toy)"]["toy-refcoco"]
+    assert (cell.text, cell.reason) == ("", "not trained: pending (seed 0)")
     (checkpoint,) = train(world, [0])
-    assert generated(document(world))["CRIS & co_", "ours: full of tiny, toy"]["toy-refcoco"].reason == (
+    assert generated(document(world))["CRIS & co_", "ours: full (tiny, toy)"]["toy-refcoco"].reason == (
         "not scored: rislab compare --run"
     )
     score(world, "cris", checkpoint, error="a closed vocabulary answers no sentences")
-    cell = generated(document(world))["CRIS & co_", "ours: full of tiny, toy"]["toy-refcoco"]
+    cell = generated(document(world))["CRIS & co_", "ours: full (tiny, toy)"]["toy-refcoco"]
     assert cell.reason == "failed: a closed vocabulary answers no sentences"
 
 
@@ -158,7 +158,7 @@ def test_official_weights_and_strange_checkpoints_stand_apart_from_ours(world: P
     score(world, "maskclip", None)
     rows = generated(document(world))
     assert list(rows) == [
-        ("CRIS & co_", "ours: full of tiny, toy"),
+        ("CRIS & co_", "ours: full (tiny, toy)"),
         ("CRIS & co_", "official weights, our evaluation: cris_best"),
         ("CRIS & co_", f"checkpoint: elsewhere/checkpoints/best.ckpt ({sha256(other)[:8]})"),
         ("MaskCLIP", "ours: no training, rislab-tiny-ViT toy"),
@@ -173,7 +173,7 @@ def test_a_checkpoint_that_has_changed_since_it_was_scored_is_no_longer_ours(wor
     checkpoint.write_bytes(b"trained anew")
     rows = generated(document(world))
     assert any(whose.startswith("checkpoint: ") for _, whose in rows)
-    reason = rows["CRIS & co_", "ours: full of tiny, toy"]["toy-refcoco mIoU (expr)"].reason
+    reason = rows["CRIS & co_", "ours: full (tiny, toy)"]["toy-refcoco mIoU (expr)"].reason
     assert reason == "not scored: rislab compare --run"
 
 

@@ -130,8 +130,9 @@ def _sources(published: Published) -> Grid:
             title = published.protocols[result.protocol].title
             first = f"{paper.title} ({paper.paper})"
             rows.append(Row(words((first, result.name, title, result.source)), number == 0))
-    heads = ("method", "model", "protocol", "source")
-    return Grid("sources", "", tuple(Column(head, kind="text") for head in heads), tuple(rows))
+    heads = {"method": 0.8, "model": 1.0, "protocol": 0.8, "source": 2.0}
+    columns = tuple(Column(head, kind="text", share=share) for head, share in heads.items())
+    return Grid("sources", "", columns, tuple(rows))
 
 
 def _not_run(
@@ -139,9 +140,9 @@ def _not_run(
 ) -> Iterator[str]:
     """One line each; what is missing for one reason stands in one line."""
     for training in known.trained:
-        if training.expected and (states := training.states):
-            said = "; ".join(f"{name} {why}" for name, why in states.items())
-            yield f"{known.title(training.method)} is not trained: {said}. {training.command}"
+        if training.expected and (missing := training.missing):
+            what = "is not trained" if training.needs_training else "has no result in its own table"
+            yield f"{known.title(training.method)} {what}: {missing}. {training.command}"
     for score in known.scores:
         if not score.values:
             yield f"{known.title(score.method)} on {score.benchmark}: {score.reason} ({score.directory})"

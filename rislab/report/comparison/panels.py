@@ -17,7 +17,7 @@ SHOWN = ("miou_expr", "oiou", "acc", "miou_class", "aacc", "miou_fold", "fb_iou"
 WIDEST = 10
 """Columns of numbers in a grid; a protocol with more gets a grid for each metric."""
 NOT_RUN = "not run here: needs the real data; see “What was not run”"
-NO_PROTOCOL = "rislab has no such protocol"
+NO_PROTOCOL = "rislab cannot score by this protocol"
 UNPUBLISHED = "no verified number"
 NOT_SCORED = "not scored: rislab compare --run"
 
@@ -51,8 +51,8 @@ class Known:
     def why_untrained(self, method: str) -> str:
         """Why the whole method has no checkpoint to score; "" where it has, or needs none."""
         training = self.training(method)
-        states = training.states if training is not None else {}
-        return f"not trained: {'; '.join(f'{name} {why}' for name, why in states.items())}" if states else ""
+        missing = training.missing if training is not None else ""
+        return f"not trained: {missing}" if missing else ""
 
     def training(self, method: str) -> Training | None:
         """The row that is trained for this report; None for a method without training."""
@@ -93,7 +93,7 @@ def protocol_panels(known: Known) -> list[Grid]:
     return found
 
 
-_LEAD = (Column("method", kind="text"), Column("whose numbers", kind="text"))
+_LEAD = (Column("method", kind="text"), Column("whose numbers", kind="text", share=1.6))
 
 
 def _protocol_panel(
@@ -112,7 +112,7 @@ def _protocol_panel(
     metric = f": {title(spots[0].metric)}" if is_part else ""
     name = f"{protocol.name}-{spots[0].metric}" if is_part else protocol.name
     columns = tuple(_column(spot, protocol.name) for spot in spots)
-    after = [f"Nothing is known here of {listed(absent)}."] if absent else []
+    after = [f"No number is known here of {listed(absent)}."] if absent else []
     return Grid(name, f"{protocol.title}{metric}", (*_LEAD, *columns), _marked(rows), f"{protocol.text}.", tuple(after))
 
 
@@ -202,9 +202,7 @@ def _ours(known: Known, method: str, group: Sequence[Score], spot: Spot) -> Cell
 
 def _expected_label(known: Known, method: str) -> str:
     training = known.training(method)
-    if training is None:
-        return "no training"
-    return f"{training.full.row} of {training.full.table}, {training.profile.name}"
+    return "no training" if training is None else training.label
 
 
 def _whose(weights: Weights) -> str:

@@ -99,15 +99,22 @@ class Training:
         )
 
     @property
-    def states(self) -> dict[str, str]:
-        """State and reason of each trial that is not done, by name."""
-        found = {}
+    def label(self) -> str:
+        """The row as its table prints it, with table and profile."""
+        return f"{self.table.row(self.full.row).label} ({self.full.table}, {self.profile.name})"
+
+    @property
+    def missing(self) -> str:
+        """`pending (seeds 0, 1)`: states and reasons of the trials that are not done; "" where all are."""
+        seeds: dict[str, list[int]] = {}
         for cell in self.planned:
             state, look = cell.trial.inspect()
             if state != "done":
                 why = look.reason if look.suspect else str(cell.trial.status().get("error") or "")
-                found[cell.name] = f"{state}: {why}" if why else state
-        return found
+                seeds.setdefault(f"{state}: {why}" if why else state, []).append(cell.seed)
+        return "; ".join(
+            f"{said} (seed{'s' if len(of) > 1 else ''} {', '.join(map(str, of))})" for said, of in seeds.items()
+        )
 
 
 @dataclass
@@ -183,8 +190,7 @@ def _of_trials(training: Training) -> Iterator[Score]:
 
 
 def _ours(training: Training, cell: Planned) -> Weights:
-    label = f"{training.full.row} of {training.full.table}, {training.profile.name}"
-    return Weights("ours", label, f"{training.method} {training.full.row} {training.profile.name}", cell.seed)
+    return Weights("ours", training.label, f"{training.method} {training.full.row} {training.profile.name}", cell.seed)
 
 
 def _checkpoints(training: Training) -> Iterator[tuple[str, Weights]]:

@@ -86,10 +86,11 @@ def _grid(seen: View) -> Grid:
 
 
 def of_claims(lines: Sequence[Line]) -> tuple[Grid, tuple[str, ...]]:
-    """One row a claim and profile that has been run, and one for a claim that has been run nowhere; and the counts."""
+    """One row a claim and profile that was judged, and one for a claim that was judged nowhere; and the counts."""
     rows = []
     for line in lines:
-        shown = [entry for entry in line.entries if entry.verdict != claims.NOT_RUN] or list(line.entries[:1])
+        shown = [entry for entry in line.entries if entry.verdict not in (claims.NOT_RUN, claims.NOT_READ)]
+        shown = shown or list(line.entries[:1])
         for number, entry in enumerate(shown):
             seeds = {len(found) for found in entry.seeds.values()}
             count = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else "".join(map(str, seeds))
@@ -98,8 +99,9 @@ def of_claims(lines: Sequence[Line]) -> tuple[Grid, tuple[str, ...]]:
             where = f"{entry.profile} ({entry.dataset}, {entry.split})"
             rest = (Cell(where), Cell(entry.verdict), measured, Cell(count), Cell(line.claim.source))
             rows.append(Row((*words(first), *rest), number == 0))
-    heads = ("table", "claim", "profile", "verdict", "measured", "seeds", "source")
-    grid = Grid("claims", "", tuple(Column(head, kind="text") for head in heads), tuple(rows))
+    heads = {"table": 0.8, "claim": 2.0, "profile": 1.0, "verdict": 0.6, "measured": 1.4, "seeds": 0.3, "source": 1.4}
+    columns = tuple(Column(head, kind="text", share=share) for head, share in heads.items())
+    grid = Grid("claims", "", columns, tuple(rows))
     counted = []
     for is_paper, where in ((False, "On other data than the paper's"), (True, "On the paper's data")):
         tally: Mapping[str, int] = claims.counts(lines, is_paper)
