@@ -27,7 +27,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_tilde_is_the_home_folder_on_every_command_line(home: Path) -> None:
     for words in (
         "data check ~/d", "data pack ~/d", "data show ~/d --out ~/d", "data leaks ~/d --train a --eval b", "data toy --out ~/d",
-        "score ~/d --data ~/d --out ~/d --split val", "segment ~/d x --out ~/d --masks ~/d --config ~/d",
+        "score ~/d --data ~/d --out ~/d --split val", "segment ~/d x --checkpoint c --out ~/d --masks ~/d --config ~/d",
         "bench step --config ~/d", "matrix --methods a --benchmarks b --checkpoints ~/d --runs ~/d --out ~/d",
         "ablate plan cris --runs ~/d", "ablate report cris --out ~/d", "ablate status cris --html ~/d", "ablate gc --runs ~/d",
     ):  # fmt: skip
