@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import rislab
 from rislab.ablation import signature
 from rislab.report import reference_pages
 from tests.worlds import ROOT
@@ -23,6 +24,8 @@ def test_it_builds_strictly(tmp_path: Path) -> None:
     commands = (tmp_path / "reference" / "commands" / "index.html").read_text()
     assert "rislab ablate export-sweep" in commands
     assert "margin_of_interest" in (tmp_path / "reference" / "table-schema" / "index.html").read_text()
+    api = (tmp_path / "reference" / "api" / "index.html").read_text()
+    assert all(f">rislab.{name}<" in api for name in rislab.__all__ if name not in ("__version__", "RislabError"))
     assert "make ablation-cris" in (tmp_path / "index.html").read_text()
 
 

@@ -1,6 +1,6 @@
 """Pages that are made from the source when the site is built, so that they cannot fall behind it.
 
-`index.md` is README.md; `methods/NAME.md` a page a method; `reference/` the commands and the table schema.
+`index.md` is README.md; `methods/NAME.md` a page a method; `reference/` the Python interface, the commands and the table schema.
 """
 
 import re
@@ -9,6 +9,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+import rislab
 from rislab.ablation import signature
 from rislab.ablation.schema import SCHEMA
 from rislab.cli.main import parser
@@ -30,6 +31,7 @@ def on_files(files: Files, config: Any) -> Files:
         f"methods/{name}.md": reference_pages.method_page(name, class_path, ROOT / "experiments")
         for name, class_path in signature.methods().items()
     }
+    made["reference/api.md"] = reference_pages.api_page(rislab.__all__, sorted((ROOT / "rislab" / "api").glob("*.py")))
     made["reference/commands.md"] = reference_pages.commands_page(parser())
     made["reference/table-schema.md"] = reference_pages.schema_page(SCHEMA)
     for name, text in made.items():

@@ -3,7 +3,7 @@
 import argparse
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,25 @@ def schema_page(schema: Mapping[str, Any]) -> str:
     return f"# Table schema\n\n{head}\n\n" + "\n".join(rows) + "\n"
 
 
+def api_page(names: Sequence[str], modules: Sequence[Path]) -> str:
+    """Signature and docstring of each public name, and of the public methods of classes.
+
+    Args:
+        names: Of functions and classes; those that no module defines are left out.
+        modules: Files that define them.
+    """
+    nodes = {
+        node.name: node
+        for path in modules
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+    }
+    parts = ["# Python interface", "`import rislab` gives these names; no others are public."]
+    for name in sorted(nodes.keys() & set(names), key=lambda name: (name[0].isupper(), name)):
+        parts += list(_documented(nodes[name], f"rislab.{name}", 2))
+    return "\n\n".join(parts) + "\n"
+
+
 def switched(class_path: str) -> Switched:
     """Options that tables switch, of every table whose first profile runs this method in any stage."""
     found: Switched = []
@@ -84,18 +103,32 @@ def tables_of(class_path: str) -> dict[str, str]:
 
 
 def described(docstring: str) -> tuple[str, dict[str, str]]:
-    """Summary of a Google-style docstring, and what its `Args` say of each name; a line may describe several names."""
-    summary, _, rest = docstring.partition("\nArgs:\n")
+    """Text of a Google-style docstring before its sections, and what its `Args` say of each name."""
+    sections = _sections(docstring)
+    return sections[""], _meanings(sections.get("Args", ""))
+
+
+def _sections(docstring: str) -> dict[str, str]:
+    """The parts of a Google-style docstring by their title, without their indent; what comes first is ""."""
+    parts = re.split(r"(?m)^(Args|Attributes|Returns|Raises|Yields):\n", docstring)
+    found = {"": parts[0].strip()}
+    for title, text in zip(parts[1::2], parts[2::2], strict=True):
+        found[title] = re.sub(r"(?m)^ {4}", "", text).rstrip()
+    return found
+
+
+def _meanings(section: str) -> dict[str, str]:
+    """`name: what it is` by name; a line may describe several names, and what it says may take several lines."""
     meanings: dict[str, str] = {}
     names: list[str] = []
-    for line in rest.split("\n\n")[0].splitlines():
-        head = re.match(r" {4}([a-z_]\w*(?:, [a-z_]\w*)*): (.*)", line)
+    for line in section.splitlines():
+        head = re.match(r"([A-Za-z_]\w*(?:, [a-z_]\w*)*): (.*)", line)
         if head:
             names = head[1].split(", ")
             meanings |= dict.fromkeys(names, head[2])
         else:
             meanings |= {name: f"{meanings[name]} {line.strip()}" for name in names}
-    return summary.strip(), meanings
+    return meanings
 
 
 def as_markdown(text: str) -> str:
@@ -136,6 +169,28 @@ def _head(path: Path) -> str:
             break
         lines.append(line.removeprefix("#").strip())
     return md_escape(" ".join(lines))
+
+
+def _documented(node: ast.ClassDef | ast.FunctionDef, title: str, level: int) -> Iterator[str]:
+    yield f"{'#' * level} {title}"
+    if isinstance(node, ast.FunctionDef) and not _has(node, "property"):
+        result = f" -> {ast.unparse(node.returns)}" if node.returns is not None else ""
+        yield f"```python\n{node.name}({ast.unparse(node.args)}){result}\n```"
+    sections = _sections(ast.get_docstring(node) or "")
+    yield as_markdown(sections[""])
+    for section in ("Args", "Attributes", "Raises"):
+        rows = [f"- `{name}`: {meaning}" for name, meaning in _meanings(sections.get(section, "")).items()]
+        if rows:
+            yield f"**{'Arguments' if section == 'Args' else section}**\n\n" + "\n".join(rows)
+    if "Returns" in sections:
+        yield f"**Returns**\n\n{sections['Returns']}"
+    for inner in node.body if isinstance(node, ast.ClassDef) else ():
+        if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_") and not _has(inner, "overload"):
+            yield from _documented(inner, inner.name, level + 1)
+
+
+def _has(node: ast.FunctionDef, decorator: str) -> bool:
+    return any(ast.unparse(each) == decorator for each in node.decorator_list)
 
 
 def _command(parser: argparse.ArgumentParser, prog: str, level: int) -> Iterator[str]:
