@@ -251,7 +251,7 @@ def build(recipe: dict[str, Any]) -> TextSegmenter:
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(TextSegmenter, "model")
         config = parser.parse_object({"model": recipe})
-        model: TextSegmenter = parser.instantiate_classes(config).model
+        model: TextSegmenter = parser.instantiate(config).model
     return model
 
 

@@ -105,5 +105,5 @@ def test_null_on_the_command_line_means_no_weights() -> None:
     options = {"image_size": 64, "clip.name": TINY, "clip.pretrained": "null"}
     given = [f"--model.init_args.{name}={value}" for name, value in options.items()]
     config = parser.parse_args(["--model=rislab.methods.clip.task.CLIPTask", *given])
-    spec = parser.instantiate_classes(config).model.prompts.tokenizer.name, CLIPSpec(TINY, "None")
+    spec = parser.instantiate(config).model.prompts.tokenizer.name, CLIPSpec(TINY, "None")
     assert spec == (TINY, CLIPSpec(TINY))
