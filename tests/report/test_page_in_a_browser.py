@@ -1,0 +1,81 @@
+"""Report pages in a real browser, on a telephone, a tablet and a screen, light and dark, and on paper."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rislab.cli.main import main
+from tests.browse.chromium import chromium
+from tests.report.trials import finish, planned_table
+from tests.worlds import ROOT
+
+WIDTHS = (390, 900, 1440)
+
+WIDER = """() => {
+  const width = document.documentElement.clientWidth;
+  const scrolls = node => node && (["auto", "scroll"].includes(getComputedStyle(node).overflowX) || scrolls(node.parentElement));
+  return [...document.body.querySelectorAll("*")]
+    .filter(node => node.getBoundingClientRect().right > width + 1 && !scrolls(node.parentElement))
+    .map(node => `${node.tagName}.${node.className}: ${node.textContent.trim().slice(0, 40)}`);
+}"""
+"""Elements that reach beyond the window and lie in nothing that scrolls."""
+
+CONTRAST = """() => {
+  const bright = text => {
+    const values = text.match(/[\\d.]+/g).map(Number);
+    const [r, g, b] = values.map(v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const [one, two] = ["color", "backgroundColor"].map(name => bright(getComputedStyle(document.body)[name]));
+  return (Math.max(one, two) + 0.05) / (Math.min(one, two) + 0.05);
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=["cris", "risclip"])
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a whole table of ours whose trials are made up."""
+    folder = tmp_path_factory.mktemp(request.param)
+    file = ROOT / "ablations" / f"{request.param}.yaml"
+    for number, cell in enumerate(planned_table(file, folder / "runs", [0, 1, 2])[1]):
+        if cell.state != "done":
+            finish(cell, 0.01 * number)
+    seeds = ["--seeds", "3", "--runs", str(folder / "runs"), "--out", str(folder)]
+    assert main(["ablate", "report", str(file), *seeds]) == 0
+    return next(folder.rglob("report.html"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_overflows_and_all_can_be_read(browser: Any, report: Path, width: int, scheme: str) -> None:
+    with browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme) as context:
+        page = context.new_page()
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(report.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(WIDER) == []
+        assert page.evaluate(CONTRAST) > 7
+        assert not faults
+
+
+def test_it_can_be_printed(browser: Any, report: Path, tmp_path: Path) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(report.as_uri())
+        page.emulate_media(media="print")
+        page.set_viewport_size({"width": 1040, "height": 1470})
+        assert page.evaluate(WIDER) == []
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") in (
+            "rgb(255, 255, 255)",
+            "rgba(0, 0, 0, 0)",
+        )
+        page.pdf(path=tmp_path / "report.pdf")
+        assert (tmp_path / "report.pdf").stat().st_size > 10_000
