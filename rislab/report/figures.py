@@ -102,7 +102,10 @@ def line_chart(curves: Sequence[Curve], y_title: str) -> str:
         path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in curve.points)
         parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{path}"/>')
         for step, value in curve.points:
-            parts.append(f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.5" fill="{colour}"/>')
+            parts.append(
+                f'<circle cx="{x(step):.1f}" cy="{y(value):.1f}" r="2.5" fill="{colour}">'
+                f"<title>{escape(curve.label)}, step {step:g}: {value:.2f}</title></circle>"
+            )
         parts.append("</g>")
     parts.append("</svg>")
     return "".join(parts)
@@ -126,7 +129,7 @@ def interval_chart(test: Decided, reach: float) -> str:
     line = x(test.line)
     return (
         f'<svg class="interval {test.decision}" viewBox="0 0 180 22" role="img" aria-label="{escape(interval(test))}" '
-        'xmlns="http://www.w3.org/2000/svg">'
+        f'xmlns="http://www.w3.org/2000/svg"><title>{escape(interval(test))}</title>'
         f'<rect class="side" x="{line:.1f}" y="2" width="{178 - line:.1f}" height="18" rx="3"/>{zero}'
         f'<line class="line" x1="{line:.1f}" x2="{line:.1f}" y1="0" y2="22"/>'
         f'<line class="reach" x1="{x(test.low):.1f}" x2="{x(test.high):.1f}" y1="11" y2="11"/>'

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rislab.report.statistics import Spread
 from rislab.report.verdicts import Decided, Judged
 
 UNVERIFIED = "not verified"
@@ -11,6 +12,12 @@ REPEAT_ONE = "rislab fit --config runs/DIRECTORY/config.yaml --trainer.default_r
 
 def signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.2f}"
+
+
+def exactly(spread: Spread) -> str:
+    """A cell in four digits, for those who point at it."""
+    seeds = f"{spread.n} seed{'s' if spread.n > 1 else ''}"
+    return f"{spread.mean:.4f} over {seeds}" + ("" if spread.sd is None else f", standard deviation {spread.sd:.4f}")
 
 
 def interval(test: Decided) -> str:

@@ -37,6 +37,7 @@ def report_page(view: View, browser: str | None = None) -> str:
         marks=MARKS,
         pooled_metrics={metric for metric, _ in view.pooled},
         signed=formatting.signed,
+        exactly=formatting.exactly,
         interval=formatting.interval,
         headline=formatting.headline,
         folds=formatting.folds,

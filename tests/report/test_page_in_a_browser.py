@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rislab.cli.main import main
 from tests.browse.chromium import chromium
@@ -43,7 +44,10 @@ def browser() -> Iterator[Any]:
 def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a whole table of ours whose trials are made up."""
     folder = tmp_path_factory.mktemp(request.param)
-    file = ROOT / "ablations" / f"{request.param}.yaml"
+    content = yaml.safe_load((ROOT / "ablations" / f"{request.param}.yaml").read_text())
+    content["profiles"]["toy"]["split"] = "val"  # the one that made-up trials have
+    file = folder / f"{request.param}.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
     for number, cell in enumerate(planned_table(file, folder / "runs", [0, 1, 2])[1]):
         if cell.state != "done":
             finish(cell, 0.01 * number)
@@ -79,3 +83,29 @@ def test_it_can_be_printed(browser: Any, report: Path, tmp_path: Path) -> None:
         )
         page.pdf(path=tmp_path / "report.pdf")
         assert (tmp_path / "report.pdf").stat().st_size > 10_000
+
+
+def test_the_papers_column_stands_beside_ours_on_a_telephone(browser: Any, report: Path) -> None:
+    """Without a touch; the other columns are one touch away."""
+    with browser.new_context(viewport={"width": 390, "height": 900}) as context:
+        page = context.new_page()
+        page.goto(report.as_uri())
+        seen = page.locator(".main tbody td:visible")
+        right = [each["x"] + each["width"] for each in (cell.bounding_box() for cell in seen.all())]
+        assert max(right) <= 390
+        assert page.locator(".main tbody td.paper:visible").count() > 0
+        few = seen.count()
+        page.check("#all-columns")
+        assert seen.count() > few
+
+
+def test_numbers_are_told_in_full_to_a_pointer(browser: Any, report: Path) -> None:
+    with browser.new_context(viewport={"width": 1440, "height": 900}) as context:
+        page = context.new_page()
+        page.goto(report.as_uri())
+        titles = page.eval_on_selector_all(".main td[title]", "cells => cells.map(cell => cell.title)")
+        assert all("over 3 seeds, standard deviation" in title for title in titles)
+        assert len(titles) > 6
+        assert page.locator(".chart circle title").count() > 0
+        chart = page.locator(".chart").first.bounding_box()
+        assert chart["width"] > 500
