@@ -18,6 +18,10 @@ from importlib.metadata import PackageNotFoundError, version
 from rislab.data.annotations import Reference
 from rislab.errors import ConfigError
 from rislab.files import cache_dir, read_json, write_json
+from rislab.messages import preparing
+
+SECONDS = 3e-5
+"""To tag a sentence with pattern's tagger, measured on one core."""
 
 Tagger = Callable[[list[str]], list[str]]
 """Words -> as many Penn Treebank tags."""
@@ -131,6 +135,7 @@ def nouns_of(references: Sequence[Reference], text_field: str) -> dict[int, tupl
     path = cache_dir() / "nouns" / f"{key.hexdigest()[:20]}.json"
     held = read_json(path)
     if not isinstance(held, dict) or held.get("backend") != backend():
+        preparing(f"tagging the nouns of {len(texts)} sentences", SECONDS * len(texts), str(path.parent))
         held = {"backend": backend(), "nouns": {str(sent_id): nouns(text) for sent_id, text in texts.items()}}
         with suppress(OSError):  # a cache that cannot be written is none
             write_json(path, held)

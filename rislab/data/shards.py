@@ -25,6 +25,7 @@ from PIL import Image
 
 from rislab.errors import DataError
 from rislab.files import cache_dir, replacing
+from rislab.messages import preparing, progress
 from rislab.paths import user_path
 
 IMAGES, TEXTS = ("jpg", "png", "jpeg", "webp"), ("txt", "text")
@@ -37,6 +38,8 @@ LARGEST_PICTURE, LARGEST_TEXT = 1 << 28, 1 << 24
 MOST_PIXELS = 100_000_000
 VERSION = 3
 """Of the index files."""
+SECONDS_A_GIGABYTE = 1.0
+"""To read the headers of 25,000 pairs on one core, without waiting for the disk."""
 
 _RANGE = re.compile(r"\{(\d{1,18})\.\.(\d{1,18})\}")
 
@@ -155,19 +158,24 @@ def index(path: Path) -> Index:
 
     A damaged index is made again; a cache that cannot be written is none.
     """
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
-    key = hashlib.sha256(f"{VERSION} {path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:20]
-    kept = cache_dir() / "shards" / f"{key}.npz"
-    found = _kept(kept, stat.st_size)
+    kept, size = _place(path)
+    found = _kept(kept, size)
     if found is None:
         found = scan(path)
         about = json.dumps([found.skipped, found.ignored, found.members, found.example])
         with suppress(OSError), replacing(kept) as temporary, temporary.open("wb") as file:
             np.savez(file, extents=found.extents, about=np.array(about))
     return found
+
+
+def _place(path: Path) -> tuple[Path, int]:
+    """(where the index of a shard is kept, the shard's bytes). Raises DataError."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    key = hashlib.sha256(f"{VERSION} {path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode()).hexdigest()[:20]
+    return cache_dir() / "shards" / f"{key}.npz", stat.st_size
 
 
 def _kept(path: Path, size: int) -> Index | None:
@@ -202,7 +210,13 @@ class Shards:
         self.missing = [path for path in named if not path.is_file()]
         if not self.paths:
             raise DataError(f"none of {len(named)} shards is there: {', '.join(patterns)}")
-        indices = [index(path) for path in self.paths]
+        new = [size for kept, size in map(_place, self.paths) if not kept.is_file()]
+        preparing(f"indexing {len(new)} shards", SECONDS_A_GIGABYTE * sum(new) / 2**30, str(cache_dir() / "shards"))
+        indices = []
+        with progress("indexing shards") as show:
+            for number, path in enumerate(self.paths):
+                indices.append(index(path))
+                show(number + 1, len(self.paths))
         self.skipped: Counter[str] = Counter()
         for one in indices:
             self.skipped.update(one.skipped)

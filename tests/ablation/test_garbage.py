@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -98,6 +99,29 @@ def test_orphans_can_be_kept(campaign: dict[str, Planned], tmp_path: Path) -> No
     assert campaign["gone s0"].state == "done"
     assert not (campaign["full s0"].trial.checkpoints / "last.ckpt").exists()
     assert (campaign["gone s0"].trial.checkpoints / "last.ckpt").exists()
+
+
+def test_trials_on_an_imported_set_stay_while_the_set_has_their_version(
+    campaign: dict[str, Planned], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No table names an imported set: `--data` does, and gc does not know what it was."""
+    file = campaign["gone s0"].directory / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["data"]["init_args"] |= {"root": str(tmp_path / "DATA"), "dataset": "mine", "version": "0123456789ab"}
+    file.write_text(yaml.safe_dump(config))
+
+    def orphans() -> dict[str, str]:
+        capsys.readouterr()
+        assert gc(tmp_path, "--json") == 0
+        found = json.loads(capsys.readouterr().out)["garbage"]
+        return {Path(one["path"]).name.rsplit("--", 1)[0]: one["why"] for one in found if one["what"] == "trial"}
+
+    assert orphans().keys() == {"gone--s5"}, "the set is out of reach"
+    for version, kept in (("0123456789ab", True), ("ba9876543210", False)):
+        write_json(tmp_path / "DATA" / "mine" / "import.json", {"version": version})
+        found = orphans()
+        assert ("gone--s0" not in found) is kept
+    assert "imported anew since" in found["gone--s0"]
 
 
 def test_every_profile_and_every_table_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

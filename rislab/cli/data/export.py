@@ -52,6 +52,9 @@ def run_export(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"--out {options.out}: is there already; --to {options.to} writes {'a file' if is_file else 'a folder'}"
         )
+    index = options.out.with_name(f"{options.out.name}.csv")
+    if options.to == "png" and index.exists():
+        raise ConfigError(f"--out {options.out}: {index}, which says which mask is which, is there already")
     refer = locate(options.data, options.dataset, options.split_by).read()
     given = None if options.truth else Predictions(options.predictions)
     chosen = list(export.references(refer, options.split))

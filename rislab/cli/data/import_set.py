@@ -66,7 +66,8 @@ def run_import(options: argparse.Namespace) -> int:
     found = read(options.file, options.pictures)
     with progress("looking at rows") as show:
         records = build.build(found, folder.name, shares, options.seed, options.orientation, show)
-    rows = len(found.rows) + sum(bad.where not in {row.where for row in found.rows} for bad in found.bad)
+    read_rows = {row.where for row in found.rows}
+    rows = len(found.rows) + sum(bad.where not in read_rows for bad in found.bad)
     if not options.json:
         _list_bad(found.bad, rows)
     if not records.references:

@@ -237,11 +237,10 @@ def _annotate(records: Records, ann_id: int, image_id: int, category: int, segme
 
 def _reference(records: Records, image_id: int, ids: list[int], split: str) -> dict[str, Any]:
     """A new reference without sentences. One annotation is a number, as in RefCOCO; several are a list, as in gRefCOCO."""
-    categories = {annotation["id"]: annotation["category_id"] for annotation in records.annotations}
     reference = {
         "ref_id": len(records.references) + 1,
         "ann_id": ids[0] if len(ids) == 1 else ids or [EMPTY_ANNOTATION],
-        "category_id": categories[ids[0]] if ids else EMPTY_ANNOTATION,
+        "category_id": records.annotations[ids[0] - 1]["category_id"] if ids else EMPTY_ANNOTATION,
         "image_id": image_id,
         "file_name": records.images[image_id - 1]["file_name"],
         "split": split,
