@@ -255,7 +255,8 @@ const rislabBrowse = (() => {
     if (changesHash) writeHash();
     document.body.dataset.milliseconds = (performance.now() - began).toFixed(1);
     document.body.dataset.shown = shown.length;
-    if (state.open !== null && !$("detail").open) open(Number(state.open));
+    const large = $("detail").open ? $("detail").dataset.unit : null;
+    if (state.open !== null && state.open !== large) open(Number(state.open));
   }
 
   const labelOf = (side) => data.rows[state[side]].label;
@@ -355,8 +356,9 @@ const rislabBrowse = (() => {
   async function draw(holder, n) {
     const [height, width] = data.sizes[data.units.size[n]];
     const entries = [current.a.entry[n], current.b.entry[n]];
+    const wanted = holder.dataset.wanted = `${n} ${entries}`;
     const [truth, a, b] = await Promise.all([counts("truth", n), ...entries.map((at) => counts(entryName(at), n))]);
-    if (!holder.isConnected) return;
+    if (!holder.isConnected || holder.dataset.wanted !== wanted) return;  // it shows something else by now
     const decoded = [truth, a, b].map((each) => (each === null ? null : Masks.decode(each, height, width)));
     const painted = {
       truth: () => Masks.single(decoded[0], null, height, width, "truth"),
@@ -403,7 +405,7 @@ const rislabBrowse = (() => {
 
   function open(n) {
     if (!(n >= 0 && n < data.count) || current.a.entry[n] < 0 || current.b.entry[n] < 0) { state.open = null; return; }
-    state.open = String(n);
+    state.open = $("detail").dataset.unit = String(n);
     writeHash();
     const at = shown.indexOf(n);
     const step = (text, by) => {
