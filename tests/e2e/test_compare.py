@@ -25,7 +25,9 @@ def world(folder: Path) -> None:
     """A table of one small row, two small benchmarks, and a method without training."""
     for name in ("ablations/papers", "experiments/benchmarks", "experiments/maskclip"):
         (folder / name).mkdir(parents=True)
-    tiny_table(folder, "full: {decoder_layers: 1}", trainer__max_epochs=1).rename(folder / "ablations" / "tiny.yaml")
+    tiny_table(folder, "full: {decoder_layers: 1}", trainer__max_epochs=1, trainer__limit_train_batches=2).rename(
+        folder / "ablations" / "tiny.yaml"
+    )
     table = yaml.safe_load((folder / "ablations" / "tiny.yaml").read_text())
     (folder / "ablations" / "tiny.yaml").write_text(yaml.safe_dump(table | {"baseline": "full"}, sort_keys=False))
     for content, name in ((PROTOCOLS, "protocols"), (CRIS, "cris"), (MASKCLIP, "maskclip")):

@@ -177,6 +177,20 @@ def test_a_checkpoint_that_has_changed_since_it_was_scored_is_no_longer_ours(wor
     assert reason == "not scored: rislab compare --run"
 
 
+def test_a_cell_of_another_config_of_a_benchmark_is_left_out_and_named(world: Path) -> None:
+    score(world, "maskclip", None)
+    path = world / "experiments" / "benchmarks" / "toy-refcoco.yaml"
+    path.write_text(path.read_text().replace("scenes: 3000", "scenes: 2999"))
+    content = document(world)
+    row = next(cells for (method, _), cells in generated(content).items() if method == "MaskCLIP")
+    assert row["toy-refcoco"].reason == "not scored: rislab compare --run"
+    items = next(s.items for s in content.sections if s.title.startswith("What was not run"))
+    assert any("scored by another config than today's of toy-refcoco" in item for item in items)
+    path.unlink()
+    items = next(s.items for s in document(world).sections if s.title.startswith("What was not run"))
+    assert any("no benchmark 'toy-refcoco' in experiments/benchmarks" in item for item in items)
+
+
 def test_a_damaged_cell_shows_a_reason_and_no_number(world: Path) -> None:
     score(world, "maskclip", None)
     (metrics,) = (world / "runs" / "matrix").glob("*/metrics.json")
