@@ -279,7 +279,8 @@ def test_costs_are_read_from_their_files_and_broken_ones_are_named(world: Path) 
     content = document(world)
     grid = next(g for s in content.sections for g in s.grids if g.name == "cost")
     by_row = {(row.cells[0].text, row.cells[1].text): row.cells for row in grid.rows}
-    assert [cell.text for cell in by_row["CRIS & co_", "toy"][3:7]] == ["3.19", "0.105", "0.0101", "12"]
+    assert [cell.text for cell in by_row["CRIS & co_", "toy"][3:8]] == ["3.19", "", "0.105", "0.0101", "12"]
+    assert by_row["CRIS & co_", "toy"][4].reason == "the paper's model has another size"
     assert by_row["CRIS & co_", "paper"][3].reason == "no memory"
     assert by_row["MaskCLIP", "toy"][3].reason == "not measured: rislab bench cost"
     items = next(s.items for s in content.sections if s.title.startswith("What was not run"))
@@ -401,6 +402,18 @@ def test_mistakes_on_the_command_line_are_one_line(world: Path, monkeypatch: pyt
     said = rislab_here("compare", "--pdf", cwd=world)
     assert (said.returncode, "pip install 'rislab[pdf]'" in said.stderr) == (2, True)
     assert not (world / "reports").exists(), "nothing is written before that is known"
+
+
+def test_the_page_becomes_a_pdf_where_weasyprint_works(world: Path) -> None:
+    try:
+        import weasyprint  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: no Pango
+        pytest.skip(f"WeasyPrint cannot be used here: {error}")
+    said = rislab_here("compare", "--pdf", cwd=world)
+    assert said.returncode == 0, said.stderr
+    made = world / "reports" / "compare" / "compare.pdf"
+    assert made.read_bytes().startswith(b"%PDF-")
+    assert str(made.relative_to(world)) in said.stdout
 
 
 def test_a_broken_table_hides_no_other_and_is_named_in_the_report(world: Path) -> None:
