@@ -174,22 +174,28 @@ def scored(trained: Sequence[Training], matrix: Path, benchmarks: Mapping[str, A
         if training.benchmark:
             found.scores += _of_trials(training)
     owners = {digest: weights for training in trained for digest, weights in _checkpoints(training)}
-    known = set()
+    known = {_key(score) for score in found.scores}
     for name in sorted(listed(matrix)):
         match = _CELL.fullmatch(name)
         if match is None:
             continue
         try:
             score = _of_cell(matrix / name, match["method"], match["benchmark"], current, owners)
-            key = (score.method, score.benchmark, score.weights.key, score.weights.seed)
-            if key in known:
-                raise ConfigError("another cell has scored the same weights on the same benchmark")
+            if _key(score) in known:
+                raise ConfigError(
+                    "the same weights were scored on the same benchmark by their own trial, or by another cell"
+                )
         except (ConfigError, OSError, records.DamagedError) as error:
             found.left_out.append(f"{name}: {error}")
         else:
-            known.add(key)
+            known.add(_key(score))
             found.scores.append(score)
     return found
+
+
+def _key(score: Score) -> tuple[Any, ...]:
+    """What may count once: the same weights, seed, benchmark, split and protocol."""
+    return score.method, score.weights.key, score.weights.seed, score.benchmark, score.split, score.protocol
 
 
 def _of_trials(training: Training) -> Iterator[Score]:
@@ -240,11 +246,11 @@ def _of_cell(
         raise ConfigError("no identity.json: a cell of an earlier release")
     if benchmark not in benchmarks:
         raise ConfigError(f"no benchmark {benchmark!r} in experiments/benchmarks")
-    if identity.digest(recorded["config"].get("data")) != identity.digest(benchmarks[benchmark]):
+    if identity.digest(recorded.get("config", {}).get("data")) != identity.digest(benchmarks[benchmark]):
         raise ConfigError(f"scored by another config than today's of {benchmark}")
     trial = TrialDir(folder, recorded["hash"])
     state, look = trial.inspect(thorough=True)
-    weights = _whose(recorded["config"], read_yaml(folder / "config.yaml"), owners)
+    weights = _whose(recorded.get("config", {}), read_yaml(folder / "config.yaml"), owners)
     if state != "done":
         why = look.reason if look.suspect else str(trial.status().get("error") or "")
         reason = f"{state}: {why}" if why else state
