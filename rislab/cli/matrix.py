@@ -33,7 +33,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--checkpoints",
         type=user_path,
         metavar="FILE",
-        help="YAML, `method: best.ckpt` a line; methods that are trained need one, others may name a recipe (.yaml)",
+        help="YAML, `method: best.ckpt` a line, or `method: {official: FILE, config: RECIPE}` for the authors' weights; methods "
+        "that are trained need one, others may name a recipe (.yaml)",
     )
     parser.add_argument("--data", metavar="DIR", help="root of real data sets")
     parser.add_argument("--runs", type=user_path, default=Path("runs/matrix"), metavar="DIR")
@@ -46,12 +47,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(options: argparse.Namespace) -> int:
     from rislab.report import matrix
 
-    given = _checkpoints(options.checkpoints)
-    strangers = sorted(given.keys() - set(options.methods))
+    listed = read_checkpoints(options.checkpoints)
+    strangers = sorted(listed.keys() - set(options.methods))
     if strangers:
         raise ConfigError(
             f"{options.checkpoints}: {strangers[0]!r} is none of --methods{nearest(strangers[0], options.methods)}"
         )
+    given = {method: weights(method, value, options.checkpoints, options.runs) for method, value in listed.items()}
     benchmarks = {name: benchmark_data(name, options.data) for name in options.benchmarks}
     models = {method: model_of(method, given.get(method)) for method in options.methods}
     trunks = {method: trunk_of(model) for method, model in models.items()}
@@ -106,19 +108,52 @@ def score(cells: "Sequence[Cell]", jobs: int) -> bool:
     return bool(pool.stop_requests)
 
 
-def _checkpoints(file: Path | None) -> dict[str, Path]:
-    if file is None:
-        return {}
-    import yaml
+def read_checkpoints(file: Path | None) -> dict[str, Any]:
+    """What a file gives for each method, as `weights` takes it. Raises ConfigError."""
+    from rislab.ablation.yaml_lines import read_yaml
 
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: not a readable YAML file ({error})") from None
-    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+    content = {} if file is None else read_yaml(file)
+    if not isinstance(content, dict) or not all(isinstance(value, (str, dict)) for value in content.values()):
         raise ConfigError(f"{file}: expected `method: path` on each line")
-    # Beside the file, where they are relative, as a reader of the file would take them.
-    return {str(name): beside(file, value) for name, value in content.items()}
+    return {str(name): value for name, value in content.items()}
+
+
+def weights(method: str, given: str | dict[str, Any], file: Path, runs: Path) -> Path:
+    """The checkpoint or recipe that a file of checkpoints gives for a method.
+
+    Args:
+        given: a path, or `{official: FILE, config: RECIPE}`: the authors' weights, which are written in our form below `runs`.
+        file: relative paths lie beside it; a recipe may also be given from the current folder.
+        runs: of the matrix.
+
+    Raises:
+        ConfigError: Keys that are none, or files that are not there.
+        DataError: Weights that cannot be read, or are another model's.
+    """
+    if isinstance(given, str):
+        return beside(file, given)
+    keys = ("official", "config")
+    for key in given:
+        if key not in keys:
+            raise ConfigError(
+                f"{file}: {method}: no key {key!r}{nearest(str(key), keys)}; keys are official and config"
+            )
+    if given.keys() != set(keys) or not all(isinstance(value, str) for value in given.values()):
+        raise ConfigError(f"{file}: {method}: expected a path, or {{official: FILE, config: RECIPE.yaml}}")
+    from rislab.ablation.integrity import sha256
+    from rislab.report.comparison.scores import OFFICIAL
+    from rislab.training.official_weights import as_checkpoint
+
+    release, recipe = beside(file, given["official"]), Path(given["config"])
+    recipe = recipe if recipe.is_file() else beside(file, given["config"])
+    for path in (release, recipe):
+        if not path.is_file():
+            raise ConfigError(f"{file}: {method}: no file {path}")
+    stem = release.stem.replace("--", "-")
+    target = runs / OFFICIAL / f"{method}--{stem}--{sha256(release)[:8]}.ckpt"
+    if not target.exists():
+        as_checkpoint(release, recipe, target)
+    return target
 
 
 def beside(file: Path, given: str) -> Path:

@@ -107,7 +107,7 @@ def latex(document: Document) -> str:
 
 TEXT_WIDTH = 26.0
 """Centimetres of a line on the page."""
-NUMBER_WIDTH = 2.0
+NUMBER_WIDTH = 2.2
 """Centimetres that a column of numbers takes at most."""
 
 

@@ -25,7 +25,9 @@ def world(folder: Path) -> None:
     """A table of one small row, two small benchmarks, and a method without training."""
     for name in ("ablations/papers", "experiments/benchmarks", "experiments/maskclip"):
         (folder / name).mkdir(parents=True)
-    tiny_table(folder, "full: {decoder_layers: 1}", trainer__max_epochs=1).rename(folder / "ablations" / "tiny.yaml")
+    tiny_table(folder, "full: {decoder_layers: 1}", trainer__max_epochs=1, trainer__limit_train_batches=2).rename(
+        folder / "ablations" / "tiny.yaml"
+    )
     table = yaml.safe_load((folder / "ablations" / "tiny.yaml").read_text())
     (folder / "ablations" / "tiny.yaml").write_text(yaml.safe_dump(table | {"baseline": "full"}, sort_keys=False))
     for content, name in ((PROTOCOLS, "protocols"), (CRIS, "cris"), (MASKCLIP, "maskclip")):
@@ -83,13 +85,3 @@ def test_compare_from_nothing_and_again_with_official_weights(tmp_path: Path) ->
         assert second[row, column] == text
         if row == ours:
             assert second[official, column] == text, "the same weights, by way of the authors' names"
-    wrong = tmp_path / "wrong.yaml"
-    for content, said in (
-        ("cris: {official: cris_best.pth, confg: recipe.yaml}\n", "no key 'confg' (did you mean 'config'?)"),
-        ("cris: {official: gone.pth, config: recipe.yaml}\n", "no file"),
-        ("criss: best.ckpt\n", "did you mean 'cris'?"),
-    ):
-        wrong.write_text(content)
-        done = rislab("compare", "--run", "--checkpoints", "wrong.yaml", cwd=tmp_path, patience=600)
-        assert done.returncode in (1, 2)
-        assert said in " ".join((done.stdout + done.stderr).split()), done.stdout + done.stderr

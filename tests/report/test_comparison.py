@@ -177,6 +177,20 @@ def test_a_checkpoint_that_has_changed_since_it_was_scored_is_no_longer_ours(wor
     assert reason == "not scored: rislab compare --run"
 
 
+def test_a_cell_of_another_config_of_a_benchmark_is_left_out_and_named(world: Path) -> None:
+    score(world, "maskclip", None)
+    path = world / "experiments" / "benchmarks" / "toy-refcoco.yaml"
+    path.write_text(path.read_text().replace("scenes: 3000", "scenes: 2999"))
+    content = document(world)
+    row = next(cells for (method, _), cells in generated(content).items() if method == "MaskCLIP")
+    assert row["toy-refcoco"].reason == "not scored: rislab compare --run"
+    items = next(s.items for s in content.sections if s.title.startswith("What was not run"))
+    assert any("scored by another config than today's of toy-refcoco" in item for item in items)
+    path.unlink()
+    items = next(s.items for s in document(world).sections if s.title.startswith("What was not run"))
+    assert any("no benchmark 'toy-refcoco' in experiments/benchmarks" in item for item in items)
+
+
 def test_a_damaged_cell_shows_a_reason_and_no_number(world: Path) -> None:
     score(world, "maskclip", None)
     (metrics,) = (world / "runs" / "matrix").glob("*/metrics.json")
@@ -265,7 +279,8 @@ def test_costs_are_read_from_their_files_and_broken_ones_are_named(world: Path) 
     content = document(world)
     grid = next(g for s in content.sections for g in s.grids if g.name == "cost")
     by_row = {(row.cells[0].text, row.cells[1].text): row.cells for row in grid.rows}
-    assert [cell.text for cell in by_row["CRIS & co_", "toy"][3:7]] == ["3.19", "0.105", "0.0101", "12"]
+    assert [cell.text for cell in by_row["CRIS & co_", "toy"][3:8]] == ["3.19", "", "0.105", "0.0101", "12"]
+    assert by_row["CRIS & co_", "toy"][4].reason == "the paper's model has another size"
     assert by_row["CRIS & co_", "paper"][3].reason == "no memory"
     assert by_row["MaskCLIP", "toy"][3].reason == "not measured: rislab bench cost"
     items = next(s.items for s in content.sections if s.title.startswith("What was not run"))
@@ -387,6 +402,18 @@ def test_mistakes_on_the_command_line_are_one_line(world: Path, monkeypatch: pyt
     said = rislab_here("compare", "--pdf", cwd=world)
     assert (said.returncode, "pip install 'rislab[pdf]'" in said.stderr) == (2, True)
     assert not (world / "reports").exists(), "nothing is written before that is known"
+
+
+def test_the_page_becomes_a_pdf_where_weasyprint_works(world: Path) -> None:
+    try:
+        import weasyprint  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: no Pango
+        pytest.skip(f"WeasyPrint cannot be used here: {error}")
+    said = rislab_here("compare", "--pdf", cwd=world)
+    assert said.returncode == 0, said.stderr
+    made = world / "reports" / "compare" / "compare.pdf"
+    assert made.read_bytes().startswith(b"%PDF-")
+    assert str(made.relative_to(world)) in said.stdout
 
 
 def test_a_broken_table_hides_no_other_and_is_named_in_the_report(world: Path) -> None:

@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rislab.ablation import plan, table
-from rislab.ablation.integrity import sha256
 from rislab.ablation.published import FullRow, Published
 from rislab.cli import matrix
 from rislab.cli.ablate.run_view import RunView
 from rislab.cli.console import open_console
-from rislab.errors import ConfigError, RislabError, nearest
+from rislab.errors import ConfigError, RislabError
 from rislab.launch.table_run import Request, TableRun
 from rislab.report.comparison.build import Places
-from rislab.report.comparison.scores import OFFICIAL
 from rislab.report.matrix import Cell
 
 
@@ -70,11 +68,19 @@ def _is_refused(cell: Cell) -> bool:
     return cell.trial.state() == "failed" and cell.trial.status().get("kind") == "config"
 
 
-def _train(full: FullRow, options: argparse.Namespace, places: Places) -> int:
-    """Run the row that is a method by its own table, as `ablate run` does. Returns its exit code."""
+def _planned(
+    full: FullRow, options: argparse.Namespace, places: Places
+) -> tuple[table.Table, table.Profile, list[plan.Planned]]:
+    """The row that is a method, with the chosen seeds."""
     loaded = table.load(table.find(full.table))
     profile = loaded.profile(full.profile)
-    planned = plan.plan(loaded, profile, range(options.seeds), places.runs, [full.row], options.data)
+    data = options.data if profile.is_paper_dataset else None
+    return loaded, profile, plan.plan(loaded, profile, range(options.seeds), places.runs, [full.row], data)
+
+
+def _train(full: FullRow, options: argparse.Namespace, places: Places) -> int:
+    """Run the row that is a method by its own table, as `ablate run` does. Returns its exit code."""
+    loaded, profile, planned = _planned(full, options, places)
     request = Request(places.runs, full.table, options.jobs, retry=options.retry)
     return TableRun(loaded, profile, plan.distinct(planned), request, RunView()).run()
 
@@ -86,10 +92,7 @@ def _trained(known: Published, options: argparse.Namespace, places: Places) -> I
         if full is None:
             yield Candidate(paper.method, None)
             continue
-        loaded = table.load(table.find(full.table))
-        cells = plan.plan(
-            loaded, loaded.profile(full.profile), range(options.seeds), places.runs, [full.row], options.data
-        )
+        _, _, cells = _planned(full, options, places)
         for cell in cells:
             if not (cell.stage == full.stage if full.stage else cell.is_last):
                 continue
@@ -108,44 +111,13 @@ def _further(file: Path | None, known: Published, folder: Path) -> tuple[list[Ca
         What can be scored, and what is wrong with the rest, a line each.
     """
     found, wrong = [], []
-    for method, given in _read(file).items():
+    for method, given in matrix.read_checkpoints(file).items():
         known.of(method)
         try:
-            found.append(_candidate(method, given, file or Path(), folder))
+            found.append(Candidate(method, matrix.weights(method, given, file or Path(), folder)))
         except RislabError as error:
             wrong.append(f"{method}: {error}")
     return found, wrong
-
-
-def _candidate(method: str, given: Any, file: Path, folder: Path) -> Candidate:
-    if isinstance(given, str):
-        return Candidate(method, matrix.beside(file, given))
-    if not isinstance(given, dict) or given.keys() != {"official", "config"}:
-        keys = ("official", "config")
-        strange = next((key for key in given if key not in keys), None) if isinstance(given, dict) else None
-        hint = f": no key {strange!r}{nearest(str(strange), keys)}" if strange is not None else ""
-        raise ConfigError(f"{file}: {method}: expected a path, or {{official: FILE, config: RECIPE.yaml}}{hint}")
-    from rislab.training.official_weights import as_checkpoint
-
-    release, recipe = matrix.beside(file, given["official"]), Path(given["config"])
-    if not release.is_file():
-        raise ConfigError(f"{file}: {method}: no file {release}")
-    stem = release.stem.replace("--", "-")
-    target = folder / OFFICIAL / f"{method}--{stem}--{sha256(release)[:8]}.ckpt"
-    if not target.exists():
-        as_checkpoint(release, recipe if recipe.is_file() else matrix.beside(file, given["config"]), target)
-    return Candidate(method, target)
-
-
-def _read(file: Path | None) -> Mapping[str, Any]:
-    from rislab.ablation.yaml_lines import read_yaml
-
-    content = {} if file is None else read_yaml(file)
-    if not isinstance(content, dict):
-        raise ConfigError(
-            f"{file}: expected `method: path` or `method: {{official: FILE, config: RECIPE}}` on each line"
-        )
-    return content
 
 
 def _cells(

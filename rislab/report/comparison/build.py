@@ -51,7 +51,8 @@ def document(
         seeds: of the rows that are the whole methods; others that are done count, too.
     """
     trained = trainings(published.methods, places.runs, seeds)
-    found = scored(trained, places.runs, places.matrix)
+    benchmarks = _benchmarks(places.experiments)
+    found = scored(trained, places.matrix, benchmarks)
     known = Known(published, trained, found.scores, generated_benchmarks(places.experiments))
     first = generated_panel(known)
     panels = protocol_panels(known)
@@ -153,6 +154,10 @@ def _not_run(
             f"No method was scored on {listed(absent)}: they need the real data. "
             "rislab matrix --methods METHOD --benchmarks BENCHMARK --checkpoints FILE --data DIR"
         )
+    ours = {protocol.ours for protocol in known.published.protocols.values()}
+    for score in known.scores:
+        if score.values and score.benchmark not in known.generated and score.protocol not in ours:
+            yield f"In no table above, since no protocol of ablations/papers is {score.protocol}: {score.directory}"
     official = {score.method for score in known.scores if score.weights.source == "official"}
     if without := [known.title(method) for method in known.methods if method not in official]:
         yield (

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rislab.ablation import plan, records, signature, table
+from rislab.ablation import identity, plan, records, signature, table
 from rislab.ablation.integrity import sha256
 from rislab.ablation.plan import Planned
 from rislab.ablation.published import FullRow, PaperFile
@@ -160,22 +160,42 @@ def trainings(
     return found
 
 
-def scored(trained: Sequence[Training], runs: Path, matrix: Path) -> Scored:
-    """Scores of the trials themselves on a paper's data, and of all cells of the matrix."""
+def scored(trained: Sequence[Training], matrix: Path, benchmarks: Mapping[str, Any]) -> Scored:
+    """Scores of the trials themselves on a paper's data, and of all cells of the matrix.
+
+    Args:
+        trained: the whole methods.
+        matrix: folder of cells.
+        benchmarks: the data part of each benchmark's config, by name; cells of other ones are left out.
+    """
     found = Scored()
+    current = {name: identity.identity({"data": data})["data"] for name, data in benchmarks.items()}
     for training in trained:
         if training.benchmark:
             found.scores += _of_trials(training)
     owners = {digest: weights for training in trained for digest, weights in _checkpoints(training)}
-    for name in listed(matrix):
+    known = {_key(score) for score in found.scores}
+    for name in sorted(listed(matrix)):
         match = _CELL.fullmatch(name)
         if match is None:
             continue
         try:
-            found.scores.append(_of_cell(matrix / name, match["method"], match["benchmark"], owners))
+            score = _of_cell(matrix / name, match["method"], match["benchmark"], current, owners)
+            if _key(score) in known:
+                raise ConfigError(
+                    "the same weights were scored on the same benchmark by their own trial, or by another cell"
+                )
         except (ConfigError, OSError, records.DamagedError) as error:
             found.left_out.append(f"{name}: {error}")
+        else:
+            known.add(_key(score))
+            found.scores.append(score)
     return found
+
+
+def _key(score: Score) -> tuple[Any, ...]:
+    """What may count once: the same weights, seed, benchmark, split and protocol."""
+    return score.method, score.weights.key, score.weights.seed, score.benchmark, score.split, score.protocol
 
 
 def _of_trials(training: Training) -> Iterator[Score]:
@@ -212,14 +232,25 @@ def _digest(path: Path, size: int, modified: int) -> str:
     return sha256(path)
 
 
-def _of_cell(folder: Path, method: str, benchmark: str, owners: Mapping[str, Weights]) -> Score:
-    """A cell of a matrix. Raises ConfigError, OSError and DamagedError for one that cannot be read."""
+def _of_cell(
+    folder: Path, method: str, benchmark: str, benchmarks: Mapping[str, Any], owners: Mapping[str, Weights]
+) -> Score:
+    """A cell of a matrix. Raises ConfigError for one that does not fit, OSError and DamagedError for one that cannot be read.
+
+    Args:
+        benchmarks: what of each benchmark's config is hashed.
+        owners: whose weights a sha256 is.
+    """
     recorded = records.load(folder / "identity.json", records.IDENTITY)
     if recorded is None:
         raise ConfigError("no identity.json: a cell of an earlier release")
+    if benchmark not in benchmarks:
+        raise ConfigError(f"no benchmark {benchmark!r} in experiments/benchmarks")
+    if identity.digest(recorded.get("config", {}).get("data")) != identity.digest(benchmarks[benchmark]):
+        raise ConfigError(f"scored by another config than today's of {benchmark}")
     trial = TrialDir(folder, recorded["hash"])
     state, look = trial.inspect(thorough=True)
-    weights = _whose(recorded["config"], read_yaml(folder / "config.yaml"), owners)
+    weights = _whose(recorded.get("config", {}), read_yaml(folder / "config.yaml"), owners)
     if state != "done":
         why = look.reason if look.suspect else str(trial.status().get("error") or "")
         reason = f"{state}: {why}" if why else state
@@ -228,12 +259,14 @@ def _of_cell(folder: Path, method: str, benchmark: str, owners: Mapping[str, Wei
     return _score(method, weights, benchmark, look.result, split, folder)
 
 
-def _whose(identity: Mapping[str, Any], config: Any, owners: Mapping[str, Weights]) -> Weights:
-    parent = identity.get("parent")
+def _whose(hashed: Mapping[str, Any], config: Any, owners: Mapping[str, Weights]) -> Weights:
+    """Of a cell: from its identity, and from what its config says of the checkpoint."""
+    parent = hashed.get("parent")
     if parent is None:
-        clip = identity.get("model", {}).get("init_args", {}).get("clip") or {}
+        clip = hashed.get("model", {}).get("init_args", {}).get("clip") or {}
         trunk = f"{clip.get('name')} {clip.get('pretrained') or 'without pretrained weights'}" if clip else ""
-        return Weights("ours", f"no training, {trunk}" if trunk else "no training", f"untrained {trunk}")
+        key = f"untrained {trunk} {identity.digest(hashed.get('model'))}"
+        return Weights("ours", f"no training, {trunk}" if trunk else "no training", key)
     if parent in owners:
         return owners[parent]
     trial = config.get("trial") if isinstance(config, dict) else None

@@ -1,0 +1,48 @@
+"""What a picture costs: counted and measured on a method that is really built, and written down where it cannot be."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rislab.ablation import published
+from rislab.ablation.yaml_lines import read_yaml
+from rislab.bench import cost
+from rislab.training.inference import build
+from tests.worlds import ROOT, tiny_config
+
+
+def test_parameters_are_counted_and_work_grows_with_the_picture() -> None:
+    recipe = tiny_config()["model"]
+    small = cost.measure(recipe)
+    assert small["parameters_m"] == sum(p.numel() for p in build(recipe).parameters()) / 1e6
+    assert small["picture"] == [96, 96]
+    assert min(small[name] for name in ("gflops", "seconds", "threads")) > 0
+    assert small["memory_mb"] >= 0
+    large = cost.measure(recipe | {"init_args": recipe["init_args"] | {"image_size": 192}})
+    assert large["gflops"] > 2 * small["gflops"]
+
+
+def test_the_whole_method_is_measured_at_both_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for paper in published.load().methods:
+        found = {subject.scale: subject for subject in cost.subjects(paper)}
+        assert found.keys() == {"toy", "paper"}, paper.method
+        assert found["toy"].digest != found["paper"].digest, paper.method
+    (cris, _) = cost.subjects(published.load().of("cris"))
+    assert (cris.config, cris.recipe["init_args"]["decoder_layers"]) == ("con+dec3 of cris, toy", 3)
+    (clims, _) = cost.subjects(published.load().of("clims"))
+    assert clims.recipe["class_path"].endswith("CLIMSTask"), "the stage that is the method, not the last one"
+
+
+def test_what_cannot_be_measured_is_written_down_with_its_reason(tmp_path: Path) -> None:
+    model = read_yaml(ROOT / "experiments" / "cris" / "toy.yaml")["model"]
+    subject = cost.Subject("cris", "toy", "a recipe", model | {"init_args": model["init_args"] | {"image_size": 100}})
+    assert "multiple of 32" in cost.save(subject, tmp_path)
+    written = json.loads((tmp_path / "cris-toy.json").read_text())
+    assert "multiple of 32" in written["error"]
+    assert not cost.is_measured(subject, tmp_path)
+    (tmp_path / "cris-toy.json").write_text(json.dumps({"model": subject.digest}))
+    assert cost.is_measured(subject, tmp_path)
+    other = cost.Subject("cris", "toy", "another recipe", model)
+    assert not cost.is_measured(other, tmp_path), "a file of another recipe does not count"
