@@ -27,11 +27,12 @@ def shown(text: str) -> list[list[str]]:
     found = []
     for block in re.split(r"^```.*$", text, flags=re.MULTILINE):
         for match in LINE.finditer(block.replace("\\\n", " ")):
-            command = re.split(r"\s+#\s|\s+[|>]\s", match["command"])[0]
-            with contextlib.suppress(ValueError):  # prose with an apostrophe that begins with the program's name
-                words = shlex.split(command)
-                if not any(word in ("...", "…") for word in words):
-                    found.append(words)
+            line = re.split(r"\s+#\s|\s+[|>]\s", match["command"])[0]
+            for command in line.split(" && "):
+                with contextlib.suppress(ValueError):  # prose with an apostrophe that begins with the program's name
+                    words = shlex.split(command)
+                    if not any(word in ("...", "…") for word in words):
+                        found.append(words)
     return found
 
 
