@@ -6,14 +6,16 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rislab.cli.main import main
+from tests.forks import forking
 
 ROOT = Path(__file__).parents[1]
 TOOLS = Path(os.environ.get("RISLAB_TOOLS") or ROOT.parent / "shared" / "tools")
@@ -46,7 +48,13 @@ def tiny_config(**changes: Any) -> dict[str, Any]:
 def rislab(
     *arguments: str, cwd: Path = ROOT, patience: float = 240, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """The real command line, in a process of its own, which must end within `patience` seconds."""
+    """The real command line, in a process of its own, which must end within `patience` seconds.
+
+    With nothing added to the environment the process is forked from a server that has paid the imports, which are most of the
+    seconds of a short command.
+    """
+    if not environment:
+        return _forked(arguments, cwd, patience)
     return subprocess.run(
         [sys.executable, "-m", "rislab.cli.main", *arguments],
         cwd=cwd,
@@ -58,8 +66,36 @@ def rislab(
     )
 
 
+def _forked(arguments: Sequence[str], cwd: Path, patience: float) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        process = forking().Process(target=_command, args=(arguments, cwd, dict(os.environ), out, err))
+        process.start()
+        process.join(patience)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(arguments, patience, out.read_text(), err.read_text())
+        return subprocess.CompletedProcess(arguments, process.exitcode or 0, out.read_text(), err.read_text())
+
+
+def _command(arguments: Sequence[str], cwd: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, path in ((1, out), (2, err)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+    sys.argv = ["rislab", *arguments]
+    code = main(list(arguments))
+    sys.stdout.flush()
+    sys.exit(code)
+
+
 def rislab_here(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """The same in this process, without paying the imports: for what ends in an error or is over at once."""
+    """The same in this process: for what ends in an error or is over at once, and for tables, whose trials have processes of
+    their own anyway; their pool then forks from this process's server, which has paid the imports."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(cwd):
         try:

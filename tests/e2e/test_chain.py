@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.worlds import rislab, tiny_chain
+from tests.worlds import rislab, rislab_here, tiny_chain
 
 ROWS = """
 clip: {adapters: false, cfe: false, ske: false}
@@ -19,7 +19,7 @@ levels: {decoder_levels: [2, 3, 4]}
 def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("chain")
     options = [str(tiny_chain(folder, ROWS)), "--runs", str(folder / "runs")]
-    done = rislab("ablate", "run", *options, "--jobs", "2", "--threads", "1")
+    done = rislab_here("ablate", "run", *options, "--jobs", "2", "--threads", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, options
 
@@ -59,7 +59,7 @@ def test_the_middle_of_a_chain_is_gone_on_from(chain: tuple[Path, list[str]]) ->
     (found["full-pixel"] / "metrics.json").unlink()
     (found["full-pixel"] / "status.json").unlink()
     (found["full-pixel"] / "checkpoints" / "best.ckpt").unlink()
-    done = rislab("ablate", "run", *options, "--threads", "1")
+    done = rislab_here("ablate", "run", *options, "--threads", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 of 5 trials to run" in done.stderr
     assert (found["full-patch"] / "metrics.json").stat().st_mtime_ns == kept
@@ -68,7 +68,7 @@ def test_the_middle_of_a_chain_is_gone_on_from(chain: tuple[Path, list[str]]) ->
 
 def test_a_failed_stage_keeps_what_follows_from_starting(tmp_path: Path) -> None:
     options = [str(tiny_chain(tmp_path, "nan: {base_lr: 1.0e+30}")), "--runs", str(tmp_path / "runs")]
-    done = rislab("ablate", "run", *options, "--threads", "1")
+    done = rislab_here("ablate", "run", *options, "--threads", "1")
     assert done.returncode == 1, done.stdout + done.stderr
     states = {row["trial"]: row["state"] for row in json.loads(rislab("ablate", "status", *options, "--json").stdout)}
     assert states == {"nan s0 patch": "diverged", "nan s0 pixel": "pending"}

@@ -27,7 +27,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
     )
     table.write_text(text)
     options = [str(table), "--runs", str(folder / "runs")]
-    done = rislab("ablate", "run", *options, "--jobs", "2", "--threads", "1")
+    done = rislab_here("ablate", "run", *options, "--jobs", "2", "--threads", "1")
     assert done.returncode == 1, done.stdout + done.stderr  # one row diverged
     assert "nan s0: diverged: loss term text_to_pixel is not finite" in done.stdout
     return folder, options
@@ -49,7 +49,7 @@ def test_a_second_run_does_nothing_quickly(campaign: tuple[Path, list[str]]) -> 
     folder, options = campaign
     before = {path: path.stat().st_mtime_ns for path in (folder / "runs").rglob("*") if path.is_file()}
     began = time.monotonic()
-    done = rislab("ablate", "run", *options)
+    done = rislab_here("ablate", "run", *options)
     assert time.monotonic() - began < 4  # 2 s on an idle machine; tests share theirs
     assert done.returncode == 1
     assert {path: path.stat().st_mtime_ns for path in before} == before

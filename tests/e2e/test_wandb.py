@@ -15,7 +15,7 @@ import yaml
 from rislab.ablation.trial import TrialDir
 from tests import wandbfile
 from tests.agents import agent, environment, export, server, wants_agents, work_through
-from tests.worlds import ROOT, ROWS, descendants, results, rislab, tiny_chain, tiny_table, wait_until
+from tests.worlds import ROOT, ROWS, descendants, results, rislab, rislab_here, tiny_chain, tiny_table, wait_until
 
 pytestmark = wants_agents
 
@@ -30,7 +30,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
     """(table, results) of `ablate run` without wandb."""
     folder = tmp_path_factory.mktemp("undisturbed")
     table = tiny_table(folder, ROWS)
-    done = rislab("ablate", "run", str(table), "--runs", str(folder / "runs"), "--jobs", "2", "--threads", "1")
+    done = rislab_here("ablate", "run", str(table), "--runs", str(folder / "runs"), "--jobs", "2", "--threads", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     return table, results(folder / "runs")
 
@@ -183,7 +183,7 @@ def test_a_search_over_arguments(undisturbed: tuple[Path, dict[str, bytes]], tmp
 def test_a_chain_is_one_run_and_shared_stages_are_trained_once(tmp_path: Path) -> None:
     table = tiny_chain(tmp_path, "full: {ske_layers: 1}\nlevels: {ske_layers: 1, decoder_levels: [2, 3, 4]}")
     expected = tmp_path / "expected"
-    assert rislab("ablate", "run", str(table), "--runs", str(expected), "--threads", "1").returncode == 0
+    assert rislab_here("ablate", "run", str(table), "--runs", str(expected), "--threads", "1").returncode == 0
     work_through(export(table, tmp_path), [tmp_path / "a", tmp_path / "b"])
     assert results(tmp_path / "runs") == results(expected)
     assert len(list((tmp_path / "runs" / "tiny").iterdir())) == 3
@@ -211,7 +211,7 @@ def test_a_killed_agent_is_taken_over(
         work_through(sweep, [tmp_path / "b"])
         assert {run.summary["state"] for run in logged(tmp_path / "b")} == {"done"}
     else:
-        done = rislab("ablate", "run", str(undisturbed[0]), "--runs", str(runs), "--jobs", "2", "--threads", "1")
+        done = rislab_here("ablate", "run", str(undisturbed[0]), "--runs", str(runs), "--jobs", "2", "--threads", "1")
         assert done.returncode == 0, done.stdout + done.stderr
     assert results(runs) == undisturbed[1]
 
@@ -246,7 +246,7 @@ def test_agents_and_ablate_run_at_once_train_each_trial_once(
     with server(sweep) as given:
         agents = [agent(tmp_path / name, given) for name in "ab"]
         options = ["--runs", str(tmp_path / "runs"), "--jobs", "2", "--threads", "1"]
-        done = rislab("ablate", "run", str(undisturbed[0]), *options)
+        done = rislab_here("ablate", "run", str(undisturbed[0]), *options)
         assert done.returncode == 0, done.stdout + done.stderr
         assert [process.wait(240) for process in agents] == [0, 0]
     assert results(tmp_path / "runs") == undisturbed[1]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.worlds import RESULTS, ROOT, ROWS, rislab, tiny_chain, tiny_table, wait_until
+from tests.worlds import RESULTS, ROOT, ROWS, rislab_here, tiny_chain, tiny_table, wait_until
 
 
 def command(table: Path, runs: Path) -> list[str]:
@@ -59,27 +59,27 @@ def risclip(folder: Path) -> Path:
 def test_killed_twice_equals_undisturbed(table_of: Callable[[Path], Path], tmp_path: Path) -> None:
     """At the first checkpoint of all, which is within an epoch, and once one trial is done."""
     table = table_of(tmp_path)
-    assert rislab(*command(table, tmp_path / "undisturbed")).returncode == 0
+    assert rislab_here(*command(table, tmp_path / "undisturbed")).returncode == 0
     runs = tmp_path / "runs"
     for moment in ("checkpoints/last.ckpt", "metrics.json"):
         process = started(table, runs)
         wait_until(lambda moment=moment: bool(list(runs.glob(f"*/*--s*/{moment}"))))
         assert process.poll() is None, "it ended before it could be killed"
         kill_session(process)
-    done = rislab(*command(table, runs))
+    done = rislab_here(*command(table, runs))
     assert done.returncode == 0, done.stdout + done.stderr
     assert fingerprint(runs) == fingerprint(tmp_path / "undisturbed")
 
 
 def test_killed_between_stages_equals_undisturbed(tmp_path: Path) -> None:
     table = tiny_chain(tmp_path, "full: {ske_layers: 1}\nlevels: {ske_layers: 1, decoder_levels: [2, 3, 4]}")
-    assert rislab(*command(table, tmp_path / "undisturbed")).returncode == 0
+    assert rislab_here(*command(table, tmp_path / "undisturbed")).returncode == 0
     runs = tmp_path / "runs"
     process = started(table, runs)
     wait_until(lambda: bool(list(runs.glob("*/*--patch--*/metrics.json"))))
     kill_session(process)
     assert not list(runs.glob("*/*--pixel--*/metrics.json")), "the second stage is not done"
     first = {path: path.stat().st_mtime_ns for path in runs.glob("*/*--patch--*/checkpoints/best.ckpt")}
-    assert rislab(*command(table, runs)).returncode == 0
+    assert rislab_here(*command(table, runs)).returncode == 0
     assert fingerprint(runs) == fingerprint(tmp_path / "undisturbed")
     assert all(path.stat().st_mtime_ns == then for path, then in first.items()), "the first stage is not trained again"
