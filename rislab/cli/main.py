@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
         compare,
         completion,
         data,
+        demo,
         doctor,
         init,
         matrix,
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     for name, text in TRAINING.items():
         commands.add_parser(name, help=text, add_help=False)
     segment.add_parser(commands)
+    demo.add_parser(commands)
     score.add_parser(commands)
     data.add_parser(commands)
     bench.add_parser(commands)

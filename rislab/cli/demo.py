@@ -1,0 +1,58 @@
+"""`rislab demo`: a page on which one or two methods answer a picture."""
+
+import argparse
+from pathlib import Path
+
+from rislab.cli.tables_option import add_tables_option
+from rislab.errors import ConfigError
+from rislab.paths import user_path
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="a page in the browser: a picture, sentences or class names, one or two methods side by side",
+        description="Serve a page on this machine on which one or two methods answer the same picture (extra `demo`, gradio). It "
+        "needs no network. CHECKPOINT is whatever `rislab segment --checkpoint` takes: a trial, its best.ckpt, a row of a table.",
+        epilog="example: rislab demo cris:base cris:con+dec3 --port 7860",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="trial, best.ckpt, or row of a table (cris:con+dec3)")
+    parser.add_argument("other", nargs="?", metavar="CHECKPOINT2", help="a second method, shown beside the first")
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen at (default: this machine's own)"
+    )
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="port to listen at (default: the first free one from 7860)"
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="NAME", help="cpu, cuda, cuda:1 (default: a GPU if there is one)"
+    )
+    parser.add_argument(
+        "--runs", type=user_path, default=Path("runs"), metavar="DIR", help="trials (default: %(default)s)"
+    )
+    add_tables_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    import rislab
+    from rislab.api.demo import page
+    from rislab.training.cli import quiet
+
+    names = [name for name in (options.checkpoint, options.other) if name is not None]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{names[0]} is given twice; expected two different methods")
+    quiet()
+    models = {
+        name: rislab.load(name, runs=options.runs, tables=options.tables, device=options.device) for name in names
+    }
+    served = page(models)
+    try:
+        _, address, _ = served.launch(
+            server_name=options.host, server_port=options.port, share=False, quiet=True, prevent_thread_lock=True
+        )
+    except OSError as error:  # no free port, or an address of another machine
+        raise ConfigError(f"--host {options.host} --port {options.port}: {error}") from error
+    print(f"{address} (Ctrl-C ends it)", flush=True)
+    served.block_thread()
+    return 0
