@@ -17,7 +17,8 @@ LAYERS = (
     {"data"},
     {"nn", "losses", "metrics"},
     {"paths", "moved_names"},
-    {"files", "errors", "ranks", "printable", "messages"},
+    {"messages"},
+    {"files", "errors", "ranks", "printable"},
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 FORBIDDEN = {("report", "methods"), ("launch", "methods"), ("report", "data"), ("launch", "data")}

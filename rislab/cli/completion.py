@@ -57,7 +57,7 @@ def script(shell: str) -> str:
     root = parser()
     _add_training_options(root)
     _mark(root, shtab.FILE, shtab.DIRECTORY)
-    return str(shtab.complete(root, shell, root_prefix="_rislab", preamble={name: _functions(name) for name in SHELLS}))
+    return str(shtab.complete(root, shell, root_prefix="_rislab", preamble=_functions(shell)))
 
 
 def _functions(shell: str) -> str:
