@@ -17,7 +17,8 @@ LAYERS = (
     {"evaluation", "encoders"},
     {"data"},
     {"nn", "losses", "metrics"},
-    {"paths", "moved_names", "messages"},
+    {"paths", "moved_names"},
+    {"messages"},
     {"files", "errors", "ranks", "printable"},
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 import lightning as L
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from rislab import messages, moved_names
@@ -182,8 +183,6 @@ class RislabCLI(LightningCLI):
                 )
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
-        if messages.is_quiet():
-            kwargs["enable_progress_bar"] = False
         folder = user_path(self._get(self.config, "trainer")["default_root_dir"] or ".")
         self.trial = TrialDir(folder)
         self.status = TrialStatus(self.trial)
@@ -210,12 +209,24 @@ class RislabCLI(LightningCLI):
             EvaluationInStep(),
             GracefulStop(self.request),
         ]
+        bar = self._progress_bar()
+        kwargs["enable_progress_bar"] = bar is not None
+        callbacks += [bar] if bar is not None else []
         plugins = [WholeCheckpointIO(_plain(self._get(self.config, "model"))), *cluster.environment()]
         with constructing("trainer"):
             trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
         trainer.loggers = [*trainer.loggers, self.curves]
         self._join(trainer)
         return trainer
+
+    def _progress_bar(self) -> L.Callback | None:
+        """A bar on stderr for a terminal. Lightning's own is on stdout, where results are."""
+        is_off = self._get(self.config_init, "trainer")["enable_progress_bar"] is False
+        return (
+            None
+            if is_off or messages.is_quiet() or not sys.stderr.isatty()
+            else RichProgressBar(console_kwargs={"stderr": True})
+        )
 
     def _join(self, trainer: L.Trainer) -> None:
         """Make the run one of its ranks: how it ends is decided together, and written down by the first."""

@@ -15,6 +15,7 @@ def summary(trial: TrialDir) -> str:
     where = f"{trial.path}"
     if not splits:
         return where
+    splits = {name: splits[name] for name in sorted(splits, key=lambda name: (not name.startswith("val"), name))}
     names = [name for name in METRICS if any(name in scores for scores in splits.values())]
     rows = [
         ["percent", *names],
@@ -27,7 +28,7 @@ def summary(trial: TrialDir) -> str:
         )
         for row in rows
     ]
-    return "\n".join([f"{found['benchmark']}, protocol {found['protocol']}", *lines, where])
+    return "\n".join([f"{found['benchmark']}, protocol {found['protocol']}", *map(str.rstrip, lines), where])
 
 
 def _cell(scores: Mapping[str, Any], name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -334,6 +334,7 @@ def test_a_table_takes_the_set_that_data_names(tmp_path: Path) -> None:
     assert any("refs(own).p" in name for name in plan("--data", str(tmp_path / "nowhere"))["missing_data"])
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 200), st.lists(st.integers(0, 10), min_size=1, max_size=5).filter(any))
 def test_splits_are_whole_and_no_split_is_empty(pictures: int, weights: list[int]) -> None:
     wanted = {f"s{at}": weight / sum(weights) for at, weight in enumerate(weights)}
@@ -347,7 +348,7 @@ def test_splits_are_whole_and_no_split_is_empty(pictures: int, weights: list[int
     assert splits.assigned(digests, wanted, 0) == splits.assigned(digests[::-1], wanted, 0)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(min_size=1).filter(str.strip))
 def test_a_cleaned_sentence_is_never_empty(text: str) -> None:
     assert cleaned(text)

@@ -14,6 +14,8 @@ from rislab.files import read_json
 from tests.worlds import ROOT, rislab
 
 PAGE = ROOT / "docs" / "own-data.md"
+pytestmark = pytest.mark.timeout(900)
+"""The first command that trains may have to pretrain the tiny CLIP, and a loaded machine takes minutes for it."""
 
 
 def commands() -> list[str]:
@@ -31,7 +33,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
     for line in commands():
         program, *arguments = shlex.split(line)
         assert program == "rislab", line
-        done = rislab(*arguments, cwd=folder, PYTHONPATH=str(ROOT))
+        done = rislab(*arguments, cwd=folder, patience=600, PYTHONPATH=str(ROOT))
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         found[line] = done.stdout
     return folder, found
