@@ -83,5 +83,6 @@ def _answers(given: Given, refer: Refer, references: Sequence[Reference], conven
             rle = masks.union([], image.height, image.width) if reader is None else reader(image.height, image.width)
             if convention.side is not None:
                 rle = masks.encode(at_scored_size(masks.decode(rle).view(np.bool_), convention))
-            found[expression.sent_id] = Answer(expression.sent_id, *rle["size"], rle["counts"])
+            height, width = rle["size"]
+            found[expression.sent_id] = Answer(expression.sent_id, height, width, rle["counts"])
     return found

@@ -51,7 +51,7 @@ def contents(title: str, dataset: str, trials: Sequence[Trial], notes: Sequence[
         for each, of in zip(trials, counts, strict=True):
             _check_label(each, number, label, of.get(number, {}))
         if there:
-            pictures.append(Picture(f"{number}{item.image.suffix}", *label.shape, item.image))
+            pictures.append(Picture(f"{number}{item.image.suffix}", label.shape[0], label.shape[1], item.image))
         for c in sorted(there):
             units[number, c] = _unit(len(units), len(pictures) - 1, names[c], small, label, c)
         for each, of, into in zip(trials, counts, shown, strict=True):
@@ -63,7 +63,7 @@ def contents(title: str, dataset: str, trials: Sequence[Trial], notes: Sequence[
         subtitle=f"{dataset}, split {first.split}; protocol {first.result.get('protocol')}",
         kind="classes",
         metric="iou",
-        meaning="IoU of each class in each picture that shows it, in percent; the table's numbers are sums over all pictures",
+        meaning="A score is the IoU of a class in a picture that shows it, in percent; the table's mIoU sums over all pictures",
         pictures=tuple(pictures),
         units=tuple(units.values()),
         entries=tuple(_entry(trial, of, order) for trial, of in zip(trials, shown, strict=True)),

@@ -118,11 +118,11 @@ def run(options: argparse.Namespace) -> int:
         from rislab.browse import given_masks
         from rislab.browse.write import write
 
-        given = [given_masks.Given(options.predictions.name, answers, scores)]
+        sides = [given_masks.Given(options.predictions.name, answers, scores)]
         if other_answers is not None and other_scores is not None:
-            given.append(given_masks.Given(options.against.name, other_answers, other_scores))
-        title = f"{data_folder.title}: " + " beside ".join(each.label for each in given)
-        shown = given_masks.contents(title, refer, options.split, given, options.protocol, lambda: None)
+            sides.append(given_masks.Given(options.against.name, other_answers, other_scores))
+        title = f"{data_folder.title}: " + " beside ".join(each.label for each in sides)
+        shown = given_masks.contents(title, refer, options.split, sides, options.protocol, lambda: None)
         page = write(shown, options.browse)
         if not options.json:
             Console(highlight=False).print(f"answer by answer: {page}", soft_wrap=True, markup=False)

@@ -63,7 +63,7 @@ class ReferringEvaluation(Evaluation):
 
     def compact(self, batch: MaskQueries, answers: Sequence[NDArray[Any]]) -> list[Answer]:
         return [
-            Answer(sent_id, *mask.shape, masks.encode(mask)["counts"])
+            Answer(sent_id, mask.shape[0], mask.shape[1], masks.encode(mask)["counts"])
             for sent_id, mask in zip(batch.sent_ids, answers, strict=True)
         ]
 

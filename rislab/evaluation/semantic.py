@@ -71,7 +71,10 @@ class SemanticEvaluation(Evaluation):
 def compact_maps(ids: Sequence[int], answers: Sequence[NDArray[Any]]) -> list[Answer]:
     """Label maps [H, W] by the number of their picture, made small."""
     small = [small_map(answer.astype(np.uint8)) for answer in answers]
-    return [Answer(number, *each.shape, map_to_bytes(each)) for number, each in zip(ids, small, strict=True)]
+    return [
+        Answer(number, each.shape[0], each.shape[1], map_to_bytes(each))
+        for number, each in zip(ids, small, strict=True)
+    ]
 
 
 def class_counts(prediction: NDArray[Any], label: NDArray[Any], classes: int, image: int) -> NDArray[np.int64]:
