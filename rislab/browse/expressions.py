@@ -114,7 +114,7 @@ def of_answered(
         subtitle=f"{subtitle}; {convention.title}",
         kind="expressions",
         metric=metric,
-        meaning=f"Each expression's share in {METRICS[metric].title}, in percent",
+        meaning=f"A score is what an expression counts in {METRICS[metric].title}, in percent",
         pictures=tuple(gathered.pictures),
         units=tuple(gathered.units[sent_id] for sent_id in order),
         entries=tuple(entry(each, gathered, order, progress) for each in answered),
@@ -153,7 +153,10 @@ Counted = tuple[int, int, int, int]
 
 def _checked(trial: Answered, n: int, rle: masks.RLE, target: masks.RLE) -> Counted:
     """(intersection, union, target, prediction) in pixels. Raises DataError where they are not those that were scored."""
-    expected: Counted = tuple(int(trial.table[name][n]) for name in ("intersection", "union", "target", "prediction"))  # type: ignore[assignment]  # four of them
+    intersection, union, area, predicted = (
+        int(trial.table[name][n]) for name in ("intersection", "union", "target", "prediction")
+    )
+    expected: Counted = intersection, union, area, predicted
     sent_id = int(trial.table["sent_id"][n])
     kept, meant = list(rle["size"]), list(target["size"])
     if kept != meant:

@@ -63,7 +63,7 @@ def contents(title: str, dataset: str, trials: Sequence[Trial], notes: Sequence[
         subtitle=f"{dataset}, split {first.split}; protocol {first.result.get('protocol')}",
         kind="classes",
         metric="iou",
-        meaning="IoU of each class in each picture that shows it, in percent; the table's numbers are sums over all pictures",
+        meaning="A score is the IoU of a class in a picture that shows it, in percent; the table's mIoU sums over all pictures",
         pictures=tuple(pictures),
         units=tuple(units.values()),
         entries=tuple(_entry(trial, of, order) for trial, of in zip(trials, shown, strict=True)),

@@ -36,8 +36,9 @@ def contents(results: Results, progress: Progress = lambda: None) -> Contents:
             notes.append(f"{name} is not shown: {reason}")
     if not shown:
         raise DataError("\n  ".join([f"{results.table.name}: no answers can be shown", *notes]))
-    made = expressions if isinstance(shown[0].arithmetic, ExpressionArithmetic) else label_maps
-    return made.contents(results.table.title, results.profile.dataset, shown, notes, progress)
+    are_expressions = isinstance(shown[0].arithmetic, ExpressionArithmetic)
+    make = expressions.contents if are_expressions else label_maps.contents
+    return make(results.table.title, results.profile.dataset, shown, notes, progress)
 
 
 def _candidates(results: Results, notes: list[str]) -> Iterator[Candidate]:
@@ -69,6 +70,8 @@ def _trial(candidate: Candidate, split: str) -> Trial:
         raise NotShownError(
             f"it is scored by {cell.metrics.get('protocol')}; masks of sentences and label maps are shown alone"
         )
+    if not cell.has_digests:
+        raise NotShownError("its files have no digests")
     if ANSWERS in cell.changed:
         raise NotShownError(f"{ANSWERS} is not what the trial wrote")
     try:

@@ -32,7 +32,9 @@ def made(
     rng = np.random.default_rng(0)
     shapes = rng.uniform(0.2, 0.8, (KINDS, 2)), rng.uniform(0.08, 0.25, (KINDS, 2))
     folder.mkdir(parents=True, exist_ok=True)
-    files = [_picture(folder / f"{n}.jpg", rng, size) for n in range(pictures)]
+    files = [folder / f"{n}.jpg" for n in range(pictures)]
+    for n, file in enumerate(files):
+        file.write_bytes(_picture(n % KINDS, size))
     picture_of = np.sort(np.arange(units) % pictures)
     texts = [" ".join(rng.choice(WORDS, rng.integers(1, 10)).tolist()) for _ in range(units)]
     made_units = []
@@ -68,9 +70,9 @@ def made(
     )
 
 
-def _picture(file: Path, rng: np.random.Generator, size: tuple[int, int]) -> Path:
-    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+@cache
+def _picture(number: int, size: tuple[int, int]) -> bytes:
+    coarse = Image.fromarray(np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8))
     buffer = io.BytesIO()
     coarse.resize((size[1], size[0]), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=92)
-    file.write_bytes(buffer.getvalue())
-    return file
+    return buffer.getvalue()

@@ -148,3 +148,12 @@ def test_rows_of_other_data_are_not_compared(tmp_path: Path) -> None:
     found = shown(table, planned)
     assert [entry.row for entry in found.entries] == ["base", "full"]
     assert any("plain s0 is not shown" in note for note in found.notes)
+
+
+def test_how_much_is_kept_is_no_part_of_a_trials_hash(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    hashes = [
+        [cell.hash for cell in answered_table(folder, trial__answers_mb=limit)[1]]
+        for folder, limit in ((tmp_path, 0), (tmp_path / "other", 500.0))
+    ]
+    assert hashes[0] == hashes[1]

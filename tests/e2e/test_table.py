@@ -86,8 +86,10 @@ def test_answers_are_kept_and_shown_beside_the_truth(campaign: tuple[Path, list[
 
 def test_config_file_alone_repeats_a_trial(campaign: tuple[Path, list[str]], tmp_path: Path) -> None:
     (trial,) = (campaign[0] / "runs" / "tiny").glob("base--*")
-    done = rislab("fit", "--config", str(trial / "config.yaml"), "--trainer.default_root_dir", str(tmp_path / "again"))
+    options = ("--trainer.default_root_dir", str(tmp_path / "again"), "--trial.answers_mb", "0")
+    done = rislab("fit", "--config", str(trial / "config.yaml"), *options)
     assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "again" / "answers.parquet").exists()
     for name in ("metrics.json", "scores.parquet"):
         assert (tmp_path / "again" / name).read_bytes() == (trial / name).read_bytes()
 
