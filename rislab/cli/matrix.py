@@ -142,8 +142,10 @@ def weights(method: str, given: str | dict[str, Any], file: Path, runs: Path) ->
         raise ConfigError(f"{file}: {method}: expected a path, or {{official: FILE, config: RECIPE.yaml}}")
     from rislab.ablation.integrity import sha256
     from rislab.report.comparison.scores import OFFICIAL
+    from rislab.training.cli import quiet
     from rislab.training.official_weights import as_checkpoint
 
+    quiet()
     release, recipe = beside(file, given["official"]), Path(given["config"])
     recipe = recipe if recipe.is_file() else beside(file, given["config"])
     for path in (release, recipe):

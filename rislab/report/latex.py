@@ -19,6 +19,7 @@ _LATEX = {
     "±": r"$\pm$",
     "Δ": r"$\Delta$",
     "−": "-",
+    "†": r"\dag{}",
     "[": "{[}",  # at a row's start it would be read as an argument of the line break before
     "<": r"\textless{}",
     ">": r"\textgreater{}",

@@ -8,12 +8,15 @@ from rislab.cli.matrix import read_checkpoints, weights
 from rislab.errors import ConfigError
 
 
+def given_by(file: Path, runs: Path) -> dict[str, Path]:
+    return {name: weights(name, given, file, runs) for name, given in read_checkpoints(file).items()}
+
+
 def test_paths_lie_beside_the_file(tmp_path: Path) -> None:
     file = tmp_path / "more" / "checkpoints.yaml"
     file.parent.mkdir()
     file.write_text(f"cris: best.ckpt\nlavt: {tmp_path}/lavt.ckpt\n")
-    found = {name: weights(name, given, file, tmp_path) for name, given in read_checkpoints(file).items()}
-    assert found == {"cris": tmp_path / "more" / "best.ckpt", "lavt": tmp_path / "lavt.ckpt"}
+    assert given_by(file, tmp_path) == {"cris": tmp_path / "more" / "best.ckpt", "lavt": tmp_path / "lavt.ckpt"}
     assert read_checkpoints(None) == {}
 
 
@@ -34,11 +37,6 @@ def test_anything_else_is_one_line_with_the_nearest_name(content: str, said: str
     file = tmp_path / "c.yaml"
     file.write_text(content + "\n")
     (tmp_path / "there.pth").write_bytes(b"")
-
-    def read() -> None:
-        for name, given in read_checkpoints(file).items():
-            weights(name, given, file, tmp_path)
-
     with pytest.raises(ConfigError, match=said):
-        read()
+        given_by(file, tmp_path)
     assert not (tmp_path / "official").exists()
