@@ -88,6 +88,12 @@ def every_table(tables: Path | None = None) -> dict[str, Path]:
     return {Path(name).stem: path for name, path in files(EVERY_TABLE, tables).items()}
 
 
+def own_files(pattern: str) -> dict[str, Path]:
+    """Files in the working directory, and those that come with rislab only where there are none; by their path."""
+    here, _, _, ours = _layers(pattern, None)
+    return dict(sorted((here or ours).items()))
+
+
 def own_tables(tables: Path | None = None) -> dict[str, Path]:
     """Tables that a command about all tables shows, by name.
 

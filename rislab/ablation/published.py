@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rislab.ablation import lookup
 from rislab.ablation.schema import METRICS, against
 from rislab.ablation.yaml_lines import Mistake, YamlFile
 from rislab.errors import ConfigError, nearest
@@ -143,8 +144,13 @@ class Published:
         return known[method]
 
 
-def load(folder: Path = FOLDER) -> Published:
-    """All files of a folder. Raises ConfigError listing every mistake with file, line and nearest name."""
+def load(folder: Path | None = None) -> Published:
+    """All files of a folder. Raises ConfigError listing every mistake with file, line and nearest name.
+
+    Args:
+        folder: None: the first `ablations/papers` that a lookup finds, whole: its files name the protocols of one of them.
+    """
+    folder = folder or lookup.find(FOLDER / PROTOCOLS).parent
     if not (folder / PROTOCOLS).is_file():
         raise ConfigError(f"{folder / PROTOCOLS}: no such file; what papers report stands in {FOLDER}")
     file = YamlFile(folder / PROTOCOLS)
@@ -160,7 +166,9 @@ def load(folder: Path = FOLDER) -> Published:
         if not wrong:
             methods.append(_method(file.value))
     if said:
-        raise ConfigError(f"{len(said)} mistake{'s' if len(said) > 1 else ''} in {folder}\n" + "\n".join(said))
+        raise ConfigError(
+            f"{len(said)} mistake{'s' if len(said) > 1 else ''} in {folder}\n" + "\n".join(said)
+        )
     return Published(protocols, tuple(methods))
 
 

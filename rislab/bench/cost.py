@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from rislab.ablation import identity, plan, table
+from rislab.ablation import identity, lookup, plan, table
 from rislab.ablation.published import PaperFile
 from rislab.ablation.yaml_lines import read_yaml
 from rislab.bench.resident_memory import peak, start_of_peak
@@ -48,11 +48,11 @@ class Subject:
         return identity.digest(identity.resolve(self.recipe))
 
 
-def subjects(paper: PaperFile, experiments: Path = Path("experiments")) -> Iterator[Subject]:
+def subjects(paper: PaperFile) -> Iterator[Subject]:
     """A method at the scale of the toy world and, where there is such a recipe, at its paper's. Raises ConfigError."""
     if paper.full is None:
-        given = {"toy": experiments / paper.method / "toy.yaml"}
-        given |= {"paper": Path(paper.recipe)} if paper.recipe else {}
+        given = {"toy": lookup.find(f"experiments/{paper.method}/toy.yaml")}
+        given |= {"paper": lookup.find(paper.recipe)} if paper.recipe else {}
         for scale, path in given.items():
             yield Subject(paper.method, scale, str(path), read_yaml(path)["model"])
         return

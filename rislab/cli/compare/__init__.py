@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     if options.runs_missing:
         from rislab.cli.compare.missing import run_missing
 
-        benchmarks = options.benchmarks or list(build.generated_benchmarks(places.experiments))
+        benchmarks = options.benchmarks or list(build.generated_benchmarks())
         found = run_missing(known, options, places, benchmarks)
         if found is None:
             return 130
@@ -105,7 +105,7 @@ def _tables() -> "tuple[list[Table], list[str]]":
     from rislab.ablation import lookup, table
 
     found, broken = [], []
-    for path in lookup.every_table().values():
+    for path in lookup.own_tables().values():
         try:
             found.append(table.load(path))
         except ConfigError as error:

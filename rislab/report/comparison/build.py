@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rislab.ablation import lookup
 from rislab.ablation.published import Published
 from rislab.ablation.table import Table
 from rislab.ablation.yaml_lines import read_yaml
@@ -30,14 +31,12 @@ class Places:
         matrix: cells of matrices.
         costs: files of `rislab bench cost`.
         reports: of tables, which the ledger names.
-        experiments: configs; benchmarks/ below it.
     """
 
     runs: Path = Path("runs")
     matrix: Path = Path("runs/matrix")
     costs: Path = Path("runs/costs")
     reports: Path = Path("reports")
-    experiments: Path = Path("experiments")
 
 
 def document(
@@ -51,9 +50,9 @@ def document(
         seeds: of the rows that are the whole methods; others that are done count, too.
     """
     trained = trainings(published.methods, places.runs, seeds)
-    benchmarks = _benchmarks(places.experiments)
+    benchmarks = _benchmarks()
     found = scored(trained, places.matrix, benchmarks)
-    known = Known(published, trained, found.scores, generated_benchmarks(places.experiments))
+    known = Known(published, trained, found.scores, generated_benchmarks())
     first = generated_panel(known)
     panels = protocol_panels(known)
     ran = of_tables(tables, places.runs)
@@ -102,15 +101,15 @@ def write(content: Document, out: Path) -> list[Path]:
     return [out / name for name in made]
 
 
-def generated_benchmarks(experiments: Path) -> tuple[str, ...]:
+def generated_benchmarks() -> tuple[str, ...]:
     """Names of the benchmarks whose world is made, not downloaded. Raises ConfigError."""
-    return tuple(name for name, data in _benchmarks(experiments).items() if _is_generated(data))
+    return tuple(name for name, data in _benchmarks().items() if _is_generated(data))
 
 
-def _benchmarks(experiments: Path) -> dict[str, object]:
+def _benchmarks() -> dict[str, object]:
     """The data part of each benchmark's config."""
     found: dict[str, object] = {}
-    for path in sorted((experiments / "benchmarks").glob("*.yaml")):
+    for path in lookup.own_files("experiments/benchmarks/*.yaml").values():
         content = read_yaml(path)
         if not isinstance(content, dict) or "data" not in content:
             raise ConfigError(f"{path}: expected `data:`, as in the other files of {path.parent}")
@@ -147,7 +146,7 @@ def _not_run(
     for score in known.scores:
         if not score.values:
             yield f"{known.title(score.method)} on {score.benchmark}: {score.reason} ({score.directory})"
-    real = [name for name in _benchmarks(places.experiments) if name not in known.generated]
+    real = [name for name in _benchmarks() if name not in known.generated]
     scores = {(score.benchmark, score.method) for score in known.scores if score.values}
     if absent := [name for name in real if not any(benchmark == name for benchmark, _ in scores)]:
         yield (
