@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rislab.ablation import plugins, signature
+from rislab.ablation import lookup, plugins, signature
 from rislab.ablation.yaml_lines import read_yaml
 from rislab.errors import ConfigError, nearest
 from rislab.moved_names import MOVED_OPTIONS, current
@@ -94,7 +94,7 @@ def _classes(configs: Sequence[str], given: Sequence[tuple[str, str | None]]) ->
     """Class path of the model and of the data, as far as files and options say; a part without one is left out."""
     found: dict[str, str] = {}
     for name in configs:
-        file = user_path(name) if "\n" not in name else None
+        file = lookup.find(user_path(name)) if "\n" not in name else None  # may be one of rislab's recipes
         if file is None or not file.is_file():
             continue  # LightningCLI says what is wrong with it; it may also be text
         content = read_yaml(file)

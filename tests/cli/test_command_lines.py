@@ -58,6 +58,12 @@ def test_a_slip_is_one_line_with_the_nearest_name_and_no_torch(line: str, said: 
     assert done.stdout == ""
 
 
+def test_a_recipe_of_rislab_is_known_in_every_folder(tmp_path: Path) -> None:
+    done = rislab_here("fit", "--config", TOY, "--model.init_args.decoder_layer=1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'decoder_layers'" in done.stderr
+
+
 def test_the_early_check_knows_every_option_of_the_real_parser() -> None:
     """Nothing that LightningCLI takes may be refused before it is imported."""
     from lightning import Trainer
