@@ -79,7 +79,7 @@ def answer(cell: Planned, bend: Bend, truth: Expressions, limit: int = 20_000_00
     kept.gather([dict(kept.parts)])
     kept.write(cell.trial.path, "run lengths")
     columns = dict(zip(COLUMNS, np.array(rows, np.int64).T, strict=True))
-    record(cell, columns, resolve(cell.config)["data"]["init_args"]["protocol"], ("miou_expr", "oiou", "pr@50"))
+    record(cell, columns, resolve(cell.config)["data"]["init_args"]["protocol"], ("miou_expr", "oiou", "pr@50"), split)
 
 
 def answer_all(planned: Sequence[Planned], **options: int) -> None:

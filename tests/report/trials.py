@@ -71,12 +71,12 @@ def finish(cell: Planned, gain: float, text: str = "red circle", pictures: bool 
     record(cell, columns, "cris", ("miou_expr", "oiou", "pr@50"))
 
 
-def record(cell: Planned, counts: referring.Table, protocol: str, metrics: Sequence[str]) -> None:
+def record(cell: Planned, counts: referring.Table, protocol: str, metrics: Sequence[str], split: str = "val") -> None:
     """Write what a trial has measured, and that it is done."""
     convention = Protocol[protocol].convention
     number = len(counts["sent_id"])
     iou = referring.iou_per_expression(counts, convention)
-    pq.write_table(pa.table({"split": ["val"] * number, **counts, "iou": iou}), cell.trial.scores_file)
+    pq.write_table(pa.table({"split": [split] * number, **counts, "iou": iou}), cell.trial.scores_file)
     parts = {name: referring.PARTS[name](counts, convention) for name in metrics}
     scores = {name: 100 * float(top.sum() / bottom.sum()) for name, (top, bottom) in parts.items()}
     seal(
@@ -84,7 +84,7 @@ def record(cell: Planned, counts: referring.Table, protocol: str, metrics: Seque
         {
             "benchmark": "toy world",
             "protocol": protocol,
-            "splits": {"val": scores | {"expressions": number, "images": len(np.unique(counts["image_id"]))}},
+            "splits": {split: scores | {"expressions": number, "images": len(np.unique(counts["image_id"]))}},
             "parameters": {"total": 5_000_000, "trainable": 4_000_000},
             "step": 20,
         },
