@@ -26,7 +26,7 @@ def report_page(view: View) -> str:
         view=view,
         table=results.table,
         profile=results.profile,
-        titles={metric: title(metric) for metric in results.table.metrics},
+        titles={metric: title(metric, results.profile) for metric in results.table.metrics},
         marks=MARKS,
         pooled_metrics={metric for metric, _ in view.pooled},
         signed=formatting.signed,
