@@ -66,6 +66,11 @@ class Profile:
         """A row as this profile runs it."""
         return replace(row, switches={**row.switches, **self.switches.get(row.name, {})})
 
+    def split_of(self, metric: str) -> str:
+        """The split that the table shows of a metric: of `STAGE:METRIC` the stage's own, where it has one."""
+        stage, colon, _ = metric.rpartition(":")
+        return next((one.split for one in self.stages if colon and one.name == stage and one.split), self.split)
+
 
 @dataclass(frozen=True)
 class Row:

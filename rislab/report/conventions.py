@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rislab.ablation.table import Profile
 from rislab.metrics.definitions import METRICS
 from rislab.report.measurements import is_trained
 from rislab.report.results import Cell, Results
 
 
-def title(metric: str) -> str:
-    """`patch:miou_expr` -> "patch: mIoU (expr)"."""
+def title(metric: str, profile: Profile | None = None) -> str:
+    """`patch:miou_expr` -> "patch: mIoU (expr)"; with a profile also the split, where it is not the one of the table."""
     stage, colon, bare = metric.rpartition(":")
-    return f"{stage}{colon}{' ' if colon else ''}{METRICS[bare].title}"
+    split = "" if profile is None or profile.split_of(metric) == profile.split else f", {profile.split_of(metric)}"
+    return f"{stage}{colon}{' ' if colon else ''}{METRICS[bare].title}{split}"
 
 
 def selected_on(results: Results) -> list[str]:

@@ -69,7 +69,7 @@ def csv_text(view: View) -> str:
                         profile.name,
                         "paper",
                         column,
-                        profile.split,
+                        profile.split_of(metric),
                         result.row.name,
                         "",
                         metric,

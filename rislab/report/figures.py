@@ -70,9 +70,9 @@ def curves(results: Results, metric: str, prefix: str = "") -> list[Curve]:
 
 
 def line_chart(curves: Sequence[Curve], y_title: str) -> str:
-    """An SVG of all curves that have points; an empty string when none has."""
+    """An SVG of all curves that have points; an empty string when none has two: one value stands in the table."""
     drawn = [(curve, colour_of(n)) for n, curve in enumerate(curves) if curve.points]
-    if not drawn:
+    if all(len(curve.points) < 2 for curve, _ in drawn):
         return ""
     steps = [step for curve, _ in drawn for step, _ in curve.points]
     values = [value for curve, _ in drawn for _, value in curve.points]

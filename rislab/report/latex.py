@@ -39,8 +39,8 @@ def latex(view: View) -> str:
     table = view.results.table
     ours, paper = len(table.metrics), len(view.paper_metrics)
     columns = "l" + "r" * (2 * ours) + "r" * (2 * paper) + "rr"
-    first = [""] + [rf"\multicolumn{{2}}{{c}}{{{latex_escape(title(m))}}}" for m in table.metrics]
-    first += [rf"\multicolumn{{2}}{{c}}{{{latex_escape(title(m))}}}" for m in view.paper_metrics]
+    first = [""] + [rf"\multicolumn{{2}}{{c}}{{{latex_escape(title(m, view.results.profile))}}}" for m in table.metrics]
+    first += [rf"\multicolumn{{2}}{{c}}{{{latex_escape(title(m, view.results.profile))}}}" for m in view.paper_metrics]
     first.append(r"\multicolumn{2}{c}{params (M)}")
     top = [""]
     top.append(rf"\multicolumn{{{2 * ours}}}{{c}}{{ours, {latex_escape(view.results.profile.dataset)}}}")

@@ -16,9 +16,9 @@ def markdown(view: View) -> str:
         out += [f"> **These numbers are not the paper's benchmark.** {md_escape(view.notice)}", ""]
     head = ["row", "n"]
     for metric in table.metrics:
-        head += [title(metric), "Δ"]
+        head += [title(metric, view.results.profile), "Δ"]
     for metric in view.paper_metrics:
-        head += [f"paper: {title(metric)}, {md_escape(view.paper_dataset)}", "paper: Δ"]
+        head += [f"paper: {title(metric)}, {md_escape(view.published_on(metric))}", "paper: Δ"]
     head += ["params (M)", "paper: params (M)", "same setup?"]
     out += [md_row(head), md_row(["---"] * len(head))]
     for line in view.lines:
@@ -59,7 +59,7 @@ def markdown(view: View) -> str:
         out.append("")
     if view.pooled:
         out += ["## Spread between seeds", ""]
-        out += [md_row(["row", *(f"{title(metric)}: sd / pooled" for metric, _ in view.pooled)])]
+        out += [md_row(["row", *(f"{title(metric, view.results.profile)}: sd / pooled" for metric, _ in view.pooled)])]
         out += [md_row(["---"] * (1 + len(view.pooled)))]
         shown_metrics = {metric for metric, _ in view.pooled}
         for line in view.lines:

@@ -131,10 +131,14 @@ class View:
     @property
     def paper_dataset(self) -> str:
         """Data set and split as the table's own profile on that data calls them."""
+        return self.published_on("")
+
+    def published_on(self, metric: str) -> str:
+        """The same of one metric: earlier stages may have splits of their own."""
         mine = self.results.profile
         profiles = self.results.table.profiles.values()
         theirs = next((p for p in profiles if p.is_paper_dataset and p.column == mine.column), None)
-        return f"{theirs.dataset}, {theirs.split}" if theirs is not None else f"{mine.column}, {mine.split}"
+        return f"{mine.column if theirs is None else theirs.dataset}, {(theirs or mine).split_of(metric)}"
 
     @property
     def meaning_of_folds(self) -> str:

@@ -53,6 +53,10 @@ def test_groups_of_the_official_optimiser() -> None:
     trunk, weights, biases = task.configure_optimizers()["optimizer"].param_groups  # type: ignore[index]
     assert (trunk["lr"], weights["lr"], biases["lr"]) == pytest.approx((2.5e-4, 2.5e-3, 5e-3))
     assert (trunk["weight_decay"], weights["weight_decay"], biases["weight_decay"]) == (5e-4, 5e-4, 0.0)
+    slower = method(base_lr=0.02, head_lr_multi=0.1).configure_optimizers()["optimizer"].param_groups  # type: ignore[index]
+    assert [group["lr"] for group in slower] == pytest.approx([0.02, 0.002, 0.004])
+    with pytest.raises(ConfigError, match=r"model\.head_lr_multi is 0\.0, expected a number above 0"):
+        method(head_lr_multi=0.0)
     assert all(p.ndim == 4 for p in trunk["params"]), "no norm is trained"
     before = {key: value.clone() for key, value in task.state_dict().items() if "running" in key}
     task.train().losses(label_maps(task))

@@ -40,12 +40,15 @@ class DeepLabTask(TextSegmenter):
         form: whose the trunk's weights are: `caffe`: BGR from 0 to 255 without the mean colour, a block's stride on its first
             convolution; `torchvision`: RGB in ImageNet's units, the stride on the 3x3.
         image_size, augment, augment_scales: of training: scaled, mirrored, cut out.
-        base_lr, weight_decay, momentum: SGD's; ASPP's weights have ten times the rate, its biases twenty times and no decay.
+        base_lr, weight_decay, momentum: SGD's.
+        head_lr_multi: rate of ASPP's weights as a multiple of the trunk's; its biases have twice that, and no decay. The official
+            10 is for a pretrained trunk: beside one that begins at random, features are large and the head overshoots.
         power, lr_every: the rate falls as (1 - step / steps) ^ power, anew every so many steps.
     """
 
     trains_on: ClassVar[type[LabelMaps]] = LabelMaps
     any_size: ClassVar[bool] = True
+    absent_means: ClassVar[dict[str, Any]] = {"head_lr_multi": 10.0}
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class DeepLabTask(TextSegmenter):
         momentum: float = 0.9,
         power: float = 0.9,
         lr_every: int = 10,
+        head_lr_multi: float = 10.0,
     ) -> None:
         super().__init__(*(CAFFE if form == "caffe" else (IMAGENET_MEAN, IMAGENET_STD)))
         for name, value in (("rates", rates), ("augment_scales", augment_scales)):
@@ -75,6 +79,8 @@ class DeepLabTask(TextSegmenter):
             raise ConfigError(
                 "model.form is caffe, and trunk.pretrained `imagenet` is torchvision's: set form to torchvision"
             )
+        if not head_lr_multi > 0:
+            raise ConfigError(f"model.head_lr_multi is {head_lr_multi}, expected a number above 0")
         if lr_every < 1:
             raise ConfigError(f"model.lr_every is {lr_every}, expected 1 or more")
         self.words = Vocabulary(classes)
@@ -92,7 +98,8 @@ class DeepLabTask(TextSegmenter):
                 module.requires_grad_(False)
         self.geometry = Stretch(image_size)
         self.augment, self.augment_scales = augment, augment_scales
-        self.base_lr, self.weight_decay, self.momentum = base_lr, weight_decay, momentum
+        self.base_lr, self.head_lr_multi = base_lr, head_lr_multi
+        self.weight_decay, self.momentum = weight_decay, momentum
         self.power, self.lr_every = power, lr_every
         self.train()  # a Trainer keeps the modes that it finds
 
@@ -161,8 +168,8 @@ class DeepLabTask(TextSegmenter):
         biases = [conv.bias for conv in self.model.aspp.convs]
         groups: list[dict[str, Any]] = [
             {"params": trunk, "lr": self.base_lr},
-            {"params": weights, "lr": 10 * self.base_lr},
-            {"params": biases, "lr": 20 * self.base_lr, "weight_decay": 0.0},
+            {"params": weights, "lr": self.head_lr_multi * self.base_lr},
+            {"params": biases, "lr": 2 * self.head_lr_multi * self.base_lr, "weight_decay": 0.0},
         ]
         optimiser = torch.optim.SGD(groups, lr=self.base_lr, momentum=self.momentum, weight_decay=self.weight_decay)
         steps = self.training_steps
