@@ -51,6 +51,7 @@ class LSeg(nn.Module):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [B, 3, H, W], sides multiples of 32 -> vectors [B, C, H/4, W/4], not normalised."""
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         levels = self.trunk(pixels)  # [B, c1, H/4, W/4] [B, c2, H/8, W/8] [B, c3, H/16, W/16] [B, c4, H/32, W/32]
         return self.head(self.decoder(levels))
 
