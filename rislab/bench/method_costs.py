@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
 from timm.layers.drop import DropPath
@@ -15,7 +16,8 @@ from rislab.bench.operations import counted, matrix_rate
 from rislab.bench.resident_memory import peak, start_of_peak
 from rislab.data.batch import Images, MaskQueries, members
 from rislab.data.synthetic import batch_of
-from rislab.encoders.clip.dense import Prompts
+from rislab.encoders.clip.dense import Prompts, averaged
+from rislab.encoders.clip.text import encode
 from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
 from rislab.training.inference import build, without_pretraining
@@ -41,7 +43,7 @@ def measure(recipe: dict[str, Any], work: Work, count: int, repeats: int, side: 
         work: `sentences`: the masks of a picture's sentences; plainly one at a time. `classes`: the scores of class names in a
             picture; plainly one at a time. `train`: loss and gradients of a picture with its sentences, or of two pictures for
             a method that does not train on sentences; plainly each sentence with a picture of its own, and gradients of all
-            weights, frozen or not.
+            weights, frozen or not, those of the tower that reads class names too.
         count: Of sentences or of class names.
         repeats: Of each way. The least time counts.
         side: Of the pictures in pixels, where it is not the method's.
@@ -78,7 +80,9 @@ def measure(recipe: dict[str, Any], work: Work, count: int, repeats: int, side: 
         found[way]["gflop"] = operations[way]
     rate = matrix_rate()
     return found | {
-        "ratio": {name: found["plain"][name] / max(found["rislab"][name], 1e-9) for name in ("cpu_seconds", "grown_mb")},
+        "ratio": {
+            name: found["plain"][name] / max(found["rislab"][name], 1e-9) for name in ("cpu_seconds", "grown_mb")
+        },
         "bound": operations["plain"] / max(operations["rislab"], 1e-9),
         "difference": difference(answers["rislab"], answers["plain"]),
         "matrix_rate": rate,
@@ -162,7 +166,7 @@ def trained(method: TextSegmenter, count: int) -> Piece:
         elif isinstance(module, DropPath):
             module.drop_prob = 0.0
         elif isinstance(getattr(module, "dropout", None), float):  # of attention, here and in torch
-            module.dropout = 0.0  # type: ignore[assignment]
+            vars(module)["dropout"] = 0.0
     pictures = 1 if kinds[0] is MaskQueries else 2
     batch = batch_of(kinds[0], method.geometry, pictures, count, vocabulary=method.vocabulary)
     parameters = {name: p for name, p in method.named_parameters() if p.requires_grad}
@@ -195,14 +199,29 @@ def with_own_pictures(batch: Images) -> Images:
     )
 
 
+def embedded(self: Prompts, texts: Sequence[str]) -> Tensor:
+    """`Prompts.raw` with all positions of the context, and with gradients."""
+    tokens = self.tokenizer(texts, self.context_length)
+    return encode(self.clip, tokens)[1].float()
+
+
+def embedded_names(
+    self: Prompts, texts: Sequence[str], templates: Sequence[str] = ("{}",), unit_first: bool = True
+) -> Tensor:
+    """`Prompts.forward` with gradients, and nothing kept."""
+    each = embedded(self, [form.format(text) for text in texts for form in templates])
+    return averaged(each.view(len(texts), len(templates), -1), unit_first)
+
+
 @contextmanager
 def everything_trained(method: nn.Module) -> Iterator[None]:
-    """Every weight takes a gradient inside."""
+    """Every weight takes a gradient inside, those of CLIP's text tower too, which reads class names anew."""
     frozen = [parameter for parameter in method.parameters() if not parameter.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(False)
+    with patch.multiple(Prompts, raw=embedded, forward=embedded_names):
+        try:
+            yield
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)

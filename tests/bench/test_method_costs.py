@@ -16,9 +16,7 @@ from tests.worlds import rislab_here, untrained
 
 @pytest.fixture
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        training_step, "in_a_process_of_its_own", lambda _, **options: method_costs.measure(**options)
-    )
+    monkeypatch.setattr(training_step, "in_a_process_of_its_own", lambda _, **options: method_costs.measure(**options))
 
 
 def test_attention_is_counted_however_it_is_computed() -> None:
@@ -69,7 +67,7 @@ def test_both_ways_give_one_answer(tmp_path: Path, method: str, config: str, cou
 @pytest.mark.usefixtures("_in_this_process")
 def test_what_cannot_be_measured_is_one_line(tmp_path: Path) -> None:
     for arguments, said in (
-        (["lseq"], "no method 'lseq', did you mean 'lseg'"),
+        (["lseq"], "no method 'lseq' (did you mean 'lseg'?); methods are clims"),
         (["clip", "--work", "train", "--size", "64"], "CLIPTask has nothing to train"),
         (["deeplab", "--classes", "99", "--size", "64"], "DeepLabTask answers its own 20 class names only"),
         (["lseg", "--classes", "0"], "--classes is 0, expected 1 or more"),

@@ -185,7 +185,9 @@ def test_cosines_are_those_of_enlarged_vectors(size: tuple[int, int]) -> None:
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("small", "large"), [((6, 9), (12, 18)), ((1, 5), (2, 10)), ((7, 4), (33, 9)), ((5, 6), (1, 1))])
+@pytest.mark.parametrize(
+    ("small", "large"), [((6, 9), (12, 18)), ((1, 5), (2, 10)), ((7, 4), (33, 9)), ((5, 6), (1, 1))]
+)
 def test_the_loss_is_that_of_the_enlarged_logits(small: tuple[int, int], large: tuple[int, int]) -> None:
     logits = torch.randn(2, 4, *small, requires_grad=True)
     target = torch.randint(0, 4, (2, *large)).where(torch.rand(2, *large) > 0.2, 255)
