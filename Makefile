@@ -25,7 +25,7 @@ OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS)) $(i
 PLACE   = $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data '$(DATA)')
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup check format test wheel faults three-ways simulation slurm wandb full-size compare parity parity-archive toy clip gc report clean
+.PHONY: docs help setup check format bench test wheel faults three-ways simulation slurm wandb full-size compare parity parity-archive toy clip gc report clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -95,6 +95,9 @@ slurm: $(VENV)/.ready ## the long test on a real SLURM: a trial over two nodes (
 
 wandb: $(VENV)/.ready ## the long tests with real wandb agents (offline; RISLAB_TOOLS: the folder with stand-ins for servers)
 	@$(VENV)/bin/pytest -n 0 -m slow tests/e2e/test_wandb.py
+
+bench: $(VENV)/.ready ## reports/bench.md: every method's evaluation and training step at full size, beside a plain loop; hours
+	@$(RISLAB) bench method --work evaluate train --out $(if $(REPORTS),$(REPORTS),reports)/bench.md
 
 compare: $(VENV)/.ready ## every method once, on every benchmark, one report of all: SEEDS=1 JOBS=2 PDF=1 WEIGHTS=checkpoints.yaml
 	@$(RISLAB) compare --run --seeds $(SEEDS) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data '$(DATA)') \

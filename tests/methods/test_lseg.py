@@ -185,15 +185,22 @@ def test_cosines_are_those_of_enlarged_vectors(size: tuple[int, int]) -> None:
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-def test_the_loss_is_that_of_the_enlarged_logits() -> None:
-    logits = torch.randn(2, 4, 6, 9, requires_grad=True)
-    target = torch.randint(0, 4, (2, 12, 18)).where(torch.rand(2, 12, 18) > 0.2, 255)
-    plain = F.cross_entropy(enlarged(logits), target, ignore_index=255)
+@pytest.mark.parametrize(
+    ("small", "large"), [((6, 9), (12, 18)), ((1, 5), (2, 10)), ((7, 4), (33, 9)), ((5, 6), (1, 1))]
+)
+def test_the_loss_is_that_of_the_enlarged_logits(small: tuple[int, int], large: tuple[int, int]) -> None:
+    logits = torch.randn(2, 4, *small, requires_grad=True)
+    target = torch.randint(0, 4, (2, *large)).where(torch.rand(2, *large) > 0.2, 255)
+    target[0, 0, 0] = 1
+    full = F.interpolate(logits, large, mode="bilinear", align_corners=True)
+    plain = F.cross_entropy(full, target, ignore_index=255)
     for rows in (1, 5, 100):
         ours = enlarged_cross_entropy(logits, target, 255, rows)
         torch.testing.assert_close(ours, plain)
-        (a,), (b,) = (torch.autograd.grad(loss, logits, retain_graph=True) for loss in (plain, ours))
+        (a,), (b,) = (torch.autograd.grad(3 * loss, logits, retain_graph=True) for loss in (plain, ours))
         torch.testing.assert_close(a, b)
+        with torch.inference_mode():
+            torch.testing.assert_close(enlarged_cross_entropy(logits.detach(), target, 255, rows), plain)
 
 
 def test_names_are_encoded_once_without_a_gradient() -> None:

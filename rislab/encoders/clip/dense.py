@@ -285,6 +285,10 @@ class Prompts(nn.Module):
         self.context_length = context_length or int(clip.positional_embedding.shape[0])
         self._made: dict[tuple[tuple[str, ...], str], Tensor] = {}
 
+    def clear(self) -> None:
+        """Drop what is kept."""
+        self._made.clear()
+
     @torch.no_grad()
     def raw(self, texts: Sequence[str]) -> Tensor:
         """Embeddings float32 [N, D] of N sentences, not normalised and not kept.

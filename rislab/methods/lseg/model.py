@@ -46,11 +46,12 @@ class LSeg(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.decoder = Decoder(trunk.channels, features)
-        self.head = nn.Conv2d(features, embed_dim, 1)
+        self.head = Pointwise(features, embed_dim)
         self.regulariser = regulariser
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [B, 3, H, W], sides multiples of 32 -> vectors [B, C, H/4, W/4], not normalised."""
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         levels = self.trunk(pixels)  # [B, c1, H/4, W/4] [B, c2, H/8, W/8] [B, c3, H/16, W/16] [B, c4, H/32, W/32]
         return self.head(self.decoder(levels))
 
@@ -158,7 +159,7 @@ class Reassemble(nn.Module):
     def __init__(self, width: int, channels: int, readout: Readout, factor: float) -> None:
         super().__init__()
         self.readout = READOUTS[readout](width)
-        self.reduce = nn.Conv2d(width, channels, 1)
+        self.reduce = Pointwise(width, channels)
         self.resample: nn.Module = nn.Identity()
         if factor > 1:
             self.resample = nn.ConvTranspose2d(channels, channels, int(factor), stride=int(factor))
@@ -214,6 +215,22 @@ class Decoder(nn.Module):
         return x
 
 
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution as one matrix product: nothing is copied with channels last, where torch has no fast kernel for one core.
+
+    Args:
+        width: Channels of the input.
+        channels: Of the output.
+    """
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__(width, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, channels, h, w]."""
+        return F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
+
+
 class Fusion(nn.Module):
     """Adds a level to what comes from below, then refines. The coarsest has one input and does not use `of_level`.
 
@@ -224,7 +241,7 @@ class Fusion(nn.Module):
         super().__init__()
         self.of_level = ResidualConvUnit(features)
         self.of_sum = ResidualConvUnit(features)
-        self.out = nn.Conv2d(features, features, 1)
+        self.out = Pointwise(features, features)
 
     def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
         if level is not None:

@@ -101,7 +101,7 @@ class LSegTask(TextSegmenter):
         towers = load(clip)
         embed_dim = int(towers.text_projection.shape[1])
         block = Regulariser(reg_block, reg_depth, reg_activation) if reg_depth else None
-        self.model = LSeg(made, features, embed_dim, block)
+        self.model = LSeg(made, features, embed_dim, block).to(memory_format=torch.channels_last)
         self.prompts = Prompts(towers, Tokenizer(clip.name)).requires_grad_(False)
         for name, parameter in self.named_parameters():
             if name.startswith(self.unused):
