@@ -121,7 +121,7 @@ def answered(method: TextSegmenter, work: Work, count: int) -> Piece:
     known = method.vocabulary
     if known is not None and (work == "sentences" or count > len(known)):
         raise ConfigError(
-            f"{type(method).__name__} answers its own {len(known)} class names only; expected --classes of at most that"
+            f"{type(method).__name__} answers its own class names only; expected --classes of at most {len(known)}"
         )
     image = torch.randint(0, 256, (1, 3, *method.geometry.size), dtype=torch.uint8)
     texts = [f"the second red thing left of number {n}" for n in range(count)]
