@@ -80,7 +80,7 @@ def test_a_world_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ((20, 47, 0), "48 pixels"),
         ((20, 96, -1), "seed .* got -1"),
         ((20, 96, 0, -1), "test_scenes .* got -1"),
-        ((20, 96, 0, 0, "colours"), "one of places, attributes, got 'colours'"),
+        ((20, 96, 0, 0, "colours"), "places or attributes, got 'colours'"),
     ):
         with pytest.raises(DataError, match=message):
             ToyWorld(*recipe)

@@ -177,8 +177,12 @@ def test_what_does_not_depend_on_the_text_runs_once_a_picture_and_erased_words_o
     method.model.trunk.layers[1].register_forward_pre_hook(note("stage 2"))
     method.model.text.register_forward_pre_hook(note("text"))
     method.model.recovery.register_forward_pre_hook(note("recovery"))
-    with torch.no_grad():
-        method.eval().segment(pictures_of(method, 1), ["a", "b", "a", "c", "c"], torch.zeros(5, dtype=torch.int64))
+    assert method.training, "a Trainer keeps the modes that it finds"
+    assert not method.model.text.training
+    pictures = pictures_of(method, 1)
+    at_once = 5 * (pictures[0, 0].numel() // 16) - 1
+    with torch.no_grad(), mock.patch("rislab.methods.dmmi.task.POSITIONS_AT_ONCE", at_once):
+        method.eval().segment(pictures, ["a", "b", "a", "c", "c"], torch.zeros(5, dtype=torch.int64))
     assert seen == {"stage 1": [1], "stage 2": [4, 1], "text": [3], "recovery": []}
     method.train().losses(with_spans(training_batch(method)))  # type: ignore[arg-type]
     assert seen == {"stage 1": [1, 2], "stage 2": [4, 1, 5], "text": [3, 4, 5], "recovery": [5]}

@@ -158,6 +158,9 @@ def test_bert_is_in_evaluation_mode_and_partly_frozen_in_lavt() -> None:
     assert text
     assert all(name.startswith("encoder.layer.0.") for name in text)
     assert tiny(bert_dropout=True).train().model.text.training
+    built = tiny()
+    assert built.training, "a Trainer keeps the modes that it finds"
+    assert not built.model.text.training
 
 
 def test_groups_and_schedule_follow_the_official_run() -> None:

@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rislab.data.toy.scene import scene
-from rislab.data.toy.writers import SHARES, GRefCOCO, Objects, RefCOCO, RefCOCOg, RefCOCOPlus, RefZOM, Subjects
+from rislab.data.toy.writers import SHARES, GRefCOCO, Objects, RefCOCO, RefCOCOg, RefCOCOPlus, RefZOM
 from rislab.errors import DataError
 from rislab.files import read_json, write_json
 
@@ -52,7 +52,7 @@ class ToyWorld:
     size: int = 96
     seed: int = 0
     test_scenes: int = 0
-    grouped: Subjects = "places"
+    grouped: Literal["places", "attributes"] = "places"
 
     def __post_init__(self) -> None:
         if self.scenes < 20:
@@ -63,8 +63,8 @@ class ToyWorld:
             raise DataError(f"the seed of a toy world is 0 or more, got {self.seed}")
         if self.test_scenes < 0:
             raise DataError(f"the test_scenes of a toy world are 0 or more, got {self.test_scenes}")
-        if self.grouped not in get_args(Subjects):
-            raise DataError(f"grouped of a toy world is one of {', '.join(get_args(Subjects))}, got {self.grouped!r}")
+        if self.grouped not in ("places", "attributes"):
+            raise DataError(f"grouped of a toy world is places or attributes, got {self.grouped!r}")
 
     @property
     def recipe(self) -> dict[str, Any]:

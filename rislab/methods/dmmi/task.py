@@ -154,6 +154,7 @@ class DMMITask(TextSegmenter):
         self.bert_dropout = bert_dropout
         self.mask_padding_in_contrastive = mask_padding_in_contrastive
         self.base_lr, self.weight_decay, self.power, self.warmup_steps = base_lr, weight_decay, power, warmup_steps
+        self.train()  # a Trainer keeps the modes that it finds
 
     def train(self, mode: bool = True) -> "DMMITask":
         """BERT stays in evaluation mode, as officially: its loader leaves it so, and nothing puts it into training mode."""

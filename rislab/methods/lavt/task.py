@@ -125,6 +125,7 @@ class LAVTTask(TextSegmenter):
         self.class_weights, self.loss = class_weights, loss
         self.bert_dropout = bert_dropout
         self.base_lr, self.weight_decay, self.power, self.warmup_steps = base_lr, weight_decay, power, warmup_steps
+        self.train()  # a Trainer keeps the modes that it finds
 
     def train(self, mode: bool = True) -> "LAVTTask":
         """In `lavt`, BERT stays in evaluation mode: its loader leaves it so, and nothing puts it into training mode."""
