@@ -191,7 +191,7 @@ def test_a_world_of_attributes_has_zero_targets_that_no_word_alone_tells(tmp_pat
     assert forms[True] == {2, 3, 4}, "as long as true descriptions are"
     assert forms[True] <= forms[False]
     zero = sum(not ref.ann_ids for ref in Refer(root, RefZOM.folder, RefZOM.split_by).references)
-    assert zero > 45, "nearly every picture has one"
+    assert zero > 25, "about three of five pictures have one"
 
 
 def test_masks_are_what_is_visible(world: Path) -> None:
