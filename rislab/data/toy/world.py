@@ -40,9 +40,9 @@ class ToyWorld:
         seed: of everything, 0 or more.
         test_scenes: further pictures, with a split of their own, `test`, in which every shape is meant, as in val. Ref-ZOM and
             RefCOCOg have a split of this name, which they add to. The other pictures and sentences stay as they are.
-        grouped: what sentences of the Ref-ZOM- and gRefCOCO-like sets speak of. `places`: as in the RefCOCO-like set; every second
-            picture has a zero target, which differs from a thing by one attribute. `attributes`: attributes alone; every picture
-            has a zero target where one can be made, whose words each fit a thing of the picture, but never all of them the same.
+        grouped: what sentences of the Ref-ZOM- and gRefCOCO-like sets speak of. `places`: as in the RefCOCO-like set; every
+            second picture has a zero target, which differs from a thing by one attribute. `attributes`: attributes alone; a zero
+            target's words each fit a thing of the picture, but never all of them the same; three of five pictures have one.
     """
 
     absent_means: ClassVar[dict[str, Any]] = {"test_scenes": 0, "grouped": "places"}
