@@ -21,8 +21,9 @@ def poly_adamw(
     weight_decay: float,
     steps: int,
     power: float,
+    warmup: int,
 ) -> OptimizerLRScheduler:
-    """AdamW, and the rate lr (1 - step / steps) ** power.
+    """AdamW, and the rate lr (1 - step / steps) ** power, which rises linearly to that within the first steps.
 
     Args:
         named: Parameters by name; those without a gradient are left out.
@@ -31,6 +32,7 @@ def poly_adamw(
         weight_decay: Of all others.
         steps: Optimiser steps of the whole training.
         power: Of the schedule.
+        warmup: Steps of the rise; 0 officially.
     """
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in named:
@@ -41,7 +43,11 @@ def poly_adamw(
         lr=lr,
         fused=True,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: max(0.0, 1 - step / steps) ** power)
+
+    def share(step: int) -> float:
+        return float(min(1.0, (step + 1) / max(1, warmup)) * max(0.0, 1 - step / steps) ** power)
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
     return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

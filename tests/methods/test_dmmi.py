@@ -177,8 +177,12 @@ def test_what_does_not_depend_on_the_text_runs_once_a_picture_and_erased_words_o
     method.model.trunk.layers[1].register_forward_pre_hook(note("stage 2"))
     method.model.text.register_forward_pre_hook(note("text"))
     method.model.recovery.register_forward_pre_hook(note("recovery"))
-    with torch.no_grad():
-        method.eval().segment(pictures_of(method, 1), ["a", "b", "a", "c", "c"], torch.zeros(5, dtype=torch.int64))
+    assert method.training, "a Trainer keeps the modes that it finds"
+    assert not method.model.text.training
+    pictures = pictures_of(method, 1)
+    at_once = 5 * (pictures[0, 0].numel() // 16) - 1
+    with torch.no_grad(), mock.patch("rislab.methods.dmmi.task.POSITIONS_AT_ONCE", at_once):
+        method.eval().segment(pictures, ["a", "b", "a", "c", "c"], torch.zeros(5, dtype=torch.int64))
     assert seen == {"stage 1": [1], "stage 2": [4, 1], "text": [3], "recovery": []}
     method.train().losses(with_spans(training_batch(method)))  # type: ignore[arg-type]
     assert seen == {"stage 1": [1, 2], "stage 2": [4, 1, 5], "text": [3, 4, 5], "recovery": [5]}
@@ -273,6 +277,7 @@ def test_attention_in_chunks_is_the_same_and_drops_what_it_recomputes(monkeypatc
         ({"image_size": 32}, "model.image_size is 32, expected more than 32"),
         ({"regions": (1, 2)}, r"model.regions is \(1, 2\), expected odd numbers"),
         ({"token_windows": ()}, r"model.token_windows is \(\), expected numbers of tokens"),
+        ({"warmup_steps": -1}, "model.warmup_steps is -1, expected 0 or more"),
         ({"decoder_heads": 7}, "model.decoder_heads 7 does not divide the text width 64"),
         ({"trunk": TrunkSpec("resnet10")}, "trunk.name 'resnet10' is none of .*did you mean 'resnet101'"),
         ({"trunk": TrunkSpec("resnet50", "/nowhere/x.pth")}, "'/nowhere/x.pth' is no file; expected one, hub or null"),
@@ -321,7 +326,7 @@ def test_answers_do_not_change_with_the_number_that_are_computed_together() -> N
     method = tiny().eval()
     with torch.no_grad():
         together = method.segment(pictures_of(method, 2), TEXTS, INDEX)
-        with mock.patch("rislab.methods.dmmi.task.QUERIES_AT_ONCE", 1):
+        with mock.patch("rislab.methods.dmmi.task.POSITIONS_AT_ONCE", 1):
             torch.manual_seed(0)
             again = tiny().eval()
             alone = again.segment(pictures_of(again, 2), TEXTS, INDEX)

@@ -59,7 +59,8 @@ def test_what_does_not_depend_on_the_text_runs_once_a_picture() -> None:
     method.model.trunk.layers[0].register_forward_pre_hook(note("stage 1"))
     method.model.trunk.layers[1].register_forward_pre_hook(note("stage 2"))
     method.model.text.register_forward_pre_hook(note("text"))
-    with torch.no_grad():
+    positions = pictures[0, 0].numel() // 16
+    with torch.no_grad(), mock.patch("rislab.methods.lavt.task.POSITIONS_AT_ONCE", 9 * positions - 1):
         method.segment(pictures, texts, torch.zeros(12, dtype=torch.int64))
     assert seen == {"stage 1": [1], "stage 2": [8, 4], "text": [2]}
     late = tiny(language_pathway="none").eval()
@@ -157,6 +158,9 @@ def test_bert_is_in_evaluation_mode_and_partly_frozen_in_lavt() -> None:
     assert text
     assert all(name.startswith("encoder.layer.0.") for name in text)
     assert tiny(bert_dropout=True).train().model.text.training
+    built = tiny()
+    assert built.training, "a Trainer keeps the modes that it finds"
+    assert not built.model.text.training
 
 
 def test_groups_and_schedule_follow_the_official_run() -> None:
@@ -180,7 +184,11 @@ def test_groups_and_schedule_follow_the_official_run() -> None:
     assert configured["lr_scheduler"]["interval"] == "step"
     with mock.patch.object(LAVTTask, "training_steps", 100):
         again: Any = method.configure_optimizers()
+        method.warmup_steps = 10
+        warmed: Any = method.configure_optimizers()
     assert again["lr_scheduler"]["scheduler"].lr_lambdas[0](50) == pytest.approx(0.5**0.9)
+    share = warmed["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    assert [share(step) for step in (0, 4, 50)] == pytest.approx([0.1, 0.5 * 0.96**0.9, 0.5**0.9])
 
 
 @pytest.mark.parametrize(
@@ -200,6 +208,7 @@ def test_small_batches_are_warned_of(queries: int, world: int, accumulated: int,
     ("options", "message"),
     [
         ({"image_size": 32}, "model.image_size is 32, expected more than 32"),
+        ({"warmup_steps": -1}, "model.warmup_steps is -1, expected 0 or more"),
         ({"fusion_stages": ()}, r"model.fusion_stages is \(\), expected some of 1 to 4"),
         ({"fusion_stages": (1, 5)}, r"model.fusion_stages is \(1, 5\), expected some of 1 to 4"),
         ({"pwam_heads": (1, 5, 1, 1)}, "5 does not divide the 32 channels of stage 2"),

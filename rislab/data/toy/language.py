@@ -1,6 +1,7 @@
 """What can be said of a scene, and what it denotes.
 
-Every sentence of `sentences` is true of exactly one thing, of `group` of several, of `nothing_there` of none.
+Every sentence of `sentences` is true of exactly one thing, of `group` of several, of `nothing_there` and `no_such_combination`
+of none.
 """
 
 from collections.abc import Sequence
@@ -196,5 +197,21 @@ def nothing_there(rng: np.random.Generator, things: Things) -> str | None:
         values = {"colour": tuple(COLOURS), "shape": SHAPES, "pattern": PATTERNS}[part]
         changed = replace(looks, **{part: str(rng.choice(values))})
         if not changed.denotes(things):
+            return changed.words()
+    return None
+
+
+def no_such_combination(rng: np.random.Generator, things: Things) -> str | None:
+    """A description that fits nothing in the scene, although each of its words fits something: no word alone tells.
+
+    It is drawn as true descriptions are, and then one attribute becomes that of another thing, so that its form does not tell
+    either.
+    """
+    for _ in range(12):
+        looks = _looks(rng, things[int(rng.integers(len(things)))])
+        said = [name for name in ("size", "pattern", "colour", "shape") if getattr(looks, name)]
+        part = str(rng.choice(said)) if len(said) > 1 else None
+        other = things[int(rng.integers(len(things)))]
+        if part is not None and not (changed := replace(looks, **{part: getattr(other, part)})).denotes(things):
             return changed.words()
     return None

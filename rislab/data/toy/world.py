@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -40,15 +40,19 @@ class ToyWorld:
         seed: of everything, 0 or more.
         test_scenes: further pictures, with a split of their own, `test`, in which every shape is meant, as in val. Ref-ZOM and
             RefCOCOg have a split of this name, which they add to. The other pictures and sentences stay as they are.
+        grouped: what sentences of the Ref-ZOM- and gRefCOCO-like sets speak of. `places`: as in the RefCOCO-like set; every
+            second picture has a zero target, which differs from a thing by one attribute. `attributes`: attributes alone; a zero
+            target's words each fit a thing of the picture, but never all of them the same; three of five pictures have one.
     """
 
-    absent_means: ClassVar[dict[str, Any]] = {"test_scenes": 0}
+    absent_means: ClassVar[dict[str, Any]] = {"test_scenes": 0, "grouped": "places"}
     hashed_with: ClassVar[dict[str, dict[str, str]]] = {"rislab.data.toy.world.VERSION": {}}
 
     scenes: int = 4000
     size: int = 96
     seed: int = 0
     test_scenes: int = 0
+    grouped: Literal["places", "attributes"] = "places"
 
     def __post_init__(self) -> None:
         if self.scenes < 20:
@@ -59,6 +63,8 @@ class ToyWorld:
             raise DataError(f"the seed of a toy world is 0 or more, got {self.seed}")
         if self.test_scenes < 0:
             raise DataError(f"the test_scenes of a toy world are 0 or more, got {self.test_scenes}")
+        if self.grouped not in ("places", "attributes"):
+            raise DataError(f"grouped of a toy world is places or attributes, got {self.grouped!r}")
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -123,7 +129,7 @@ class ToyWorld:
 
     def _write(self, root: Path, progress: Progress | None) -> None:
         objects = Objects()
-        sets = [kind() for kind in SETS]
+        sets = [kind(self.grouped) for kind in SETS]
         splits = _partition(self.scenes, self.seed) + ["test"] * self.test_scenes
         for number in range(len(splits)):
             # A generator a scene: any scene can be drawn again alone.

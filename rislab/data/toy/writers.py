@@ -5,7 +5,7 @@ import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ TEST_A = frozenset(SHAPES[:2])
 
 SHARES = {"train": 0.8, "val": 0.1, "testA": 0.05, "testB": 0.05}
 REFERENCES = 4
+Subjects = Literal["places", "attributes"]
 
 
 class Objects:
@@ -60,6 +61,9 @@ class Objects:
 class Writer(ABC):
     """What becomes the references of one set, scene by scene.
 
+    Args:
+        grouped: see `ToyWorld`.
+
     Attributes:
         folder, split_by: where they go.
         splits: what the release calls each of our splits.
@@ -69,7 +73,8 @@ class Writer(ABC):
     split_by: ClassVar[str]
     splits: ClassVar[dict[str, str]] = {split: split for split in (*SHARES, "test")}
 
-    def __init__(self) -> None:
+    def __init__(self, grouped: Subjects = "places") -> None:
+        self.grouped = grouped
         self.refs: list[dict[str, Any]] = []
         self.sentences = 0
 
@@ -172,15 +177,18 @@ class Grouped(Writer):
         self, rng: np.random.Generator, drawn: Scene, first: int, image_id: int, name: str, split: str
     ) -> None:
         size = drawn.image.shape[0]
+        attributes = self.grouped == "attributes"
+        worded_as = RefCOCOPlus.folder if attributes else RefCOCO.folder
         for index in rng.permutation(len(drawn.things))[:2].tolist():
-            texts = language.sentences(rng, drawn.things, index, "refcoco", size)[:1]
+            texts = language.sentences(rng, drawn.things, index, worded_as, size)[:1]
             if texts:
                 self.refer(rng, texts, self.ids(drawn, first, [index]), image_id, name, split)
         several = language.group(rng, drawn.things, size)
         if several is not None:
             self.refer(rng, [several[0]], self.ids(drawn, first, several[1]), image_id, name, split)
-        nothing = language.nothing_there(rng, drawn.things)
-        if nothing is not None and rng.random() < 0.5:
+        absent = language.no_such_combination if attributes else language.nothing_there
+        nothing = absent(rng, drawn.things)
+        if nothing is not None and (attributes or rng.random() < 0.5):
             self.refer(rng, [nothing], self.ids(drawn, first, []), image_id, name, split)
 
     @abstractmethod

@@ -25,8 +25,9 @@ from rislab.methods.dmmi.trunk import TrunkSpec
 from rislab.methods.dmmi.trunk import load as load_trunk
 from rislab.nn.lavt_recipe import poly_adamw, warn_of_a_small_batch
 
-QUERIES_AT_ONCE = 4
-"""In evaluation: more bring nothing on a CPU, and a benchmark's batch has a hundred."""
+POSITIONS_AT_ONCE = 4 * 120 * 120
+"""At stride 4, of all queries that evaluation computes together: more bring nothing on a CPU, and a benchmark's batch has a
+hundred queries."""
 
 
 class DMMITask(TextSegmenter):
@@ -59,9 +60,11 @@ class DMMITask(TextSegmenter):
         mask_padding_in_decoder, mask_padding_in_contrastive: leave padded words out of the decoder's attention, and of the pooled
             sentence; officially they are in both.
         base_lr, weight_decay, power: AdamW's, and of the schedule lr (1 - step / steps) ** power.
+        warmup_steps: steps in which the rate rises to that of the schedule; none officially.
     """
 
     trains_on: ClassVar[type[MaskQueries]] = MaskQueries
+    absent_means: ClassVar[dict[str, object]] = {"warmup_steps": 0}
     unused: ClassVar[tuple[str, ...]] = (
         "model.unread.",
         "model.fusions.3.gate.",
@@ -107,9 +110,12 @@ class DMMITask(TextSegmenter):
         base_lr: float = 5e-5,
         weight_decay: float = 0.01,
         power: float = 0.9,
+        warmup_steps: int = 0,
     ) -> None:
         super().__init__(IMAGENET_MEAN, IMAGENET_STD)
         self.geometry = Stretch(image_size)
+        if warmup_steps < 0:
+            raise ConfigError(f"model.warmup_steps is {warmup_steps}, expected 0 or more")
         if min(self.geometry.size) <= 32:
             raise ConfigError(
                 f"model.image_size is {image_size}, expected more than 32: at stride 32, InstanceNorm of one pixel is 0"
@@ -147,7 +153,8 @@ class DMMITask(TextSegmenter):
         self.lambda_sim, self.lambda_con, self.class_weights = lambda_sim, lambda_con, class_weights
         self.bert_dropout = bert_dropout
         self.mask_padding_in_contrastive = mask_padding_in_contrastive
-        self.base_lr, self.weight_decay, self.power = base_lr, weight_decay, power
+        self.base_lr, self.weight_decay, self.power, self.warmup_steps = base_lr, weight_decay, power, warmup_steps
+        self.train()  # a Trainer keeps the modes that it finds
 
     def train(self, mode: bool = True) -> "DMMITask":
         """BERT stays in evaluation mode, as officially: its loader leaves it so, and nothing puts it into training mode."""
@@ -167,7 +174,8 @@ class DMMITask(TextSegmenter):
 
     def segment(self, images: Tensor, texts: Sequence[str], image_index: Tensor) -> Tensor:
         first = self.model.encode_images(self.normalise(images))
-        rows = (each.split(QUERIES_AT_ONCE) for each in (*self._words(texts), image_index))
+        at_once = max(1, POSITIONS_AT_ONCE // first[0, ..., 0].numel())
+        rows = (each.split(at_once) for each in (*self._words(texts), image_index))
         found = [self.model.answer(first, *some).logits for some in zip(*rows, strict=True)]
         logits = torch.cat(found) if len(found) > 1 else found[0]
         return logits[:, 1] - logits[:, 0]
@@ -213,4 +221,5 @@ class DMMITask(TextSegmenter):
             self.weight_decay,
             self.training_steps,
             self.power,
+            self.warmup_steps,
         )

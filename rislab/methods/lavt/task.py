@@ -20,8 +20,9 @@ from rislab.methods.base import IMAGENET_MEAN, IMAGENET_STD, TextSegmenter
 from rislab.methods.lavt.model import LAVT
 from rislab.nn.lavt_recipe import poly_adamw, warn_of_a_small_batch
 
-QUERIES_AT_ONCE = 8
-"""In evaluation: more bring nothing on a CPU, and a benchmark's batch has a hundred."""
+POSITIONS_AT_ONCE = 8 * 120 * 120
+"""At stride 4, of all queries that evaluation computes together: more bring nothing on a CPU, and a benchmark's batch has a
+hundred queries."""
 
 
 class LAVTTask(TextSegmenter):
@@ -48,9 +49,11 @@ class LAVTTask(TextSegmenter):
         bert_train_layers, bert_train_embeddings: how many of BERT's layers are trained, from the first; whether its embeddings
             are.
         base_lr, weight_decay, power: AdamW's, and of the schedule lr (1 - step / steps) ** power.
+        warmup_steps: steps in which the rate rises to that of the schedule; none officially.
     """
 
     trains_on: ClassVar[type[MaskQueries]] = MaskQueries
+    absent_means: ClassVar[dict[str, object]] = {"warmup_steps": 0}
     unused: ClassVar[tuple[str, ...]] = ("model.fusions.3.gate.",)
 
     def __init__(
@@ -80,9 +83,12 @@ class LAVTTask(TextSegmenter):
         base_lr: float = 5e-5,
         weight_decay: float = 0.01,
         power: float = 0.9,
+        warmup_steps: int = 0,
     ) -> None:
         super().__init__(IMAGENET_MEAN, IMAGENET_STD)
         self.geometry = Stretch(image_size)
+        if warmup_steps < 0:
+            raise ConfigError(f"model.warmup_steps is {warmup_steps}, expected 0 or more")
         if min(self.geometry.size) <= 32:
             raise ConfigError(
                 f"model.image_size is {image_size}, expected more than 32: at stride 32, InstanceNorm of one pixel is 0"
@@ -118,7 +124,8 @@ class LAVTTask(TextSegmenter):
         )
         self.class_weights, self.loss = class_weights, loss
         self.bert_dropout = bert_dropout
-        self.base_lr, self.weight_decay, self.power = base_lr, weight_decay, power
+        self.base_lr, self.weight_decay, self.power, self.warmup_steps = base_lr, weight_decay, power, warmup_steps
+        self.train()  # a Trainer keeps the modes that it finds
 
     def train(self, mode: bool = True) -> "LAVTTask":
         """In `lavt`, BERT stays in evaluation mode: its loader leaves it so, and nothing puts it into training mode."""
@@ -133,7 +140,7 @@ class LAVTTask(TextSegmenter):
         different, which = distinct(texts)
         tokens = self.model.text.tokens(different)
         words, is_word = self.model.text.words(tokens)[which], ~tokens.padding[which]
-        at_once = len(texts) if torch.is_grad_enabled() else QUERIES_AT_ONCE
+        at_once = len(texts) if torch.is_grad_enabled() else max(1, POSITIONS_AT_ONCE // maps[0][0, ..., 0].numel())
         found = [
             self.model.answer(maps, *rows)
             for rows in zip(words.split(at_once), is_word.split(at_once), image_index.split(at_once), strict=True)
@@ -167,4 +174,5 @@ class LAVTTask(TextSegmenter):
             self.weight_decay,
             self.training_steps,
             self.power,
+            self.warmup_steps,
         )
