@@ -19,6 +19,8 @@ class Grouping:
         eps: added to the number of a group's members before its sum is divided by it; 1.0 in the official code.
         sum_members: the sum of the members is not divided (`sum_assign` of the official code).
         pre_assign_attn: group tokens attend to the tokens before they are assigned; not in the paper.
+        scale: of the logits, before the noise; ours.
+        start_gain: of the weights of the block's linear maps at the start, over the official deviation; ours.
     """
 
     hard: bool = True
@@ -27,6 +29,8 @@ class Grouping:
     eps: float = 1.0
     sum_members: bool = False
     pre_assign_attn: bool = True
+    scale: float = 1.0
+    start_gain: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class AssignAttention(nn.Module):
     def __init__(self, width: int, kind: Grouping) -> None:
         super().__init__()
         self.kind = kind
-        self.scale = width**-0.5
+        self.scale = kind.scale * width**-0.5
         self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
         self.proj = nn.Linear(width, width)
 
@@ -129,6 +133,13 @@ class GroupingBlock(nn.Module):
             if out_width == width
             else nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out_width, bias=False))
         )
+
+    @torch.no_grad()
+    def start(self, gain: float) -> None:
+        """Multiply the weights of all linear maps, which have their official start."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.mul_(gain)
 
     def forward(self, segments: Tensor, group_tokens: Tensor, noise: Tensor | None) -> tuple[Tensor, Assignment]:
         """Segments [B, S, C], group tokens [B, M, C] -> new segments [B, G, C'], and the assignment."""
