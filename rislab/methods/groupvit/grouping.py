@@ -20,6 +20,7 @@ class Grouping:
         sum_members: the sum of the members is not divided (`sum_assign` of the official code).
         pre_assign_attn: group tokens attend to the tokens before they are assigned; not in the paper.
         scale: of the logits, before the noise; ours.
+        centre_keys: keys of a picture have their mean taken away, so that no group wins all tokens by what they share; ours.
         start_gain: of the weights of the block's linear maps at the start, over the official deviation; ours.
     """
 
@@ -30,6 +31,7 @@ class Grouping:
     sum_members: bool = False
     pre_assign_attn: bool = True
     scale: float = 1.0
+    centre_keys: bool = False
     start_gain: float = 1.0
 
 
@@ -95,7 +97,10 @@ class AssignAttention(nn.Module):
 
     def forward(self, groups: Tensor, tokens: Tensor, noise: Tensor | None) -> tuple[Tensor, Assignment]:
         """Groups [B, G, C], tokens [B, S, C] -> the members of each group together, [B, G, C], and who they are."""
-        logits = self.q_proj(groups) @ self.k_proj(tokens).transpose(1, 2) * self.scale  # [B, G, S]
+        keys = self.k_proj(tokens)
+        if self.kind.centre_keys:
+            keys = keys - keys.mean(1, keepdim=True)
+        logits = self.q_proj(groups) @ keys.transpose(1, 2) * self.scale  # [B, G, S]
         found = assign(logits, self.kind, self.training, noise)
         weight = found.used
         if not self.kind.sum_members:
@@ -136,10 +141,9 @@ class GroupingBlock(nn.Module):
 
     @torch.no_grad()
     def start(self, gain: float) -> None:
-        """Multiply the weights of all linear maps, which have their official start."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                module.weight.mul_(gain)
+        """Multiply the weights of the assignment's four maps, which have their official start."""
+        for linear in (self.assign.q_proj, self.assign.k_proj, self.assign.v_proj, self.assign.proj):
+            linear.weight.mul_(gain)
 
     def forward(self, segments: Tensor, group_tokens: Tensor, noise: Tensor | None) -> tuple[Tensor, Assignment]:
         """Segments [B, S, C], group tokens [B, M, C] -> new segments [B, G, C'], and the assignment."""

@@ -59,6 +59,7 @@ class GroupViTTask(TextSegmenter):
     trains_on: ClassVar[type[Captions]] = Captions
     absent_means: ClassVar[dict[str, object]] = {
         "assign_scale": 1.0,
+        "centre_keys": False,
         "grouping_start_gain": 1.0,
         "group_token_std": None,
     }
@@ -82,6 +83,7 @@ class GroupViTTask(TextSegmenter):
         sum_assign: bool = False,
         pre_assign_attn: bool = True,
         assign_scale: float = 1.0,
+        centre_keys: bool = False,
         grouping_start_gain: float = 1.0,
         group_token_std: float | None = None,
         text_width: int = 256,
@@ -121,6 +123,7 @@ class GroupViTTask(TextSegmenter):
             sum_assign,
             pre_assign_attn,
             assign_scale,
+            centre_keys,
             grouping_start_gain,
         )
         image = ImageEncoder(image_size, patch_size, embed_dim, stages, drop_path, kind, group_token_std)
