@@ -150,21 +150,23 @@ def test_switches_change_what_is_trained() -> None:
 def test_start_of_small_networks() -> None:
     """Our options change the start or the logits as they say, and nothing where they have their defaults."""
     pixels = method().normalise(captions(2).images)
-    usual, sharper = method().eval(), method(assign_scale=4.0).eval()
-    logs = [each.model.image(pixels).assignments[0].soft.log() for each in (usual, sharper)]
-    logits, scaled = (log - log.mean(1, keepdim=True) for log in logs)
-    torch.testing.assert_close(scaled, 4 * logits, atol=1e-5, rtol=1e-3)
+    usual, centred = method().eval(), method(centre_keys=True).eval()
+    logs = [each.model.image(pixels).assignments[0].soft.log() for each in (usual, centred)]
+    logits, without = (log - log.mean(1, keepdim=True) for log in logs)
+    torch.testing.assert_close(without, logits - logits.mean(2, keepdim=True), atol=1e-5, rtol=1e-3)
+    assert logits.mean(2).abs().max() > 1e-3, "groups differ for all tokens alike"
     tokens = [stage.group_tokens for stage in usual.model.image.stages]  # type: ignore[union-attr]
     assert [None if each is None else each.any().item() for each in tokens] == [True, False, None]
     wide = method(group_token_std=1.0).model.image.stages
     for each in (wide[0].group_tokens, wide[1].group_tokens):
         assert isinstance(each, Tensor)
         assert 0.6 < each.std() < 1.2
-    before, after = dict(usual.named_parameters()), dict(method(grouping_start_gain=2.5).named_parameters())
-    for name, parameter in after.items():
-        is_map = ".grouping." in name and name.endswith("weight") and parameter.ndim == 2
-        torch.testing.assert_close(parameter, before[name] * (2.5 if is_map else 1.0), msg=name)
-    assert sum(".grouping." in name and parameter.ndim == 2 for name, parameter in after.items()) == 24
+    before, after = dict(usual.named_parameters()), dict(method(assign_start_gain=5.0).named_parameters())
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    for name in changed:
+        torch.testing.assert_close(after[name], 5 * before[name], msg=name)
+    maps = {f"{part}.weight" for part in ("q_proj", "k_proj", "v_proj", "proj")}
+    assert changed == {f"model.image.stages.{n}.grouping.assign.{each}" for n in (0, 1) for each in maps}
 
 
 def test_collapse_is_seen() -> None:

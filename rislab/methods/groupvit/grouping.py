@@ -19,9 +19,8 @@ class Grouping:
         eps: added to the number of a group's members before its sum is divided by it; 1.0 in the official code.
         sum_members: the sum of the members is not divided (`sum_assign` of the official code).
         pre_assign_attn: group tokens attend to the tokens before they are assigned; not in the paper.
-        scale: of the logits, before the noise; ours.
         centre_keys: keys of a picture have their mean taken away, so that no group wins all tokens by what they share; ours.
-        start_gain: of the weights of the block's linear maps at the start, over the official deviation; ours.
+        start_gain: of the weights of the assignment's four maps at the start, over the official deviation; ours.
     """
 
     hard: bool = True
@@ -30,7 +29,6 @@ class Grouping:
     eps: float = 1.0
     sum_members: bool = False
     pre_assign_attn: bool = True
-    scale: float = 1.0
     centre_keys: bool = False
     start_gain: float = 1.0
 
@@ -91,7 +89,7 @@ class AssignAttention(nn.Module):
     def __init__(self, width: int, kind: Grouping) -> None:
         super().__init__()
         self.kind = kind
-        self.scale = kind.scale * width**-0.5
+        self.scale = width**-0.5
         self.q_proj, self.k_proj, self.v_proj = (nn.Linear(width, width) for _ in range(3))
         self.proj = nn.Linear(width, width)
 

@@ -36,8 +36,8 @@ class GroupViTTask(TextSegmenter):
         output_groups: segments of the last grouping, and tokens of the second stage (table 2).
         hard_assignment: table 1.
         gumbel, gumbel_tau, assign_eps, sum_assign, pre_assign_attn: see `grouping.Grouping`.
-        assign_scale, grouping_start_gain, group_token_std: ours, for small networks and short runs: of the logits of assignment, and
-            what the grouping blocks and group tokens start from. See `grouping.Grouping` and `model.ImageEncoder`.
+        centre_keys, assign_start_gain, group_token_std: ours, for small networks and short runs: see `grouping.Grouping` and, of
+            the third, `model.ImageEncoder`.
         text_width, text_layers, context_length: of the text encoder.
         output_dim, projector_hidden_dim: of the common space.
         multi_label: K prompted nouns a caption, 0 for none (table 1).
@@ -58,9 +58,8 @@ class GroupViTTask(TextSegmenter):
     multi_scale: ClassVar[bool] = False
     trains_on: ClassVar[type[Captions]] = Captions
     absent_means: ClassVar[dict[str, object]] = {
-        "assign_scale": 1.0,
         "centre_keys": False,
-        "grouping_start_gain": 1.0,
+        "assign_start_gain": 1.0,
         "group_token_std": None,
     }
     hashed_with: ClassVar[dict[str, dict[str, object]]] = {"rislab.data.nouns.VERSION": {"tagger": "pattern"}}
@@ -82,9 +81,8 @@ class GroupViTTask(TextSegmenter):
         assign_eps: float = 1.0,
         sum_assign: bool = False,
         pre_assign_attn: bool = True,
-        assign_scale: float = 1.0,
         centre_keys: bool = False,
-        grouping_start_gain: float = 1.0,
+        assign_start_gain: float = 1.0,
         group_token_std: float | None = None,
         text_width: int = 256,
         text_layers: int = 12,
@@ -122,9 +120,8 @@ class GroupViTTask(TextSegmenter):
             assign_eps,
             sum_assign,
             pre_assign_attn,
-            assign_scale,
             centre_keys,
-            grouping_start_gain,
+            assign_start_gain,
         )
         image = ImageEncoder(image_size, patch_size, embed_dim, stages, drop_path, kind, group_token_std)
         text = TextEncoder(VOCABULARY, context_length, text_width, text_layers)
