@@ -148,13 +148,8 @@ def test_switches_change_what_is_trained() -> None:
 
 @torch.no_grad()
 def test_start_of_small_networks() -> None:
-    """Our options change the start or the logits as they say, and nothing where they have their defaults."""
-    pixels = method().normalise(captions(2).images)
-    usual, centred = method().eval(), method(centre_keys=True).eval()
-    logs = [each.model.image(pixels).assignments[0].soft.log() for each in (usual, centred)]
-    logits, without = (log - log.mean(1, keepdim=True) for log in logs)
-    torch.testing.assert_close(without, logits - logits.mean(2, keepdim=True), atol=1e-5, rtol=1e-3)
-    assert logits.mean(2).abs().max() > 1e-3, "groups differ for all tokens alike"
+    """Our options change the start as they say, and nothing else; without them it is the official one."""
+    usual = method()
     tokens = [stage.group_tokens for stage in usual.model.image.stages]  # type: ignore[union-attr]
     assert [None if each is None else each.any().item() for each in tokens] == [True, False, None]
     wide = method(group_token_std=1.0).model.image.stages

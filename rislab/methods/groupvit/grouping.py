@@ -19,7 +19,6 @@ class Grouping:
         eps: added to the number of a group's members before its sum is divided by it; 1.0 in the official code.
         sum_members: the sum of the members is not divided (`sum_assign` of the official code).
         pre_assign_attn: group tokens attend to the tokens before they are assigned; not in the paper.
-        centre_keys: keys of a picture have their mean taken away, so that no group wins all tokens by what they share; ours.
         start_gain: of the weights of the assignment's four maps at the start, over the official deviation; ours.
     """
 
@@ -29,7 +28,6 @@ class Grouping:
     eps: float = 1.0
     sum_members: bool = False
     pre_assign_attn: bool = True
-    centre_keys: bool = False
     start_gain: float = 1.0
 
 
@@ -95,10 +93,7 @@ class AssignAttention(nn.Module):
 
     def forward(self, groups: Tensor, tokens: Tensor, noise: Tensor | None) -> tuple[Tensor, Assignment]:
         """Groups [B, G, C], tokens [B, S, C] -> the members of each group together, [B, G, C], and who they are."""
-        keys = self.k_proj(tokens)
-        if self.kind.centre_keys:
-            keys = keys - keys.mean(1, keepdim=True)
-        logits = self.q_proj(groups) @ keys.transpose(1, 2) * self.scale  # [B, G, S]
+        logits = self.q_proj(groups) @ self.k_proj(tokens).transpose(1, 2) * self.scale  # [B, G, S]
         found = assign(logits, self.kind, self.training, noise)
         weight = found.used
         if not self.kind.sum_members:

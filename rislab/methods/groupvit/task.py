@@ -36,8 +36,8 @@ class GroupViTTask(TextSegmenter):
         output_groups: segments of the last grouping, and tokens of the second stage (table 2).
         hard_assignment: table 1.
         gumbel, gumbel_tau, assign_eps, sum_assign, pre_assign_attn: see `grouping.Grouping`.
-        centre_keys, assign_start_gain, group_token_std: ours, for small networks and short runs: see `grouping.Grouping` and, of
-            the third, `model.ImageEncoder`.
+        assign_start_gain, group_token_std: ours, for small networks and short runs: see `grouping.Grouping.start_gain` and
+            `model.ImageEncoder`.
         text_width, text_layers, context_length: of the text encoder.
         output_dim, projector_hidden_dim: of the common space.
         multi_label: K prompted nouns a caption, 0 for none (table 1).
@@ -57,11 +57,7 @@ class GroupViTTask(TextSegmenter):
     any_size: ClassVar[bool] = True
     multi_scale: ClassVar[bool] = False
     trains_on: ClassVar[type[Captions]] = Captions
-    absent_means: ClassVar[dict[str, object]] = {
-        "centre_keys": False,
-        "assign_start_gain": 1.0,
-        "group_token_std": None,
-    }
+    absent_means: ClassVar[dict[str, object]] = {"assign_start_gain": 1.0, "group_token_std": None}
     hashed_with: ClassVar[dict[str, dict[str, object]]] = {"rislab.data.nouns.VERSION": {"tagger": "pattern"}}
 
     def __init__(
@@ -81,7 +77,6 @@ class GroupViTTask(TextSegmenter):
         assign_eps: float = 1.0,
         sum_assign: bool = False,
         pre_assign_attn: bool = True,
-        centre_keys: bool = False,
         assign_start_gain: float = 1.0,
         group_token_std: float | None = None,
         text_width: int = 256,
@@ -120,7 +115,6 @@ class GroupViTTask(TextSegmenter):
             assign_eps,
             sum_assign,
             pre_assign_attn,
-            centre_keys,
             assign_start_gain,
         )
         image = ImageEncoder(image_size, patch_size, embed_dim, stages, drop_path, kind, group_token_std)
