@@ -146,6 +146,24 @@ def test_switches_change_what_is_trained() -> None:
             method(**wrong)
 
 
+@torch.no_grad()
+def test_start_of_small_networks() -> None:
+    """Our options change the start as they say, and nothing else; without them it is the official one."""
+    usual = method()
+    tokens = [stage.group_tokens for stage in usual.model.image.stages]  # type: ignore[union-attr]
+    assert [None if each is None else each.any().item() for each in tokens] == [True, False, None]
+    wide = method(group_token_std=1.0).model.image.stages
+    for each in (wide[0].group_tokens, wide[1].group_tokens):
+        assert isinstance(each, Tensor)
+        assert 0.6 < each.std() < 1.2
+    before, after = dict(usual.named_parameters()), dict(method(assign_start_gain=5.0).named_parameters())
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    for name in changed:
+        torch.testing.assert_close(after[name], 5 * before[name], msg=name)
+    maps = {f"{part}.weight" for part in ("q_proj", "k_proj", "v_proj", "proj")}
+    assert changed == {f"model.image.stages.{n}.grouping.assign.{each}" for n in (0, 1) for each in maps}
+
+
 def test_collapse_is_seen() -> None:
     one = torch.zeros(2, 4, 9)
     one[:, 2] = 1

@@ -19,6 +19,7 @@ class Grouping:
         eps: added to the number of a group's members before its sum is divided by it; 1.0 in the official code.
         sum_members: the sum of the members is not divided (`sum_assign` of the official code).
         pre_assign_attn: group tokens attend to the tokens before they are assigned; not in the paper.
+        start_gain: of the weights of the assignment's four maps at the start, over the official deviation; ours.
     """
 
     hard: bool = True
@@ -27,6 +28,7 @@ class Grouping:
     eps: float = 1.0
     sum_members: bool = False
     pre_assign_attn: bool = True
+    start_gain: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,12 @@ class GroupingBlock(nn.Module):
             if out_width == width
             else nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out_width, bias=False))
         )
+
+    @torch.no_grad()
+    def start(self, gain: float) -> None:
+        """Multiply the weights of the assignment's four maps, which have their official start."""
+        for linear in (self.assign.q_proj, self.assign.k_proj, self.assign.v_proj, self.assign.proj):
+            linear.weight.mul_(gain)
 
     def forward(self, segments: Tensor, group_tokens: Tensor, noise: Tensor | None) -> tuple[Tensor, Assignment]:
         """Segments [B, S, C], group tokens [B, M, C] -> new segments [B, G, C'], and the assignment."""

@@ -133,6 +133,8 @@ class ImageEncoder(nn.Module):
         stages: their sizes.
         drop_path: of the last block; it grows linearly from 0.
         kind: of the grouping blocks.
+        token_std: deviation of the group tokens of all stages at the start; None: the official code's, 0.02 in the first stage
+            and 0 in later ones.
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class ImageEncoder(nn.Module):
         stages: Stages,
         drop_path: float,
         kind: Grouping,
+        token_std: float | None = None,
     ) -> None:
         super().__init__()
         side = image_size // patch_size
@@ -165,8 +168,14 @@ class ImageEncoder(nn.Module):
         self.norm = nn.LayerNorm(widths[-1])
         self.apply(_start)
         nn.init.trunc_normal_(self.positions, std=0.02)
-        if built[0].group_tokens is not None:  # those of later stages start at zero, beside their projector
-            nn.init.trunc_normal_(built[0].group_tokens, std=0.02)
+        for i, stage in enumerate(built):
+            if stage.group_tokens is None or stage.grouping is None:
+                continue
+            if token_std is not None:
+                nn.init.trunc_normal_(stage.group_tokens, std=token_std, a=-2 * token_std, b=2 * token_std)
+            elif i == 0:  # those of later stages start at zero, beside their projector
+                nn.init.trunc_normal_(stage.group_tokens, std=0.02)
+            stage.grouping.start(kind.start_gain)
 
     def forward(self, pixels: Tensor, noise: Sequence[Tensor | None] = ()) -> Segments:
         """Normalised pixels [B, 3, H, W]; what is left of a side beyond whole patches is not seen.

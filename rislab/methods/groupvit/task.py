@@ -36,6 +36,8 @@ class GroupViTTask(TextSegmenter):
         output_groups: segments of the last grouping, and tokens of the second stage (table 2).
         hard_assignment: table 1.
         gumbel, gumbel_tau, assign_eps, sum_assign, pre_assign_attn: see `grouping.Grouping`.
+        assign_start_gain, group_token_std: ours, for small networks and short runs: see `grouping.Grouping.start_gain` and
+            `model.ImageEncoder`.
         text_width, text_layers, context_length: of the text encoder.
         output_dim, projector_hidden_dim: of the common space.
         multi_label: K prompted nouns a caption, 0 for none (table 1).
@@ -55,6 +57,7 @@ class GroupViTTask(TextSegmenter):
     any_size: ClassVar[bool] = True
     multi_scale: ClassVar[bool] = False
     trains_on: ClassVar[type[Captions]] = Captions
+    absent_means: ClassVar[dict[str, object]] = {"assign_start_gain": 1.0, "group_token_std": None}
     hashed_with: ClassVar[dict[str, dict[str, object]]] = {"rislab.data.nouns.VERSION": {"tagger": "pattern"}}
 
     def __init__(
@@ -74,6 +77,8 @@ class GroupViTTask(TextSegmenter):
         assign_eps: float = 1.0,
         sum_assign: bool = False,
         pre_assign_attn: bool = True,
+        assign_start_gain: float = 1.0,
+        group_token_std: float | None = None,
         text_width: int = 256,
         text_layers: int = 12,
         context_length: int = 77,
@@ -103,8 +108,16 @@ class GroupViTTask(TextSegmenter):
         expect_multiple("embed_dim", embed_dim, heads)
         expect_multiple("text_width", text_width, HEAD_WIDTH)
         stages = stages_of(grouping_stages, depth, heads, group_tokens, output_groups)
-        kind = Grouping(hard_assignment, gumbel, gumbel_tau, assign_eps, sum_assign, pre_assign_attn)
-        image = ImageEncoder(image_size, patch_size, embed_dim, stages, drop_path, kind)
+        kind = Grouping(
+            hard_assignment,
+            gumbel,
+            gumbel_tau,
+            assign_eps,
+            sum_assign,
+            pre_assign_attn,
+            assign_start_gain,
+        )
+        image = ImageEncoder(image_size, patch_size, embed_dim, stages, drop_path, kind, group_token_std)
         text = TextEncoder(VOCABULARY, context_length, text_width, text_layers)
         own_scale = multi_label > 0 and not share_temperature
         self.model = GroupViT(image, text, projector_hidden_dim, output_dim, own_scale)
