@@ -166,9 +166,7 @@ def load(folder: Path | None = None) -> Published:
         if not wrong:
             methods.append(_method(file.value))
     if said:
-        raise ConfigError(
-            f"{len(said)} mistake{'s' if len(said) > 1 else ''} in {folder}\n" + "\n".join(said)
-        )
+        raise ConfigError(f"{len(said)} mistake{'s' if len(said) > 1 else ''} in {folder}\n" + "\n".join(said))
     return Published(protocols, tuple(methods))
 
 
