@@ -131,8 +131,9 @@ def test_lists_and_files_of_other_systems(tmp_path: Path) -> None:
 
 
 def test_paths_of_a_file_of_checkpoints(home: Path, tmp_path: Path) -> None:
-    from rislab.cli.matrix import _checkpoints
+    from rislab.cli.matrix import beside, read_checkpoints
 
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({"cris": "~/best.ckpt", "tcl": "best.ckpt"}))
-    assert _checkpoints(file) == {"cris": home / "best.ckpt", "tcl": tmp_path / "best.ckpt"}
+    found = {name: beside(file, given) for name, given in read_checkpoints(file).items()}
+    assert found == {"cris": home / "best.ckpt", "tcl": tmp_path / "best.ckpt"}

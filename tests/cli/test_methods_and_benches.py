@@ -1,17 +1,29 @@
 """`rislab methods` and `rislab bench`, as typed."""
 
+import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rislab.ablation import signature
-from rislab.bench import grouping, training_step
+from rislab.bench import training_step
 from tests.worlds import rislab, rislab_here, untrained
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measurements take place in this process: another one costs seconds, and memory is not what these tests look at."""
+
+    def measure(module: str, **options: Any) -> Any:
+        return importlib.import_module(module).measure(**options)
+
+    monkeypatch.setattr(training_step, "in_a_process_of_its_own", measure)
+
+
 def test_methods_are_listed_without_torch() -> None:
-    done = rislab("methods", "--json")
+    done = rislab("methods", "--json", PYTHONUNBUFFERED="1")  # a fresh process
     assert done.returncode == 0, done.stderr
     found = {one["name"]: one for one in json.loads(done.stdout)}
     assert found.keys() == signature.methods().keys()
@@ -31,7 +43,7 @@ def test_one_method_with_its_switches_and_sizes() -> None:
     assert all(name in found["documentation"] for name in options)
     # The paper's table counts 146.85 M for the full model on R50; CLIP's temperature is in its count.
     assert abs(found["parameters"]["refcoco_r50"]["total"] / 1e6 - 146.85) < 0.01
-    for name in signature.methods():
+    for name in ("clims", "dmmi", "groupvit", "lavt"):  # files of stages, vocabularies, tensors in the constructor
         sizes = json.loads(rislab_here("methods", name, "--json").stdout)["parameters"]
         assert all(size.get("total", 0) > 0 or "vocab.txt" in size["unknown"] for size in sizes.values()), sizes
         assert any("total" in size for size in sizes.values()), f"{name}: {sizes}"
@@ -58,9 +70,10 @@ def test_bench_step_compares_frozen_with_trained(tmp_path: Path) -> None:
     assert found["all trained"]["teraflops"] > found["as it is"]["teraflops"] > 0
 
 
+@pytest.mark.usefixtures("here")
 def test_bench_labels_compares_with_a_loop_over_the_classes(tmp_path: Path) -> None:
     tcl = ["bench", "labels", "--config", untrained(tmp_path, "tcl/toy_voc"), "--size", "70", "100", "--classes", "6"]
-    done = rislab(*tcl, "--loop", "--pamr", "on", "--json")
+    done = rislab_here(*tcl, "--loop", "--pamr", "on", "--json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)["measured"]
     assert found["same_label_percent"] > 99.9
@@ -75,8 +88,8 @@ def test_bench_labels_compares_with_a_loop_over_the_classes(tmp_path: Path) -> N
         assert said in wrong.stderr
 
 
-def test_bench_grouping_compares_with_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_step, "in_a_process_of_its_own", lambda _, **options: grouping.measure(**options))
+@pytest.mark.usefixtures("here")
+def test_bench_grouping_compares_with_the_plain_way() -> None:
     config = ["bench", "grouping", "--config", "experiments/groupvit/toy.yaml"]
     small = ["--size", "96", "130", "--classes", "6", "--batch", "4", "--cached-batch", "12", "--micro-batch", "5"]
     done = rislab_here(*config, *small, "--json")
@@ -98,9 +111,10 @@ def test_bench_grouping_compares_with_the_plain_way(monkeypatch: pytest.MonkeyPa
         assert said in refused.stderr
 
 
+@pytest.mark.usefixtures("here")
 def test_bench_weak_gives_what_the_plain_way_gives(tmp_path: Path) -> None:
     small = ("--images", "2", "--side", "96", "--size", "70", "100")
-    done = rislab("bench", "weak", "--config", untrained(tmp_path, "clims/toy"), *small, "--json")
+    done = rislab_here("bench", "weak", "--config", untrained(tmp_path, "clims/toy"), *small, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["step"]["difference"] < 1e-3
