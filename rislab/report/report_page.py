@@ -1,8 +1,9 @@
 """The report as one self-contained page of HTML."""
 
+import re
 from urllib.parse import urlencode
 
-from rislab.ablation.table import Claim
+from rislab.ablation.table import Claim, Table
 from rislab.report import figures, formatting, html, label_figures
 from rislab.report.conventions import title
 from rislab.report.model import View
@@ -13,7 +14,7 @@ MARKS: dict[Verdict, str] = {
     "contradicted": "✗",
     "negligible": "≈",
     "inconclusive": "?",
-    "single seed": "1",
+    "single seed": "·",
     "not run": "–",
 }
 
@@ -34,6 +35,7 @@ def report_page(view: View, browser: str | None = None) -> str:
         table=results.table,
         profile=results.profile,
         titles={metric: title(metric, results.profile) for metric in results.table.metrics},
+        main=main_metric(results.table),
         marks=MARKS,
         pooled_metrics={metric for metric, _ in view.pooled},
         signed=formatting.signed,
@@ -53,6 +55,12 @@ def report_page(view: View, browser: str | None = None) -> str:
         label_examples=labelled,
         has_groups=any(each.groups for example in labelled for each in example.maps),
     )
+
+
+def main_metric(table: Table) -> str:
+    """The metric that most claims are about, the first of the table in case of a tie: what a narrow screen shows."""
+    named = [name for claim in table.claims for name in re.findall(r"([\w:@]+)\[", claim.holds)]
+    return max(table.metrics, key=named.count)
 
 
 def browser_links(claim: Claim, browser: str | None) -> list[tuple[str, str]]:
