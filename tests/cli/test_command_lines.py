@@ -218,7 +218,7 @@ def test_zsh_reads_its_script(tmp_path: Path) -> None:
 
 REPORTING = {
     "score", "methods", "claims", "doctor", "matrix", "check", "leaks", "show", "pack", "toy", "clip", "import", "export",
-    "plan", "run", "status", "report", "verify", "retry", "cancel", "gc",
+    "plan", "run", "status", "report", "verify", "retry", "cancel", "gc", "browse", "compare", "cost",
 }  # fmt: skip
 """Commands and actions that report something; `export-sweep` and `completion` print what other programs read."""
 

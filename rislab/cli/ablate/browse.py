@@ -1,6 +1,7 @@
 """`rislab ablate browse`: every answer of a table's rows beside the truth."""
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ def add(action: Action) -> None:
         default="auto",
         help="copy them into the folder, or refer to where they lie (default: copied where all are at most 4 MB)",
     )
+    browse.add_argument("--json", action="store_true", help="print the page, the report's files and the notes as JSON")
     browse.set_defaults(run=write_browser)
 
 
@@ -40,10 +42,13 @@ def write_browser(options: argparse.Namespace) -> int:
     shown = replace(found, report="../report.html")
     folder = browser_folder(folder_of(table, profile, options.out))
     page = write(shown, folder, options.pictures)
-    for note in shown.notes:
-        print(f"rislab: {note}", file=sys.stderr)
-    print(page)
-    for path in build(table, profile, seeds, planned, options.out):
-        print(path)
+    written = build(table, profile, seeds, planned, options.out)
+    if options.json:
+        print(json.dumps({"page": str(page), "report": list(map(str, written)), "notes": list(shown.notes)}, indent=1))
+    else:
+        for note in shown.notes:
+            print(f"rislab: {note}", file=sys.stderr)
+        for path in (page, *written):
+            print(path)
     sys.stdout.flush()
     return 0

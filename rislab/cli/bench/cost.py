@@ -1,6 +1,7 @@
 """`rislab bench cost`: what a picture costs each method."""
 
 import argparse
+import json
 from pathlib import Path
 
 from rislab.errors import ConfigError, RislabError, nearest
@@ -20,6 +21,7 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     cost.add_argument("--scales", nargs="+", choices=("toy", "paper"), default=["toy", "paper"], help="(default: both)")
     cost.add_argument("--again", action="store_true", help="measure also what has a file")
     cost.add_argument("--out", type=user_path, default=Path("runs/costs"), metavar="DIR", help="default: %(default)s")
+    cost.add_argument("--json", action="store_true", help="print each file, and what is wrong with it, as JSON")
     cost.set_defaults(run=run_cost)
 
 
@@ -31,21 +33,30 @@ def run_cost(options: argparse.Namespace) -> int:
     for name in options.methods or ():
         if name not in papers:
             raise ConfigError(f"--methods {name!r}{nearest(name, papers)}; there are {', '.join(papers)}")
+    states: list[dict[str, str]] = []
+
+    def say(name: str, state: str) -> None:
+        states.append({"name": name, "state": state})
+        if not options.json:
+            print(f"{name}: {state}" if state else name)
+
     failed = False
     for method in options.methods or papers:
         try:
             found = list(cost.subjects(papers[method]))
         except RislabError as error:
-            print(f"{method}: {error}")
+            say(method, str(error))
             failed = True
             continue
         for subject in found:
             if subject.scale not in options.scales:
                 continue
             if cost.is_measured(subject, options.out) and not options.again:
-                print(f"{subject.file(options.out)}: kept")
+                say(str(subject.file(options.out)), "kept")
                 continue
             wrong = cost.save(subject, options.out)
-            print(f"{subject.file(options.out)}{f': {wrong}' if wrong else ''}")
+            say(str(subject.file(options.out)), wrong)
             failed |= bool(wrong)
+    if options.json:
+        print(json.dumps(states, indent=1))
     return 1 if failed else 0

@@ -1,6 +1,7 @@
 """`rislab compare`: one report over all finished tables and matrices, and with --run all that it needs."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--reports", type=user_path, default=Path("reports"), metavar="DIR", help="reports (default: %(default)s)"
     )
     parser.add_argument("--pdf", action="store_true", help="write compare.pdf, too (needs rislab[pdf])")
+    parser.add_argument("--json", action="store_true", help="print the files and what is wrong as JSON")
     parser.set_defaults(run=run)
 
 
@@ -85,8 +87,11 @@ def run(options: argparse.Namespace) -> int:
     written = build.write(document, folder)
     if options.pdf:
         written.append(pdf.write(folder / "compare.html", folder / "compare.pdf"))
-    for path in written:
-        print(path)
+    if options.json:
+        print(json.dumps({"files": list(map(str, written)), "problems": problems, "broken tables": broken}, indent=1))
+    else:
+        for path in written:
+            print(path)
     return 1 if problems else 2 if broken else 0
 
 
