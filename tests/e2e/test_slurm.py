@@ -7,7 +7,7 @@ import pytest
 
 from rislab.ablation.trial import TrialDir
 from tests.cluster import Cluster, loopback, wants_slurm
-from tests.worlds import RESULTS, ROWS, results, rislab, tiny_table, wait_until
+from tests.worlds import RESULTS, ROWS, results, rislab, rislab_here, tiny_table, wait_until
 
 pytestmark = wants_slurm
 
@@ -23,7 +23,7 @@ def cluster() -> Iterator[Cluster]:
 
 def test_slurm_gives_what_the_pool_gives_also_when_preempted(tmp_path: Path, cluster: Cluster) -> None:
     table = tiny_table(tmp_path, ROWS, trainer__max_epochs=6)
-    assert rislab("ablate", "run", str(table), "--runs", str(tmp_path / "local"), "--threads", "1").returncode == 0
+    assert rislab_here("ablate", "run", str(table), "--runs", str(tmp_path / "local"), "--threads", "1").returncode == 0
     runs = tmp_path / "runs"
     options = [str(table), "--runs", str(runs), "--launcher", "slurm", "--threads", "1"]
     left = rislab("ablate", "run", *options, "--detach", **cluster.environment)
@@ -37,6 +37,7 @@ def test_slurm_gives_what_the_pool_gives_also_when_preempted(tmp_path: Path, clu
     job = trial.job()
     assert job is not None
     cluster.preempt(job["id"])  # a preemption
+    cluster.hurry(job["id"])
     done = rislab("ablate", "run", *options, **cluster.environment)
     assert done.returncode == 0, done.stdout + done.stderr
     starts = trial.attempts.all()

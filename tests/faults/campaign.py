@@ -243,21 +243,8 @@ class Campaign:
         return self.slurm.command("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%N").strip().lstrip("n")
 
     def hurry(self, job: str) -> None:
-        """A requeued job starts before the others: SLURM holds it back for two minutes, in which they would all end.
-
-        A job that runs again by itself needs no help; whether its trial goes on is for the fault to see.
-        """
-
-        def released() -> bool:
-            with suppress(subprocess.CalledProcessError):  # the job is gone, or starts at this moment
-                said = self.slurm.command("squeue", "--noheader", "--array", f"--jobs={job}", "--format=%T").strip()
-                if said == "PENDING":
-                    self.slurm.command("scontrol", "update", f"JobId={job}", "StartTime=now", "Priority=4294967200")
-                    return True
-            return False
-
-        with suppress(AssertionError):
-            wait_until(released, 60)
+        """A requeued job starts before the others, which would all end in the two minutes that SLURM holds it back."""
+        self.slurm.hurry(job)
 
     def cancel_jobs(self) -> None:
         self.slurm.command("scancel", "--user", "root")
