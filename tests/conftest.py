@@ -32,3 +32,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
         base = tmp_path_factory.getbasetemp()
         shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
         os.environ["RISLAB_CACHE"] = str(Path(shared) / "rislab-cache")
+
+
+SLOWEST = ("e2e", "faults", "plugin", "launch", "cli", "api")
+"""Folders of the files that take longest: they begin first, so that two workers end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not any(part in SLOWEST for part in item.path.parts))
