@@ -85,7 +85,7 @@ def measure(
             warm = counted.count
             answer = both_ways if work == "window" else label
             _, cost = timed(lambda: answer(method, vocabulary, side), counts, method if once else None)
-    encoded = counted.count if once else (counted.count - warm) / (1 + counts)
+    encoded = counted.count if once else (counted.count - warm) / (2 + counts)
     return {**cost, "encoded": float(encoded)}
 
 

@@ -1,6 +1,7 @@
 """What GroupViT's label maps, training texts and gradient caching take, beside the plain way of the official code."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,7 +91,7 @@ def _labels(method: GroupViTTask, how: How, classes: int, height: int, width: in
     method.eval()
     names = tuple(f"thing number {n}" for n in range(classes))
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-    for shown in (image[:, :64, :64], image, image):
+    for shown in chain([image[:, :64, :64]], repeat(image)):
         size = (shown.shape[1], shown.shape[2])
         if how == "rislab":
             blank = np.zeros(size, np.uint8)
@@ -150,11 +151,8 @@ def _step(method: GroupViTTask, what: What, how: How, batch: int, micro_batch: i
     noise = _noise(method, pixels)
     if what == "caching":
         method.micro_batch = micro_batch if how == "rislab" else None
-    for some in (
-        slice(4),
-        slice(batch),
-        slice(batch),
-    ):  # the first small: memory that it leaves would hide what the second takes
+    # The first small: memory that it leaves would hide what the second takes.
+    for some in chain([slice(4)], repeat(slice(batch))):
         method.zero_grad()
         some_noise = [each[some] for each in noise]
         if what == "texts" and how == "plain":

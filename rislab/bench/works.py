@@ -60,7 +60,7 @@ class Work:
 def _method(name: str, title: str, config: str, work: str, count: int, official: Official | None = None) -> Work:
     """A piece of work of `bench method`, both ways in one process."""
     method = config.split("/")[1]
-    options = {"work": work, "count": count, "repeats": 1}
+    options = {"work": work, "count": count, "repeats": 2}
     return Work(name, method, title, config, "rislab.bench.method_costs", options, official=official)
 
 
