@@ -1,6 +1,6 @@
 """The bench page in Markdown, from the files of the pieces of work. No torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rislab.bench.works import SOURCE, WORKS, Work
@@ -25,17 +25,52 @@ COLUMNS = (
 )
 
 
-def written(found: Mapping[str, Any]) -> str:
+def written(found: Mapping[str, Any], precisions: Sequence[Any] = ()) -> str:
     """The page.
 
     Args:
         found: What a work's file holds, by its name; None where there is no file.
+        precisions: What the files of `rislab bench precision` hold.
     """
     measured = {name: each for name, each in found.items() if _is_measured(each)}
     rows = [COLUMNS, tuple("---" for _ in COLUMNS), *(_cells(WORKS[name], each) for name, each in measured.items())]
     table = [f"| {' | '.join(row)} |" for row in rows]
     missing = [_missing(WORKS[name], each) for name, each in found.items() if name not in measured]
-    return "\n".join(["# Every method's work at full size", "", *_legend(measured), "", *table, "", *missing, ""])
+    return "\n".join(
+        [
+            "# Every method's work at full size",
+            "",
+            *_legend(measured),
+            "",
+            *table,
+            "",
+            *missing,
+            "",
+            *_precision(precisions),
+        ]
+    )
+
+
+def _precision(found: Sequence[Any]) -> list[str]:
+    """What scoring in bfloat16 changes, one line a trial and split."""
+    rows = []
+    for entry in found:
+        for split, changes in entry["change"].items():
+            full, half = entry["float32"], entry["bfloat16"]
+            scores = ", ".join(
+                f"{name} {full['scores'][split][name]:.2f} {change:+.3f}" for name, change in changes.items()
+            )
+            seconds = f"{full['cpu_seconds']:.1f} | {half['cpu_seconds']:.1f}"
+            rows.append(f"| {entry['trial']} | {entry['benchmark']}, {split} | {scores} | {seconds} |")
+    heads = [
+        "## Scored in bfloat16",
+        "",
+        "Scores in float32, in percent, and their change in bfloat16; CPU seconds of the whole command, its start included.",
+        "",
+        "| trial | benchmark | scores | CPU s | in bfloat16 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    return [*heads, *rows, ""] if rows else []
 
 
 def _is_measured(entry: Any) -> bool:

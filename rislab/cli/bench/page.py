@@ -69,7 +69,8 @@ def run_page(options: argparse.Namespace) -> int:
             print(f"{work.name}: {states[work.name]}", flush=True)
     if not options.list:
         found = {name: read_json(page.file_of(work, options.results)) for name, work in WORKS.items()}
-        write_text(options.out, written(found))
+        precisions = [read_json(path) for path in sorted(options.results.glob("precision-*.json"))]
+        write_text(options.out, written(found, precisions))
     if options.json:
         print(json.dumps(states, indent=1))
     elif not options.list:

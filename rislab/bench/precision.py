@@ -1,0 +1,85 @@
+"""What it changes to score a trained network in bfloat16: each score of a trial's test splits, and the time."""
+
+import contextlib
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from rislab.ablation.trial import TrialDir
+from rislab.errors import ConfigError
+from rislab.evaluation.base import Evaluation, Precision
+from rislab.files import read_json, write_json
+from rislab.methods.base import TextSegmenter
+from rislab.metrics.definitions import METRICS
+
+LARGEST_CHANGE = 0.05
+"""Points by which scores of a referring set may change for bfloat16 to be offered there."""
+
+
+def measure(trial: str, precision: Precision) -> dict[str, Any]:
+    """The scores of a trial's best checkpoint in one precision, in this process, without a change of the trial.
+
+    Args:
+        trial: Directory of a finished trial.
+        precision: Of the network.
+
+    Returns:
+        `scores`: by split and metric, in percent; `cpu_seconds` of all threads, the start of the data included.
+
+    Raises:
+        ConfigError: No trial there.
+    """
+    from rislab.training.cli import RislabCLI
+
+    at = TrialDir(Path(trial))
+    if not at.config.is_file():
+        raise ConfigError(f"{trial} is no trial: it has no {at.config.name}")
+    given = TextSegmenter.evaluation.fget
+    assert given is not None
+
+    def evaluation(self: TextSegmenter) -> Evaluation:
+        found: Evaluation = given(self)
+        found.precision = precision
+        return found
+
+    best = at.path / "checkpoints" / "best.ckpt"
+    checkpoint = ["--ckpt_path", str(best)] if best.is_file() else []
+    with tempfile.TemporaryDirectory() as folder, patch.object(TextSegmenter, "evaluation", property(evaluation)):
+        kept = [f"--trainer.default_root_dir={folder}", "--trial.answers_mb=0", "--trial.predictions=0"]
+        began = time.process_time()
+        with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
+            RislabCLI(["test", "--config", str(at.config), *checkpoint, *kept])
+        seconds = time.process_time() - began
+        splits = read_json(TrialDir(Path(folder)).metrics_file)["splits"]
+    scores = {
+        split: {name: value for name, value in found.items() if name in METRICS} for split, found in splits.items()
+    }
+    return {"scores": scores, "cpu_seconds": seconds}
+
+
+def compared(trial: Path, results: Path) -> dict[str, Any]:
+    """Both precisions, each in a process of its own; what is found is written to `RESULTS/precision-TABLE-TRIAL.json`."""
+    from rislab.bench.training_step import in_a_process_of_its_own
+
+    at = read_json(TrialDir(trial).metrics_file)
+    if not isinstance(at, dict):
+        raise ConfigError(f"{trial} is no finished trial, expected a directory with metrics.json")
+    found: dict[str, Any] = {
+        precision: in_a_process_of_its_own("rislab.bench.precision", trial=str(trial), precision=precision)
+        for precision in ("float32", "bfloat16")
+    }
+    full, half = found["float32"]["scores"], found["bfloat16"]["scores"]
+    found["change"] = {
+        split: {name: half[split][name] - value for name, value in scores.items()} for split, scores in full.items()
+    }
+    found |= {"trial": "/".join(trial.parts[-2:]), "benchmark": at.get("benchmark"), "protocol": at.get("protocol")}
+    write_json(results / f"precision-{trial.parts[-2]}-{trial.name}.json", found)
+    return found
+
+
+def largest(found: dict[str, Any]) -> float:
+    """The largest change of a score, in points."""
+    return max((abs(value) for scores in found["change"].values() for value in scores.values()), default=0.0)

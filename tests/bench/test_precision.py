@@ -1,0 +1,66 @@
+"""`rislab bench precision`, and `precision` of an evaluation: what autocast is told, and that reports say it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rislab.ablation import records
+from rislab.bench import page_text, precision, training_step
+from rislab.data.batch import LabelledPictures
+from rislab.datamodules.semantic import SemanticData, SemanticProtocol
+from rislab.evaluation.arithmetic import protocol_of
+from rislab.files import read_json, write_json
+from rislab.methods.clip.task import CLIPTask
+from tests.worlds import rislab_here
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_a_network_is_scored_in_the_precision_of_its_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: Any, expected: torch.dtype
+) -> None:
+    data = SemanticData(str(tmp_path), "toy_voc", SemanticProtocol.toy, precision=chosen)
+    seen: list[torch.dtype] = []
+
+    class Method(torch.nn.Linear):
+        validation_step = CLIPTask.validation_step
+        device = torch.device("cpu")
+        evaluation = data.evaluation
+
+        def label(self, batch: LabelledPictures) -> list[Tensor]:
+            seen.append(self(torch.ones(2, 3)).dtype)
+            return []
+
+    with torch.autocast("cpu", torch.bfloat16):  # of training; an evaluation does not depend on it
+        Method(3, 4).validation_step(LabelledPictures([], [], (), False, SemanticProtocol.toy.value, []), 0)
+    assert seen == [expected]
+    result = {"protocol": data.evaluation.protocol, **data.facts(), "splits": {}}
+    assert protocol_of(result) == ("toy" if chosen == "float32" else "toy, computed in bfloat16")
+    assert ("precision" in result) == (chosen != "float32")
+    write_json(tmp_path / "metrics.json", result)
+    assert records.load(tmp_path / "metrics.json", records.RESULT) == result
+
+
+def test_the_change_of_each_score_is_kept_and_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def here(_: str, trial: str, precision: str) -> Any:
+        value = 50.0 if precision == "float32" else 50.1
+        return {"scores": {"test": {"miou_expr": value}}, "cpu_seconds": 2.0}
+
+    monkeypatch.setattr(training_step, "in_a_process_of_its_own", here)
+    trial = tmp_path / "cris" / "full--s0--0"
+    trial.mkdir(parents=True)
+    write_json(trial / "metrics.json", {"benchmark": "toy world", "protocol": "cris", "splits": {}})
+    done = rislab_here("bench", "precision", str(trial), "--results", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)
+    assert precision.largest(found) == pytest.approx(0.1)
+    kept = read_json(tmp_path / "precision-cris-full--s0--0.json")
+    assert "| cris/full--s0--0 | toy world, test | miou_expr 50.00 +0.100 | 2.0 | 2.0 |" in page_text.written(
+        {}, [kept]
+    )
+    wrong = rislab_here("bench", "precision", str(tmp_path))
+    assert wrong.returncode == 2
+    assert "is no finished trial" in wrong.stderr
