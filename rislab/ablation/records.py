@@ -194,6 +194,8 @@ def _wrong(value: Any, shape: Shape, position: str) -> Iterator[str]:
             if not isinstance(value, dict):
                 yield f"{what} is {short(value)}, expected an object"
             elif isinstance(shape, Mapped):
+                if isinstance(shape.of, Kind) and all(map(shape.of.fits, value.values())):
+                    return  # the common case, without a generator for each value
                 for key, item in value.items():
                     yield from _wrong(item, shape.of, _inner(position, key))
             else:

@@ -86,11 +86,9 @@ def _hardware(made: Mapping[str, Any]) -> str:
 def _packages(made: Sequence[Cell]) -> str:
     """The main packages, and any other one in which trials differ."""
     locks = [_lock(cell) for cell in made]
-    main = {
-        name: [str(cell.provenance["packages"].get(name, "none")) for cell in made]
-        for cell in made
-        for name in cell.provenance["packages"]
-    }
+    packages = [cell.provenance["packages"] for cell in made]
+    names = dict.fromkeys(name for each in packages for name in each)
+    main = {name: [str(each.get(name, "none")) for each in packages] for name in names}
     said = [f"{name} {_by_value(made, versions)}" for name, versions in sorted(main.items())]
     whole = [(cell, lock) for cell, lock in zip(made, locks, strict=True) if lock]
     known = {_plain(name) for name in main}
