@@ -10,7 +10,7 @@ from rislab.ablation.plan import Planned
 from rislab.files import read_json, write_json
 from rislab.report.markdown import markdown
 from rislab.report.model import view
-from rislab.report.provenance import provenance
+from rislab.report.provenance import _packages, provenance
 from rislab.report.results import Results, collect
 from tests.report.trials import finish, planned_table
 from tests.worlds import tiny_table
@@ -44,6 +44,21 @@ def test_trials_that_agree_are_told_once(made: tuple[Any, list[Planned]]) -> Non
         ("hardware", "a processor, no GPU"),
         ("threads a trial", "1"),
     ]
+
+
+def test_each_trial_is_asked_for_a_package_once(made: tuple[Any, list[Planned]]) -> None:
+    calls: list[str] = []
+
+    class Packages(dict[str, str]):
+        def get(self, name: str, default: Any = None) -> Any:
+            calls.append(name)
+            return super().get(name, default)
+
+    cells = results(made).cells
+    for cell in cells:
+        cell.provenance["packages"] = Packages(torch="2.9", numpy="2.1")
+    assert _packages(cells) == "numpy 2.1, torch 2.9"
+    assert len(calls) == 2 * len(cells), "not with the square of the trials: a report has thousands"
 
 
 def test_what_differs_is_named_with_its_trials(made: tuple[Any, list[Planned]]) -> None:
