@@ -96,8 +96,8 @@ slurm: $(VENV)/.ready ## the long test on a real SLURM: a trial over two nodes (
 wandb: $(VENV)/.ready ## the long tests with real wandb agents (offline; RISLAB_TOOLS: the folder with stand-ins for servers)
 	@$(VENV)/bin/pytest -n 0 -m slow tests/e2e/test_wandb.py
 
-bench: $(VENV)/.ready ## reports/bench.md: every method's evaluation and training step at full size, beside a plain loop; hours
-	@$(RISLAB) bench method --work evaluate train --out $(if $(REPORTS),$(REPORTS),reports)/bench.md
+bench: $(VENV)/.ready ## reports/bench.md: every method's work at full size, beside the official figures; hours, resumable
+	@$(RISLAB) bench page --out $(if $(REPORTS),$(REPORTS),reports)/bench.md $(if $(RUNS),--results $(RUNS)/bench)
 
 compare: $(VENV)/.ready ## every method once, on every benchmark, one report of all: SEEDS=1 JOBS=2 PDF=1 WEIGHTS=checkpoints.yaml
 	@$(RISLAB) compare --run --seeds $(SEEDS) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data '$(DATA)') \

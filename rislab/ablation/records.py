@@ -105,6 +105,7 @@ RESULT = Record(
     {
         "benchmark": TEXT,
         "protocol": TEXT,
+        "precision": TEXT,
         "parameters": Record(optional={"total": COUNT, "trainable": COUNT}),
         "step": COUNT,
         "names": TEXT,

@@ -1,6 +1,5 @@
 """What a method saves by encoding class names once, and by holding no map of full size for a name: time and memory."""
 
-import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -8,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rislab.bench.resident_memory import peak, start_of_peak
+from rislab.bench.timed import timed
 from rislab.data.batch import LabelledPictures, LabelMaps, Viewing, members
 from rislab.data.geometry import Stretch
 from rislab.data.synthetic import batch_of
@@ -38,7 +37,9 @@ SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 SMALL = 64
 
 
-def measure(recipe: dict[str, Any], work: Work, way: Way, names: int, side: int) -> dict[str, float]:
+def measure(
+    recipe: dict[str, Any], work: Work, way: Way, names: int, side: int, counts: bool = False
+) -> dict[str, float]:
     """One piece of work on noise with random weights, in this process, after a small one.
 
     Args:
@@ -49,11 +50,11 @@ def measure(recipe: dict[str, Any], work: Work, way: Way, names: int, side: int)
         way: One of `WAYS`.
         names: Class names.
         side: Of the window in pixels.
+        counts: Whether operations are counted, in a second run.
 
     Returns:
-        `seconds`; `cpu_seconds`, of all threads, which other programs of the machine hardly change; `grown_mb`: MiB of resident
-        memory at the peak over what was there before, with the model and its gradients; `encoded`: names through the text tower.
-        Where names are encoded once, they are in `encoded` and in no other number.
+        See `timed`; `encoded`: names through the text tower. Where names are encoded once, they are in `encoded` and in no other
+        number.
 
     Raises:
         ConfigError: Another method; a way that the work does not have.
@@ -75,19 +76,17 @@ def measure(recipe: dict[str, Any], work: Work, way: Way, names: int, side: int)
     first = vocabulary if once else vocabulary[:2]
     if work == "step":
         step(method.train(), first, SMALL, way)  # which also makes the gradients' memory
-        warm, before = counted.count, start_of_peak()
-        began, worked = time.perf_counter(), time.process_time()
-        step(method, vocabulary, side, way)
+        warm = counted.count
+        _, cost = timed(lambda: step(method, vocabulary, side, way), counts, method if once else None)
     else:
         method.eval()
         with torch.inference_mode():
             both_ways(method, first, SMALL)
-            warm, before = counted.count, start_of_peak()
-            began, worked = time.perf_counter(), time.process_time()
-            (both_ways if work == "window" else label)(method, vocabulary, side)
-    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - worked
-    encoded = float(counted.count - (0 if once else warm))
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "grown_mb": peak() - before, "encoded": encoded}
+            warm = counted.count
+            answer = both_ways if work == "window" else label
+            _, cost = timed(lambda: answer(method, vocabulary, side), counts, method if once else None)
+    encoded = counted.count if once else (counted.count - warm) / (2 + counts)
+    return {**cost, "encoded": float(encoded)}
 
 
 class Counted(nn.Module):

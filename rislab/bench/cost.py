@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from rislab.ablation import identity, lookup, plan, table
 from rislab.ablation.published import PaperFile
 from rislab.ablation.yaml_lines import read_yaml
+from rislab.bench.operations import counted
 from rislab.bench.resident_memory import peak, start_of_peak
 from rislab.bench.training_step import in_a_process_of_its_own
 from rislab.errors import ConfigError, RislabError
 from rislab.files import read_json, write_json
+from rislab.nn.matrix_products import fast_products
 from rislab.training.inference import build, without_pretraining
 
 TEXT = "the small red circle on the left"
@@ -99,16 +100,16 @@ def measure(recipe: dict[str, Any]) -> dict[str, Any]:
     index = torch.zeros(1, dtype=torch.int64, device=device)
 
     def answer() -> None:
-        if model.vocabulary is None:
-            model.segment(images, [TEXT], index)
-        else:
-            model.segment_vocabulary(images, list(model.vocabulary))
+        with fast_products(model):
+            if model.vocabulary is None:
+                model.segment(images, [TEXT], index)
+            else:
+                model.segment_vocabulary(images, list(model.vocabulary))
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     answer()
-    with FlopCounterMode(display=False) as counter:
-        answer()
+    gflops = counted(answer)
     seconds = []
     for _ in range(TIMES):
         began = time.perf_counter()
@@ -123,7 +124,7 @@ def measure(recipe: dict[str, Any]) -> dict[str, Any]:
     return {
         "picture": [height, width],
         "parameters_m": parameters / 1e6,
-        "gflops": counter.get_total_flops() / 1e9,
+        "gflops": gflops,
         "seconds": statistics.median(seconds),
         "memory_mb": memory,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),

@@ -1,7 +1,7 @@
 """What GroupViT's label maps, training texts and gradient caching take, beside the plain way of the official code."""
 
-import time
 from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from timm.layers.drop import DropPath
 from torch import Tensor
 
 from rislab.bench.label_maps import STRIDE, WINDOW
-from rislab.bench.resident_memory import peak, start_of_peak
+from rislab.bench.timed import timed
 from rislab.data.batch import LabelledPictures, Viewing
 from rislab.errors import ConfigError
 from rislab.files import replacing
@@ -34,7 +34,9 @@ CAPTION = (
 """Cut to 8 to 22 words for each picture: captions of the training data have 8 to 30 tokens."""
 
 
-def measure(recipe: dict[str, Any], what: What, how: How, kept: str, **sizes: int) -> dict[str, float]:
+def measure(
+    recipe: dict[str, Any], what: What, how: How, kept: str, counts: bool = False, **sizes: int
+) -> dict[str, float]:
     """Seconds and MiB of one piece of work with random weights, in this process, after a small one.
 
     Args:
@@ -43,11 +45,11 @@ def measure(recipe: dict[str, Any], what: What, how: How, kept: str, **sizes: in
         how: `plain`: the encoder runs twice for each window, and scores of all classes stand at all pixels; each text has its
             full length; the whole batch is in memory.
         kept: file for the labels or gradients, so that both ways can be compared.
+        counts: whether operations are counted, in a second run.
         sizes: of the work, see `_labels` and `_step`.
 
     Returns:
-        seconds; cpu_seconds: of all threads, which other programs of the machine hardly change; grown_mb: peak of resident
-        memory over what was there before.
+        See `timed`.
 
     Raises:
         ConfigError: The recipe is no GroupViT.
@@ -58,14 +60,10 @@ def measure(recipe: dict[str, Any], what: What, how: How, kept: str, **sizes: in
         raise ConfigError(f"the measurement is of GroupViT, the config names {type(method).__name__}")
     run = _labels(method, how, **sizes) if what == "labels" else _step(method, what, how, **sizes)
     next(run)  # warm-up
-    before = start_of_peak()
-    began, worked = time.perf_counter(), time.process_time()
-    found = next(run)
-    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - worked
-    grown = peak() - before
+    found, cost = timed(lambda: next(run), counts, method if how == "rislab" else None)
     with replacing(Path(kept)) as temporary, temporary.open("wb") as file:
         np.savez(file, **found)  # type: ignore[arg-type]  # numpy's annotation takes each name for its option
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "grown_mb": grown}
+    return cost
 
 
 def difference(one: Path, other: Path) -> float:
@@ -93,7 +91,7 @@ def _labels(method: GroupViTTask, how: How, classes: int, height: int, width: in
     method.eval()
     names = tuple(f"thing number {n}" for n in range(classes))
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-    for shown in (image[:, :64, :64], image):
+    for shown in chain([image[:, :64, :64]], repeat(image)):
         size = (shown.shape[1], shown.shape[2])
         if how == "rislab":
             blank = np.zeros(size, np.uint8)
@@ -153,7 +151,8 @@ def _step(method: GroupViTTask, what: What, how: How, batch: int, micro_batch: i
     noise = _noise(method, pixels)
     if what == "caching":
         method.micro_batch = micro_batch if how == "rislab" else None
-    for some in (slice(4), slice(batch)):  # the first small: memory that it leaves would hide what the second takes
+    # The first small: memory that it leaves would hide what the second takes.
+    for some in chain([slice(4)], repeat(slice(batch))):
         method.zero_grad()
         some_noise = [each[some] for each in noise]
         if what == "texts" and how == "plain":

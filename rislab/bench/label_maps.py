@@ -1,7 +1,7 @@
-"""What a label map of many classes takes, as rislab makes it and class by class: time and memory."""
+"""What a label map of many classes takes, as rislab makes it and in two plain ways: time, memory, operations."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -10,15 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rislab.bench.resident_memory import peak, start_of_peak
+from rislab.bench import tcl_plainly
+from rislab.bench.timed import timed
 from rislab.data.batch import LabelledPictures, Viewing
 from rislab.errors import ConfigError
 from rislab.files import replacing
 from rislab.methods.base import TextSegmenter
+from rislab.methods.tcl.task import TCLTask
 from rislab.nn.sliding import boxes
 from rislab.training.inference import build, without_pretraining
 
-How = Literal["rislab", "loop"]
+How = Literal["rislab", "loop", "official"]
 WINDOW, STRIDE = 448, 224
 """TCL's protocol."""
 
@@ -33,17 +35,29 @@ class LabelMapMethod(Protocol):
 
 
 def measure(
-    recipe: dict[str, Any], classes: int, height: int, width: int, how: How, labels: str | None = None
+    recipe: dict[str, Any],
+    classes: int,
+    height: int,
+    width: int,
+    how: How,
+    labels: str | None = None,
+    counts: bool = False,
 ) -> dict[str, float]:
     """Seconds and MiB for one picture of noise [3, height, width] under TCL's protocol, in this process, after a small one.
 
-    Names are encoded before, in both: `text_seconds`, once a benchmark. seconds: without them; cpu_seconds: of all threads, which
-    other programs of the machine hardly change. grown_mb: peak of resident memory over what was there before. labels: a file to
-    keep the label map in.
+    Names are encoded before, in all of them: `text_seconds`, once a benchmark. The rest: see `timed`, without the names.
 
     Args:
+        recipe: Class and options of a method.
+        classes: Names.
+        height, width: Of the picture in pixels.
         how: `loop` gives each name in turn the features of its window, brings the scores to full size and keeps those of every
-            name.
+            name; `official` is TCL's own way, see `tcl_plainly`.
+        labels: A file to keep the label map in.
+        counts: Whether operations are counted, in a second run.
+
+    Raises:
+        ConfigError: A method that does not have this way.
     """
     torch.manual_seed(0)
     method = build(without_pretraining(recipe)).eval()
@@ -56,18 +70,23 @@ def measure(
         began = time.perf_counter()
         method.label(small)
         text_seconds = time.perf_counter() - began
-        before = start_of_peak()
-        began, worked = time.perf_counter(), time.process_time()
-        if how == "rislab":
-            (found,) = method.label(LabelledPictures([image], [blank], names, False, viewing, [0]))
-        else:
-            found = one_by_one(method, image, names)
-        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - worked
-    grown = peak() - before
+        ways: dict[How, Callable[[], Tensor]] = {
+            "rislab": lambda: method.label(LabelledPictures([image], [blank], names, False, viewing, [0]))[0],
+            "loop": lambda: one_by_one(method, image, names),
+            "official": lambda: officially(method, image, names),
+        }
+        found, cost = timed(ways[how], counts, method if how == "rislab" else None)
     if labels is not None:
         with replacing(Path(labels)) as temporary, temporary.open("wb") as file:
             np.save(file, found.numpy().astype(np.int16))
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "grown_mb": grown, "text_seconds": text_seconds}
+    return {**cost, "text_seconds": text_seconds}
+
+
+def officially(method: TextSegmenter, image: Tensor, names: Sequence[str]) -> Tensor:
+    """Raises ConfigError for a method that is not TCL."""
+    if not isinstance(method, TCLTask):
+        raise ConfigError(f"--official is TCL's way, the config names {type(method).__name__}")
+    return tcl_plainly.label_map(method, image, names, WINDOW, STRIDE)
 
 
 def one_by_one(method: TextSegmenter, image: Tensor, names: Sequence[str]) -> Tensor:

@@ -20,6 +20,7 @@ from rislab.encoders.clip.dense import Prompts, averaged
 from rislab.encoders.clip.text import encode
 from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
+from rislab.nn.matrix_products import fast_products
 from rislab.training.inference import build, without_pretraining
 
 Work = Literal["sentences", "classes", "train"]
@@ -135,7 +136,8 @@ def answered(method: TextSegmenter, work: Work, count: int) -> Piece:
 
     @torch.inference_mode()
     def ours() -> Answer:
-        return {"scores": scores(texts)}
+        with fast_products(method):
+            return {"scores": scores(texts)}
 
     @torch.inference_mode()
     def plain() -> Answer:
@@ -182,7 +184,11 @@ def trained(method: TextSegmenter, count: int) -> Piece:
         with everything_trained(method):
             return step(with_own_pictures(batch))
 
-    return Piece(lambda: step(batch), plain)
+    def ours() -> Answer:
+        with fast_products(method):
+            return step(batch)
+
+    return Piece(ours, plain)
 
 
 def with_own_pictures(batch: Images) -> Images:

@@ -1,12 +1,11 @@
 """What a method's savings bring: a training step, or the sentences of a picture, as it is and in the plain ways."""
 
-import time
 from typing import Any, Literal, cast
 
 import torch
 
 from rislab.bench.plain_ways import computing_plainly
-from rislab.bench.resident_memory import peak, start_of_peak
+from rislab.bench.timed import timed
 from rislab.data.batch import MaskQueries
 from rislab.data.geometry import Stretch
 from rislab.data.synthetic import batch_of
@@ -18,12 +17,17 @@ Work = Literal["step", "sentences"]
 
 
 def measure(
-    recipe: dict[str, Any], work: Work, images: int, sentences: int, plain: list[str], one_by_one: bool
+    recipe: dict[str, Any],
+    work: Work,
+    images: int,
+    sentences: int,
+    plain: list[str],
+    one_by_one: bool,
+    counts: bool = False,
 ) -> dict[str, float]:
     """One run in this process on the CPU, with random weights and pictures of noise, after a small one.
 
-    seconds: of the clock; cpu_seconds: of all threads, which other programs of the machine hardly change; grown_mb: peak of
-    resident memory over what was there before, which is weights and, of a step, their gradients: the small one has made them.
+    The result: see `timed`. What memory is there before is weights and, of a step, their gradients: the small run has made them.
 
     Args:
         recipe: Class and options of a method.
@@ -32,6 +36,7 @@ def measure(
         sentences: Of the picture.
         plain: Names of `PLAIN_WAYS`.
         one_by_one: Whether sentences come one at a time, so that nothing of the picture is shared.
+        counts: Whether operations are counted, in a second run.
 
     Raises:
         ConfigError: A method that is not trained on masks of sentences, or without such a saving.
@@ -45,11 +50,8 @@ def measure(
     small = cast(MaskQueries, batch_of(MaskQueries, Stretch(96), 1, 1))
     with computing_plainly(tuple(plain), method):
         _run(method, small, work, one_by_one)
-        before = start_of_peak()
-        began, worked = time.perf_counter(), time.process_time()
-        _run(method, batch, work, one_by_one)
-        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - worked
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "grown_mb": peak() - before}
+        _, cost = timed(lambda: _run(method, batch, work, one_by_one), counts, None if plain or one_by_one else method)
+    return cost
 
 
 def _run(method: TextSegmenter, batch: MaskQueries, work: Work, one_by_one: bool) -> None:

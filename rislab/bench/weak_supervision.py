@@ -1,7 +1,6 @@
 """What CLIMS's training step and its activation maps take, as rislab makes them and in the plain way of the official code."""
 
 import resource
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rislab.bench.timed import timed
 from rislab.data.batch import ImageLabels
 from rislab.data.geometry import Stretch
 from rislab.data.synthetic import batch_of
@@ -35,9 +35,16 @@ LABELS = 2
 
 
 def measure(
-    recipe: dict[str, Any], what: What, how: How, images: int, height: int, width: int, result: str | None = None
+    recipe: dict[str, Any],
+    what: What,
+    how: How,
+    images: int,
+    height: int,
+    width: int,
+    result: str | None = None,
+    counts: bool = False,
 ) -> dict[str, float]:
-    """Seconds, CPU seconds and peak MiB of one step or one picture's maps, after a small one, with random weights.
+    """One step or one picture's maps, after a small one, with random weights: see `timed`; and the process' peak in MiB.
 
     Args:
         recipe: The model of a CLIMS config, of the repository's version.
@@ -46,6 +53,7 @@ def measure(
         images: Pictures of the batch.
         height, width: Of the pictures; of a step, the side is the larger one.
         result: A file to keep what was computed in: terms and a gradient, or the maps.
+        counts: Whether operations are counted, in a second run.
 
     Raises:
         ConfigError: The recipe is none of CLIMS, or has the paper's background prompts.
@@ -62,14 +70,12 @@ def measure(
         else maps_of(method, how, height, width)
     )
     work(True)
-    before = time.perf_counter(), time.process_time()
-    found = work(False)
-    seconds, cpu_seconds = time.perf_counter() - before[0], time.process_time() - before[1]
+    found, cost = timed(lambda: work(False), counts, method if how == "rislab" else None)
     if result is not None:
         with replacing(Path(result)) as temporary:
             torch.save({name: value.detach().float() for name, value in found.items()}, temporary)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak}
+    return {**cost, "peak_mb": peak}
 
 
 def step_of(

@@ -60,7 +60,9 @@ class EvaluatedData(L.LightningDataModule):
 
     def facts(self) -> dict[str, Any]:
         """What belongs beside the scores of this data in a result file."""
-        return self.evaluation.facts()
+        evaluation = self.evaluation
+        precision = {} if evaluation.precision == "float32" else {"precision": evaluation.precision}
+        return evaluation.facts() | precision
 
     @property
     def rank_and_world_size(self) -> tuple[int, int]:

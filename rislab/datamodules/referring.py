@@ -29,6 +29,7 @@ from rislab.data.sampling import (
 from rislab.data.toy.world import RECIPE, ToyWorld
 from rislab.datamodules.base import EvaluatedData
 from rislab.errors import ConfigError, DataError
+from rislab.evaluation.base import Precision
 from rislab.evaluation.referring import ReferringEvaluation
 from rislab.metrics.protocols import Convention, Protocol
 
@@ -68,6 +69,7 @@ class ReferringData(EvaluatedData):
         version: of an imported set, from its `import.json`; other files are refused. Tables fill it in, so that results of one
             import never stand for those of another.
         packed: use what `rislab data pack` has made, where it is still of these files; the batches are the same.
+        precision: of the network while it is scored, training's validation included; reports say it where it is not float32.
     """
 
     gives: ClassVar[type[MaskQueries]] = MaskQueries
@@ -85,6 +87,7 @@ class ReferringData(EvaluatedData):
         "sampling": "per_reference",
         "holdout": None,
         "version": None,
+        "precision": "float32",
     }
 
     def __init__(
@@ -112,6 +115,7 @@ class ReferringData(EvaluatedData):
         sampling: Literal["per_reference", "per_sentence", "interleaved_zero_targets"] = "per_reference",
         holdout: Holdout | None = None,
         version: str | None = None,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -150,6 +154,7 @@ class ReferringData(EvaluatedData):
         self.layout, self.packed = layout, packed
         self.sentences_per_reference = sentences_per_reference
         self.version = version
+        self.precision: Precision = precision
         self._refer: Refer | LmdbRefer | None = None
         self._loaders: list[PlannedLoader] = []
         self._capacity = cache_mb << 20
@@ -167,7 +172,9 @@ class ReferringData(EvaluatedData):
 
     @property
     def evaluation(self) -> ReferringEvaluation:
-        return ReferringEvaluation(self.protocol, self.no_target_min_pixels)
+        found = ReferringEvaluation(self.protocol, self.no_target_min_pixels)
+        found.precision = self.precision
+        return found
 
     @property
     def convention(self) -> Convention:

@@ -17,6 +17,7 @@ from rislab.data.square import square
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.datamodules.base import EvaluatedData
 from rislab.errors import ConfigError, DataError
+from rislab.evaluation.base import Precision
 from rislab.evaluation.semantic import SemanticEvaluation
 from rislab.nn.multi_scale import MultiScale
 
@@ -53,13 +54,14 @@ class SemanticData(EvaluatedData):
         limit_val_images: the first so many of its pictures.
         test_splits: scored at the end; None: `val_split` alone.
         num_workers: loader processes.
+        precision: of the network while it is scored, training's validation included; reports say it where it is not float32.
     """
 
     root_option: ClassVar[str] = "root"
     required_files: ClassVar[str] = "rislab.data.required_files.benchmark"
     truth: ClassVar[str] = "rislab.data.truth.label_maps"
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers")
-    absent_means: ClassVar[dict[str, Any]] = {"test_splits": None}
+    absent_means: ClassVar[dict[str, Any]] = {"test_splits": None, "precision": "float32"}
 
     def __init__(
         self,
@@ -71,6 +73,7 @@ class SemanticData(EvaluatedData):
         limit_val_images: int | None = None,
         num_workers: int = 0,
         test_splits: list[str] | None = None,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
         if limit_val_images is not None and limit_val_images < 1:
@@ -80,6 +83,7 @@ class SemanticData(EvaluatedData):
         self.protocol, self.generate = protocol, generate
         self.val_split, self.limit_val_images, self.num_workers = val_split, limit_val_images, num_workers
         self._test_splits = test_splits
+        self.precision: Precision = precision
         self.names = class_names(self.of.names, protocol.value.names)
 
     @property
@@ -90,7 +94,9 @@ class SemanticData(EvaluatedData):
     def evaluation(self) -> SemanticEvaluation:
         protocol = self.protocol
         has_scales = protocol.value.multi_scale is not None
-        return SemanticEvaluation(protocol.name, protocol.value.names, self.classes, has_scales)
+        found = SemanticEvaluation(protocol.name, protocol.value.names, self.classes, has_scales)
+        found.precision = self.precision
+        return found
 
     @property
     def test_splits(self) -> list[str]:

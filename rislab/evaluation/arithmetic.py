@@ -183,6 +183,15 @@ def _at(table: Table, threshold: int) -> Table:
     return {name: column[chosen] for name, column in table.items()}
 
 
+def protocol_of(result: Mapping[str, Any]) -> str:
+    """The protocol of a finished trial as reports say it, by its metrics.json; "" where that names none.
+
+    A network that was not scored in float32 has another protocol than one that was.
+    """
+    protocol, precision = str(result.get("protocol") or ""), result.get("precision")
+    return f"{protocol}, computed in {precision}" if protocol and precision else protocol
+
+
 def arithmetic_of(result: Mapping[str, Any]) -> Arithmetic | None:
     """That of a finished trial, by its metrics.json; None for a protocol that is not known here."""
     if "threshold" in result:

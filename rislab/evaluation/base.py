@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from torch import Tensor
 from rislab.data.batch import LabelledPictures
 from rislab.evaluation.arithmetic import Arithmetic
 from rislab.evaluation.kept_answers import Answer, Form
+
+Precision = Literal["float32", "bfloat16"]
+"""Of a network's arithmetic while it is scored: all in float32, or what autocast computes in bfloat16."""
 
 Outputs = dict[str, Any]
 """What a step hands to the callback."""
@@ -65,8 +68,10 @@ class Evaluation(ABC):
     Attributes:
         arithmetic: from counts to scores.
         form: of the answers that `compact` gives; "" where it gives none.
+        precision: of the network while it is scored.
     """
 
+    precision: Precision = "float32"
     arithmetic: Arithmetic
     form: ClassVar[Form] = ""
 

@@ -46,7 +46,7 @@ class ReferringEvaluation(Evaluation):
         return None if method.vocabulary is None else "it answers its own class names only, and no sentences"
 
     def predict(self, method: Scored, batch: MaskQueries) -> Outputs:
-        return {"logits": method.segment(batch.images, batch.texts, batch.image_index)}
+        return {"logits": method.segment(batch.images, batch.texts, batch.image_index).float()}
 
     def answers(self, method: Scored, batch: MaskQueries, outputs: Outputs) -> list[NDArray[Any]]:
         return list(_masks(method, batch, outputs, self.convention))

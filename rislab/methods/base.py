@@ -21,6 +21,7 @@ from rislab.data.transforms import Transform
 from rislab.encoders.clip.weights import fingerprint
 from rislab.errors import ConfigError, DivergedError
 from rislab.evaluation.base import Evaluation
+from rislab.nn.matrix_products import fast_products
 from rislab.nn.multi_scale import multi_scale_labels
 from rislab.nn.sliding import NO_MARGINS, Margins, cut, label_map
 
@@ -205,7 +206,8 @@ class TextSegmenter(L.LightningModule):
         """Token ids that lie ready, by sentence, made by a tokenizer of this kind; a method that has such a one may take them."""
 
     def training_step(self, batch: Images, batch_idx: int) -> Tensor:
-        terms = self.losses(batch)
+        with fast_products(self):
+            terms = self.losses(batch)
         # One look at the device a step, for the sum; the terms are named only when something is wrong.
         total = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(total):
@@ -218,9 +220,11 @@ class TextSegmenter(L.LightningModule):
         return total
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
-        # In float32 whatever training used: autocast moves pixels that lie near the threshold.
-        with torch.autocast(self.device.type, enabled=False):
-            return self.evaluation.predict(self, batch)
+        # In the evaluation's precision whatever training used: autocast moves pixels that lie near the threshold.
+        evaluation = self.evaluation
+        is_bfloat16 = evaluation.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=is_bfloat16), fast_products(self):
+            return evaluation.predict(self, batch)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         return self.validation_step(batch, batch_idx, dataloader_idx)

@@ -42,9 +42,12 @@ def mean_of_windows(
     maps: Sequence[Tensor], where: Sequence[Box], size: tuple[int, int], margins: Margins = NO_MARGINS
 ) -> Tensor:
     """Maps [C, h, w] of windows, each at the network's own stride -> [C, H, W]. All windows of a picture are of one size."""
+    above, below, left, right = margins
+    if len(where) == 1:  # it shows the whole picture
+        covered = size[0] + above + below, size[1] + left + right
+        return cut(F.interpolate(maps[0][None], covered, mode="bilinear", align_corners=False)[0], margins)
     total = maps[0].new_zeros(len(maps[0]), *size)
     seen = maps[0].new_zeros(1, *size)
-    above, below, left, right = margins
     for found, (y1, y2, x1, x2) in zip(maps, where, strict=True):
         covered = y2 - y1 + above + below, x2 - x1 + left + right
         large = F.interpolate(found[None], covered, mode="bilinear", align_corners=False)[0]
@@ -81,7 +84,9 @@ def label_map(
     for first in range(0, len(maps[0]), classes_at_once):
         some = [found[first : first + classes_at_once].float() for found in maps]
         scores = mean_of_windows(some, where, size, margins)
-        large = F.interpolate(scores[None], original_size, mode="bilinear", align_corners=False)[0]
+        large = scores
+        if size != tuple(original_size):
+            large = F.interpolate(scores[None], original_size, mode="bilinear", align_corners=False)[0]
         value, index = large.max(0)
         better = value > best  # a tie goes to the first class
         best = torch.where(better, value, best)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rislab.ablation.table import Profile
+from rislab.evaluation.arithmetic import protocol_of
 from rislab.metrics.definitions import METRICS
 from rislab.report.measurements import is_trained
 from rislab.report.results import Cell, Results
@@ -43,7 +44,7 @@ def _stages(results: Results) -> list[tuple[str, str]]:
     for cell in results.cells:
         if cell.planned.is_last or cell.planned.split not in cell.metrics.get("splits", {}):
             continue
-        said = [f"split {cell.planned.split}", f"protocol {cell.metrics.get('protocol')}"]
+        said = [f"split {cell.planned.split}", f"protocol {protocol_of(cell.metrics)}"]
         if "threshold" in cell.metrics:
             said.append(f"background threshold {cell.metrics['threshold'] / 1000:g}")
         if "crf" in cell.metrics:
@@ -59,9 +60,9 @@ def conventions(results: Results) -> list[tuple[str, str]]:
     rows = [
         ("dataset", f"{_listed(results.common('benchmark')) or results.profile.dataset}, split {results.profile.split}")
     ]
-    protocol = results.common("protocol")
-    if protocol is not None:
-        rows.append(("protocol", f"{_listed(protocol)} (docs/conventions.md)"))
+    protocols = list(dict.fromkeys(filter(None, (protocol_of(cell.metrics) for cell in results.cells))))
+    if protocols:
+        rows.append(("protocol", f"{_listed(protocols)} (docs/conventions.md)"))
     rows += _stages(results)
     for unit in ("expressions", "images"):
         counted = {

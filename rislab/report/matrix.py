@@ -12,6 +12,7 @@ from rislab.ablation import identity, records, sources
 from rislab.ablation.schema import METRICS
 from rislab.ablation.trial import TrialDir
 from rislab.errors import ConfigError
+from rislab.evaluation.arithmetic import protocol_of
 from rislab.files import write_json, write_text
 from rislab.report import html
 from rislab.report.conventions import title
@@ -99,7 +100,7 @@ def cell_result(cell: Cell) -> CellResult:
     commit = str(provenance.get("code", {}).get("commit") or "")[:8]
     parts = (found.get("benchmark", ""), counted, f"trunk {cell.trunk}" if cell.trunk else "", weights)
     detail = ", ".join(part for part in (*parts, f"commit {commit}" if commit else "") if part)
-    return CellResult(float(values[metric]), metric, str(found.get("protocol", "")), split, state, detail, cell.name)
+    return CellResult(float(values[metric]), metric, protocol_of(found), split, state, detail, cell.name)
 
 
 def build(cells: Sequence[Cell], methods: list[str], benchmarks: list[str], out: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from rislab.data.benchmark_trees import fitted
 from rislab.encoders.clip.trunk import CLIPSpec, is_tag, quick_gelu_of, without_weights
 from rislab.errors import ConfigError, DataError, about, brief, one_line
 from rislab.methods.base import TRUNK, TextSegmenter
+from rislab.nn.matrix_products import fast_products
 from rislab.nn.weight_files import fits
 from rislab.training.checkpoints import RECIPE, read_checkpoint
 from rislab.training.construction import constructing
@@ -333,7 +334,8 @@ def segment_classes(
     viewing = Viewing(side, 2048 * side // 448, side, side // 2, "given")
     pixels = torch.from_numpy(fitted(image, viewing.short, viewing.long).transpose(2, 0, 1).copy()).to(model.device)
     nothing = np.zeros(image.shape[:2], np.uint8)
-    (label,) = model.label(LabelledPictures([pixels], [nothing], tuple(names), has_background, viewing, [0]))
+    with fast_products(model):
+        (label,) = model.label(LabelledPictures([pixels], [nothing], tuple(names), has_background, viewing, [0]))
     found = label.cpu().numpy() - has_background
     return [Segment(name, found == number) for number, name in enumerate(names)]
 
@@ -343,7 +345,8 @@ def segment(model: TextSegmenter, image: NDArray[np.uint8], texts: Sequence[str]
     """Masks of `texts` in one picture, uint8 RGB [h, w, 3]; foreground is p > the method's own threshold."""
     placement = model.geometry.place(*image.shape[:2])
     pixels = torch.tensor(model.geometry.image(image, placement)).permute(2, 0, 1)[None].to(model.device)
-    logits = model.segment(pixels, list(texts), torch.zeros(len(texts), dtype=torch.int64, device=model.device))
+    with fast_products(model):
+        logits = model.segment(pixels, list(texts), torch.zeros(len(texts), dtype=torch.int64, device=model.device))
     frame = F.interpolate(logits[:, None].sigmoid(), placement.input_size, mode="bicubic", align_corners=True)[:, 0]
     probabilities = frame.float().cpu().numpy()
     found = []

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rislab.ablation.trial import TrialDir
+from rislab.evaluation.arithmetic import protocol_of
 from rislab.files import read_json
 from rislab.metrics.definitions import METRICS
 
@@ -28,7 +29,7 @@ def summary(trial: TrialDir) -> str:
         )
         for row in rows
     ]
-    return "\n".join([f"{found['benchmark']}, protocol {found['protocol']}", *map(str.rstrip, lines), where])
+    return "\n".join([f"{found['benchmark']}, protocol {protocol_of(found)}", *map(str.rstrip, lines), where])
 
 
 def _cell(scores: Mapping[str, Any], name: str) -> str:

@@ -78,7 +78,11 @@ def test_bench_labels_compares_with_a_loop_over_the_classes(tmp_path: Path) -> N
     (found,) = json.loads(done.stdout)["measured"]
     assert found["same_label_percent"] > 99.9
     assert found["ratio"]["seconds"] == found["loop"]["seconds"] / found["rislab"]["seconds"]
+    done = rislab_here(*tcl, "--official", "--json")
+    (found,) = json.loads(done.stdout)["measured"]
+    assert found["same_label_percent"] > 99.9
     for config, option, said in (
+        ("maskclip/toy", "--official", "--official is TCL's way, the config names MaskCLIPTask"),
         ("cris/toy", "--loop", "features of a picture serve every name, such as clip, maskclip and tcl; CRISTask has"),
         ("maskclip/toy", "--pamr=on", "--pamr: MaskCLIPTask has no option pamr"),
         ("tcl/toy", "--classes=0", "--classes is 0, expected 1 or more"),

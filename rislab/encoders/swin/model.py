@@ -185,9 +185,20 @@ class WindowAttention(nn.Module):
         q, k, v = qkv.view(B * at.count, -1, 3, self.heads, C // self.heads).permute(
             2, 0, 3, 1, 4
         )  # [B * nW, heads, N, d]
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=self._bias(B, at.mask).to(q.dtype))
-        x = out_of_windows(x.transpose(1, 2).reshape(B, -1, C), at)  # [B, hw, C]
+        x = out_of_windows(self._attended(q, k, v, B, at.mask).reshape(B, -1, C), at)  # [B, hw, C]
         return self.proj(x).view(B, height, width, C)
+
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor, B: int, mask: Tensor | None) -> Tensor:
+        """Queries, keys and values [B * nW, heads, N, d] -> [B * nW, N, heads, d]."""
+        parts = 1
+        if mask is not None and not torch.is_grad_enabled():
+            parts = B  # picture by picture: the kernel wants a mask for every window, and so needs no copies of it
+        bias = self._bias(B // parts, mask).to(q.dtype)
+        found = [
+            F.scaled_dot_product_attention(*each, attn_mask=bias).transpose(1, 2)
+            for each in zip(q.chunk(parts), k.chunk(parts), v.chunk(parts), strict=True)
+        ]
+        return found[0] if parts == 1 else torch.cat(found)
 
     def _bias(self, B: int, mask: Tensor | None) -> Tensor:
         """What is added to the logits: [1, heads, N, N] without a shift, else [B * nW, heads, N, N]."""

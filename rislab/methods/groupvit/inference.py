@@ -75,7 +75,17 @@ def group_of_pixels(encoded: EncodedImages) -> Tensor:
         own = torch.arange(encoded.grid[0] * encoded.grid[1], device=encoded.image.device).view(1, 1, *encoded.grid)
         large = F.interpolate(own.float(), encoded.size, mode="nearest-exact").long()
         return large[0].expand(len(encoded.image), -1, -1)
-    return F.interpolate(encoded.groups, encoded.size, mode="bilinear", align_corners=False).argmax(1)
+    return _largest(F.interpolate(encoded.groups, encoded.size, mode="bilinear", align_corners=False))
+
+
+def _largest(maps: Tensor) -> Tensor:
+    """`maps.argmax(1)` of [I, G, H, W], the first of equal ones; map by map, since torch's own strides through memory."""
+    best = maps[:, 0].clone()
+    index = torch.zeros(best.shape, dtype=torch.int64, device=maps.device)
+    for number in range(1, maps.shape[1]):
+        index.masked_fill_(maps[:, number] > best, number)
+        torch.maximum(best, maps[:, number], out=best)
+    return index
 
 
 def groups(model: GroupViT, pixels: Tensor, maps: Maps) -> dict[str, Tensor]:

@@ -12,13 +12,14 @@ The body of the paper could not be read, so we follow the code throughout. Where
 
 import copy
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rislab.encoders.clip.dense import DenseViT, LastAttention, attended, fed, projected
+from rislab.nn.doubled_convolution import doubled_convolution
 
 Norm = Literal["layer", "batch", "group", "none"]
 Activation = Literal["gelu", "relu", "leaky"]
@@ -57,7 +58,21 @@ class GatedConv(nn.Module):
         self.gate = nn.Parameter(torch.zeros(())) if gated else None
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(self.act(self.norm(x)))
+        return self._added(x, self.conv(self.act(self.norm(x))))
+
+    def after_doubling(self, x: Tensor) -> Tensor:
+        """`forward` of x at twice its size by the nearest pixel, [B, C, h, w] -> [B, C, 2h, 2w], without a convolution there.
+
+        Norm and activation of a doubled map are those of the map, doubled. A batch norm in training is left out: its running
+        variance counts pixels.
+        """
+        large = F.interpolate(x, scale_factor=2, mode="nearest")
+        if isinstance(self.norm, nn.BatchNorm2d) and self.norm.training:
+            return self(large)
+        y = doubled_convolution(self.act(self.norm(x)), self.conv.weight, self.conv.bias)
+        return self._added(large, y)
+
+    def _added(self, x: Tensor, y: Tensor) -> Tensor:
         return x + (y if self.gate is None else self.gate.tanh() * y)
 
 
@@ -75,9 +90,10 @@ class GroundingDecoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for stage in self.stages:
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
             assert isinstance(stage, nn.ModuleList)
-            for conv in stage:
+            first, *others = cast(list[GatedConv], list(stage))
+            x = first.after_doubling(x)
+            for conv in others:
                 x = conv(x)
         return x
 

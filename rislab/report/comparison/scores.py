@@ -17,6 +17,7 @@ from rislab.ablation.table import Profile, Table
 from rislab.ablation.trial import TrialDir
 from rislab.ablation.yaml_lines import read_yaml
 from rislab.errors import ConfigError
+from rislab.evaluation.arithmetic import protocol_of
 from rislab.report.claims import begun_seeds
 from rislab.report.results import collect
 
@@ -282,4 +283,4 @@ def _score(method: str, weights: Weights, benchmark: str, result: Mapping[str, A
     values = {name: float(value) for name, value in found.items() if name in METRICS}
     reason = "" if values else f"no score of split {split!r}"
     where = "/".join(folder.parts[-2:])
-    return Score(method, weights, benchmark, split, str(result.get("protocol", "")), values, reason, where)
+    return Score(method, weights, benchmark, split, protocol_of(result), values, reason, where)
