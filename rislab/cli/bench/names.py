@@ -66,9 +66,7 @@ def run_names(options: argparse.Namespace) -> int:
     with Console(stderr=True).status("measuring"):
         for work, chosen in ways.items():
             given = {"recipe": recipe, "work": work, "names": options.names, "side": options.size}
-            found[work] = {
-                way: in_a_process_of_its_own("rislab.bench.class_names", way=way, **given) for way in chosen
-            }
+            found[work] = {way: in_a_process_of_its_own("rislab.bench.class_names", way=way, **given) for way in chosen}
     if options.json:
         print(json.dumps({"names": options.names, "size": options.size, "measured": found}, indent=1))
         return 0
@@ -80,7 +78,8 @@ def run_names(options: argparse.Namespace) -> int:
         for way, cost in measured.items():
             row = [work, way, f"{cost['seconds']:.2f}", f"{cost['cpu_seconds']:.2f}", f"{cost['grown_mb']:.0f}"]
             ratios = [
-                "" if ours is None else f"{cost[name] / max(ours[name], 1e-9):.2f}" for name in ("cpu_seconds", "grown_mb")
+                "" if ours is None else f"{cost[name] / max(ours[name], 1e-9):.2f}"
+                for name in ("cpu_seconds", "grown_mb")
             ]
             table.add_row(*row, f"{cost['encoded']:.0f}", *ratios)
     console = Console(highlight=False)
