@@ -21,8 +21,9 @@ def embedded(self: model.LSeg, pixels: Tensor) -> Tensor:
 def decoded(self: model.Decoder, levels: Sequence[Tensor]) -> Tensor:
     """`Decoder.forward`: each fusion block enlarges, and its 1x1 convolution comes after that."""
     laterals = [conv(level) for conv, level in zip(self.lateral, levels, strict=True)]
+    blocks = [block for block in self.fusion if isinstance(block, model.Fusion)]
     x: Tensor | None = None
-    for fusion, lateral in zip(self.fusion[::-1], laterals[::-1], strict=True):
+    for fusion, lateral in zip(blocks[::-1], laterals[::-1], strict=True):
         x = lateral if x is None else x + fusion.of_level(lateral)
         x = fusion.out(enlarged(fusion.of_sum(x)))
     assert x is not None

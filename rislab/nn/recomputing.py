@@ -30,7 +30,7 @@ def recomputed(cheap: Function, product: Function, x: Tensor) -> Tensor:
     def pack(held: Tensor) -> Tensor | Layout:
         if held.untyped_storage().data_ptr() != place:
             return held
-        return held.shape, held.stride(), held.storage_offset()
+        return held.shape, held.stride(), int(held.storage_offset())
 
     def unpack(held: Tensor | Layout) -> Tensor:
         if isinstance(held, Tensor):
