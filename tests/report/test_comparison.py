@@ -279,6 +279,19 @@ def test_latex_has_as_many_cells_in_each_line_as_columns(world: Path) -> None:
     assert all(text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") for name in ("document", "itemize"))
 
 
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_of_all_that_we_ship_compiles_and_keeps_within_the_page(tmp_path: Path) -> None:
+    tables = [table.load(path) for path in sorted((ROOT / "ablations").glob("*.yaml"))]
+    content = build.document(shipped(), tables, [], range(1), build.Places(*(tmp_path / str(n) for n in range(4))))
+    from rislab.report.document_forms import latex
+
+    (tmp_path / "compare.tex").write_text(latex(content))
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "compare.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in (tmp_path / "compare.log").read_text(errors="replace")
+
+
 def test_the_same_files_give_the_same_bytes_without_torch(world: Path) -> None:
     (checkpoint,) = train(world, [0])
     score(world, "cris", checkpoint)
