@@ -13,7 +13,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from rislab.data.annotations import Expression, Reference
-from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names
+from rislab.data.benchmark_trees import Item, Tree, benchmark, scored_classes
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.masks import RLE
 from rislab.data.refer import Refer
@@ -108,8 +108,7 @@ class LabelMaps:
 
     def names(self, name_set: str) -> tuple[str, ...]:
         """Classes by label, background first where there is one. Raises ConfigError for a set that is not there."""
-        names = class_names(self.tree.of.names, name_set)
-        return ("background", *names) if self.tree.of.has_background else names
+        return scored_classes(self.tree.of, name_set)
 
     def items(self, split: str) -> list[Item]:
         """Pictures with their label maps; the number of a picture is its place. Raises DataError for what is missing."""
