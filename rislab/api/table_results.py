@@ -141,6 +141,7 @@ def results(
     profile: str | None = None,
     seeds: Sequence[int] | int | None = None,
     *,
+    data: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] = "runs",
     tables: str | os.PathLike[str] | None = None,
 ) -> TableResults:
@@ -150,6 +151,7 @@ def results(
         table: Its name ("cris") or file.
         profile: Default: the table's first.
         seeds: How many, or which. Default: every seed that there is a trial of, else the table's own.
+        data: Where the data set lies, as `--data` said it when the table was run: an imported set is part of a trial's hash.
         runs: Where trials lie.
         tables: Folder of more tables.
 
@@ -166,9 +168,9 @@ def results(
     folder = user_path(tables) if tables is not None else None
     loaded = table_files.load(table_files.find(os.fspath(table), folder))
     chosen = loaded.profile(profile or next(iter(loaded.profiles)))
-    where = user_path(runs)
-    numbers = _seeds(seeds) if seeds is not None else _finished(loaded, chosen, where)
-    return TableResults(collect(loaded, chosen, numbers, plan.plan(loaded, chosen, numbers, where)))
+    where, place = user_path(runs), None if data is None else os.fspath(data)
+    numbers = _seeds(seeds) if seeds is not None else _finished(loaded, chosen, where, place)
+    return TableResults(collect(loaded, chosen, numbers, plan.plan(loaded, chosen, numbers, where, data=place)))
 
 
 def _seeds(given: Sequence[int] | int) -> list[int]:
@@ -179,12 +181,12 @@ def _seeds(given: Sequence[int] | int) -> list[int]:
     return numbers
 
 
-def _finished(table: "Table", profile: "Profile", runs: Path) -> list[int]:
+def _finished(table: "Table", profile: "Profile", runs: Path, data: str | None) -> list[int]:
     """Seeds of which there is a result in this profile; the table's own where there is none."""
     from rislab.ablation import plan
     from rislab.report.claims import begun_seeds
 
     # A trial that two tables share has the name of a row of one of them only, so every seed is looked for.
     begun = sorted(set().union(*begun_seeds(runs).values()))
-    cells = plan.plan(table, profile, begun, runs) if begun else []
+    cells = plan.plan(table, profile, begun, runs, data=data) if begun else []
     return sorted({cell.seed for cell in cells if cell.trial.metrics_file.exists()}) or list(table.seeds)

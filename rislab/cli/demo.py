@@ -36,8 +36,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     import rislab
-    from rislab.api.demo import page
+    from rislab.api.demo import page, require
     from rislab.training.cli import quiet
+
+    require()  # before models are loaded
 
     names = [name for name in (options.checkpoint, options.other) if name is not None]
     if len(set(names)) < len(names):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rislab.cli.console import open_console
 from rislab.cli.data.selection import add_selection
 from rislab.errors import DataError
-from rislab.messages import progress
+from rislab.messages import progress, warn
 from rislab.metrics.protocols import Protocol
 from rislab.paths import absolute, user_path
 
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         # The numbers are printed, and worth more than the file: they must not be lost with it.
         why = error.strerror or error
-        print(f"rislab: {out}: could not be written ({why}); the scores above are whole", file=sys.stderr)
+        warn(f"{out}: could not be written ({why}); the scores above are whole")
         return DataError.exit_code
     if not options.json:
         Console(highlight=False).print(f"per expression: {out}", soft_wrap=True, markup=False)
