@@ -256,11 +256,8 @@ def test_zsh_completes_commands_options_and_names(tmp_path: Path) -> None:
         "rislab ablate pl": "rislab ablate plan ",
         "rislab ablate plan --laun": "rislab ablate plan --launcher ",
         "rislab ablate plan cri": "rislab ablate plan cris ",
-        "rislab ablate plan cris --rows con+dec": "rislab ablate plan cris --rows con+dec",
         "rislab ablate plan cris --rows con+dec1,bas": "rislab ablate plan cris --rows con+dec1,base ",
-        "rislab ablate plan cris --profile own-": "rislab ablate plan cris --profile own-r50 ",
         "rislab methods tc": "rislab methods tcl ",
-        "rislab matrix --benchmarks toy-v": "rislab matrix --benchmarks toy-voc ",
         "rislab fit --conf": "rislab fit --config ",
         "rislab fit --config experiments/cris/own.": "rislab fit --config experiments/cris/own.yaml ",
     }
