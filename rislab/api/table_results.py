@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from rislab.errors import ConfigError, nearest
-from rislab.paths import user_path
+from rislab.errors import ConfigError, DataError, nearest, one_line
+from rislab.paths import absolute, user_path
 
 if TYPE_CHECKING:
     from rislab.ablation.table import Profile, Table
@@ -87,6 +87,7 @@ class TableResults:
 
         Raises:
             ConfigError: No such row; no finished trial of it.
+            DataError: Its file of scores is gone or damaged.
         """
         names = [result.row.name for result in self._results.rows]
         if row not in names:
@@ -104,9 +105,16 @@ class TableResults:
         return self._columns(cell)
 
     def _columns(self, cell: "Cell") -> dict[str, NDArray[Any]]:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pq.read_table(cell.planned.trial.scores_file, filters=[("split", "=", cell.planned.split)])
+        path = cell.planned.trial.scores_file
+        try:
+            table = pq.read_table(path, filters=[("split", "=", cell.planned.split)])
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file") from None
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{path}: cannot be read ({one_line(error)})") from None
         return {
             name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names if name != "split"
         }
@@ -168,7 +176,7 @@ def results(
     folder = user_path(tables) if tables is not None else None
     loaded = table_files.load(table_files.find(os.fspath(table), folder))
     chosen = loaded.profile(profile or next(iter(loaded.profiles)))
-    where, place = user_path(runs), None if data is None else os.fspath(data)
+    where, place = absolute(runs), None if data is None else os.fspath(data)
     numbers = _seeds(seeds) if seeds is not None else _finished(loaded, chosen, where, place)
     return TableResults(collect(loaded, chosen, numbers, plan.plan(loaded, chosen, numbers, where, data=place)))
 

@@ -69,6 +69,8 @@ def run_import(options: argparse.Namespace) -> int:
     rows = len(found.rows) + sum(bad.where not in read_rows for bad in found.bad)
     if not options.json:
         _list_bad(found.bad, rows)
+    if not rows:
+        raise DataError(f"{options.file}: holds no row")
     if not records.references:
         raise DataError(f"{options.file}: {len(found.bad)} of {rows} rows are left out, and none is left to import")
     if options.strict and found.bad:
