@@ -24,7 +24,7 @@ TOOLS = Path(os.environ.get("RISLAB_TOOLS") or ROOT.parent / "shared" / "tools")
 ROWS = "base: {text_to_pixel: false, decoder_layers: 0}\nfull: {text_to_pixel: true, decoder_layers: 1, dropout: 0.1}"
 """Two rows for `tiny_table`; the second draws random numbers in every step."""
 
-RESULTS = ("metrics.json", "scores.parquet", "log/metrics.csv", "predictions/predictions.json")
+RESULTS = ("metrics.json", "scores.parquet", "answers.parquet", "log/metrics.csv", "predictions/predictions.json")
 """What must be equal to the byte, however a trial came to its end."""
 
 
