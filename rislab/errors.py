@@ -125,12 +125,14 @@ def is_about_a_file(error: OSError) -> bool:
     return error.filename is not None or error.errno in DISK_ERRORS
 
 
+_UNFINISHED = re.compile(r"(?<![^/])\.([^/]+)\.(?:\d+-\d+\.tmp|unfinished)(?=/|$)")
+"""Of `rislab.files.replacing`, and of folders that are put in their place when all is written."""
+
+
 def from_system(error: OSError) -> RislabError:
     """The file system's error as ours: one line that names the file, not the temporary file beside it."""
     name = "" if error.filename is None else os.fsdecode(error.filename) if _is_name(error.filename) else "a file"
-    folder, _, last = name.rpartition("/")
-    last = re.sub(r"^\.(.+)\.\d+-\d+\.tmp$", r"\1", last)  # of `rislab.files.replacing`
-    path_shown = f"{folder}/{last}" if folder or name.startswith("/") else last
+    path_shown = _UNFINISHED.sub(r"\1", name)
     kind = DiskError if error.errno in DISK_ERRORS else DataError
     return kind(": ".join(part for part in (path_shown, error.strerror or str(error)) if part))
 

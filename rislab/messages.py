@@ -27,7 +27,17 @@ def is_verbose() -> bool:
 def note(text: str) -> None:
     """A line that a reader of the results can do without."""
     if not is_quiet():
-        print(printable(f"rislab: {text}"), file=sys.stderr, flush=True)
+        warn(text)
+
+
+def warn(text: str) -> None:
+    """A line that a reader of the results must know; `-q` does not hide it."""
+    print(printable(f"rislab: {text}"), file=sys.stderr, flush=True)
+
+
+def result(text: object) -> None:
+    """A line of results on stdout, say the name of a file: a line end in a name is written out, so that an entry is a line."""
+    print(printable(str(text)).replace("\n", "\\n"))
 
 
 def preparing(what: str, seconds: float, where: str = "") -> None:
@@ -57,14 +67,14 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar on stderr with the time left while something is done, and nothing afterwards; only on a terminal, without `-q`.
 
     Args:
         what: is being done.
 
     Yields:
-        What is called with (done, in all).
+        What is called with (done, in all; None where that is not known).
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -73,7 +83,7 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(transient=True, console=screen, disable=is_quiet() or not screen.is_terminal) as bar:
         task = bar.add_task(what, total=None)
 
-        def show(done: int, total: int) -> None:
+        def show(done: int, total: int | None) -> None:
             bar.update(task, completed=done, total=total)
 
         yield show

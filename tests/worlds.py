@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ TOOLS = Path(os.environ.get("RISLAB_TOOLS") or ROOT.parent / "shared" / "tools")
 ROWS = "base: {text_to_pixel: false, decoder_layers: 0}\nfull: {text_to_pixel: true, decoder_layers: 1, dropout: 0.1}"
 """Two rows for `tiny_table`; the second draws random numbers in every step."""
 
-RESULTS = ("metrics.json", "scores.parquet", "log/metrics.csv", "predictions/predictions.json")
+RESULTS = ("metrics.json", "scores.parquet", "answers.parquet", "log/metrics.csv", "predictions/predictions.json")
 """What must be equal to the byte, however a trial came to its end."""
 
 
@@ -46,15 +46,15 @@ def tiny_config(**changes: Any) -> dict[str, Any]:
 
 
 def rislab(
-    *arguments: str, cwd: Path = ROOT, patience: float = 240, **environment: str
+    *arguments: str, cwd: Path = ROOT, patience: float = 240, fresh: bool = False, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """The real command line, in a process of its own, which must end within `patience` seconds.
 
-    With nothing added to the environment the process is forked from a server that has paid the imports, which are most of the
-    seconds of a short command.
+    The process is forked from a server that has paid the imports, which are most of the seconds of a short command; with `fresh`
+    it is a new interpreter, for what is decided while modules are imported. `environment` is added to this process's.
     """
-    if not environment:
-        return _forked(arguments, cwd, patience)
+    if not fresh:
+        return _forked(arguments, cwd, patience, os.environ | environment)
     return subprocess.run(
         [sys.executable, "-m", "rislab.cli.main", *arguments],
         cwd=cwd,
@@ -66,10 +66,12 @@ def rislab(
     )
 
 
-def _forked(arguments: Sequence[str], cwd: Path, patience: float) -> subprocess.CompletedProcess[str]:
+def _forked(
+    arguments: Sequence[str], cwd: Path, patience: float, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        process = forking().Process(target=_command, args=(arguments, cwd, dict(os.environ), out, err))
+        process = forking().Process(target=_command, args=(arguments, cwd, dict(environment), out, err))
         process.start()
         process.join(patience)
         if process.is_alive():
@@ -83,6 +85,7 @@ def _command(arguments: Sequence[str], cwd: Path, environment: dict[str, str], o
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[:0] = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

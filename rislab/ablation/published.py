@@ -60,7 +60,12 @@ _PROTOCOL_SCHEMA: dict[str, Any] = {
         "type": "object",
         "additionalProperties": False,
         "required": ["title", "text"],
-        "properties": {"title": _TEXT, "text": _TEXT, "ours": _TEXT},
+        "properties": {
+            "title": _TEXT,
+            "text": _TEXT,
+            "ours": _TEXT,
+            "ours_on": {"type": "object", "additionalProperties": _TEXT},
+        },
     },
 }
 
@@ -70,13 +75,24 @@ class PublishedProtocol:
     """A way of scoring under which papers report.
 
     Attributes:
-        ours: the protocol of rislab that follows it; "" where there is none.
+        ours: the protocol of rislab that follows it; "" where there is none, or where that depends on the benchmark.
+        ours_on: the one that follows it on a benchmark, where it shows pictures of each in its own way.
     """
 
     name: str
     title: str
     text: str
     ours: str
+    ours_on: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether rislab can score by it."""
+        return bool(self.ours or self.ours_on)
+
+    def is_followed(self, protocol: str, benchmark: str) -> bool:
+        """Whether a score by a protocol of rislab on a benchmark was made by it."""
+        return bool(protocol) and protocol == self.ours_on.get(benchmark, self.ours)
 
 
 @dataclass(frozen=True)
@@ -197,7 +213,7 @@ def _meaning(stem: str, raw: Mapping[str, Any], protocols: Mapping[str, Publishe
 
 
 def _protocol(name: str, raw: Mapping[str, Any]) -> PublishedProtocol:
-    return PublishedProtocol(name, raw["title"], raw["text"], raw.get("ours", ""))
+    return PublishedProtocol(name, raw["title"], raw["text"], raw.get("ours", ""), raw.get("ours_on", {}))
 
 
 def _method(raw: Mapping[str, Any]) -> PaperFile:

@@ -4,6 +4,7 @@
 that begin one trial at the same moment agree on one directory, and the lock in it does the rest.
 """
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -161,10 +162,14 @@ def _hash(path: Path) -> str | None:
 
 
 def listed(folder: Path) -> Iterator[str]:
-    """Names in a folder; none when there is no such folder, or when it is closed to us."""
+    """Names in a folder; none when there is no such folder, when it is closed to us, or is a link to itself."""
     try:
         entries = os.scandir(folder)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
         return
     with entries:
         yield from (entry.name for entry in entries)

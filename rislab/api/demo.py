@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 SENTENCES, CLASSES = "sentences", "class names"
 
 
+def require() -> None:
+    """Raises ConfigError without gradio."""
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # the page works without a network
+    try:
+        import gradio  # noqa: F401
+    except ImportError:
+        raise ConfigError("rislab demo needs gradio: pip install 'rislab[demo]'") from None
+
+
 def page(models: Mapping[str, Model]) -> "Blocks":
     """The page: a picture, sentences or class names, a threshold; of each model the drawing and its answers as COCO results.
 
@@ -22,11 +31,8 @@ def page(models: Mapping[str, Model]) -> "Blocks":
     Raises:
         ConfigError: gradio is not installed.
     """
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # the page works without a network
-    try:
-        import gradio
-    except ImportError:
-        raise ConfigError("rislab demo needs gradio: pip install 'rislab[demo]'") from None
+    require()
+    import gradio
 
     closed = [model.vocabulary for model in models.values() if model.vocabulary is not None]
     first = next(iter(models.values()))

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ def load(
     profile: str | None = None,
     seed: int | None = None,
     fold: str | None = None,
+    data: Named | None = None,
     runs: Named = "runs",
     tables: Named | None = None,
     device: str = "auto",
@@ -41,6 +43,7 @@ def load(
         profile: Of a row: the table's profile. Default: the table's first.
         seed: Of a row. Default: the table's first.
         fold: Of a row, where its profile has folds.
+        data: Of a row: where the data set lies, as `--data` said it when the table was run.
         runs: Of a row: where trials lie.
         tables: Of a row: folder of more tables.
         device: `cpu`, `cuda`, `cuda:1`; `auto` is a GPU if there is one.
@@ -53,12 +56,13 @@ def load(
         DataError: A file that is missing, damaged, or holds another model.
     """
     path = user_path(source)
-    of_row = {"profile": profile, "seed": seed, "fold": fold, "tables": tables}
+    of_row = {"profile": profile, "seed": seed, "fold": fold, "data": data, "tables": tables}
     if not path.exists() and ":" in os.fspath(source):
         if method is not None or config is not None:
             raise ConfigError(f"{source}: method and config belong to a file that the authors of a method released")
         chosen_tables = user_path(tables) if tables is not None else None
-        path = _of_row(os.fspath(source), profile, seed, fold, user_path(runs), chosen_tables)
+        place = None if data is None else os.fspath(data)
+        path = _of_row(os.fspath(source), profile, seed, fold, place, user_path(runs), chosen_tables)
     elif given := [name for name, value in of_row.items() if value is not None]:
         raise ConfigError(f"{source}: {given[0]} belongs to a row of a table, such as 'cris:con+dec3'")
     if path.is_dir():
@@ -95,7 +99,13 @@ def _hidden_notice() -> Iterator[None]:
 
 
 def _of_row(
-    given: str, profile: str | None, seed: int | None, fold: str | None, runs: Path, tables: Path | None
+    given: str,
+    profile: str | None,
+    seed: int | None,
+    fold: str | None,
+    data: str | None,
+    runs: Path,
+    tables: Path | None,
 ) -> Path:
     """The directory of a finished trial of `TABLE:ROW`. Raises ConfigError."""
     from rislab.ablation import plan, table
@@ -110,14 +120,15 @@ def _of_row(
         raise ConfigError(f"{given}: profile {chosen.name!r} has no folds")
     number = loaded.seeds[0] if seed is None else seed
     # The whole table is planned: a row may be answered by another row's trial.
-    planned = plan.plan(loaded, chosen, [number], runs)
+    planned = plan.plan(loaded, chosen, [number], runs, data=data)
     answers = plan.answered_by(planned)
     last = next(c for c in planned if c.row.name == row and c.is_last and c.fold == (fold or ""))
     cell = answers[last.name]
     state, found = cell.trial.inspect()
     if state != "done":
         why = f": {found.reason}" if found.reason else ""
-        more = f" --profile {chosen.name} --seeds {number}, --rows {row}"
+        place = f" --data {shlex.quote(data)}" if data is not None else ""
+        more = f" --profile {chosen.name}{place} --seeds {number}, --rows {row}"
         raise ConfigError(
             f"{given} ({chosen.name}, seed {number}) is {state}{why}; `rislab ablate run {named}{more}` trains it"
         )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from rislab.errors import ConfigError, nearest
-from rislab.paths import user_path
+from rislab.errors import ConfigError, DataError, nearest, one_line
+from rislab.paths import absolute, user_path
 
 if TYPE_CHECKING:
     from rislab.ablation.table import Profile, Table
@@ -87,6 +87,7 @@ class TableResults:
 
         Raises:
             ConfigError: No such row; no finished trial of it.
+            DataError: Its file of scores is gone or damaged.
         """
         names = [result.row.name for result in self._results.rows]
         if row not in names:
@@ -104,9 +105,16 @@ class TableResults:
         return self._columns(cell)
 
     def _columns(self, cell: "Cell") -> dict[str, NDArray[Any]]:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pq.read_table(cell.planned.trial.scores_file, filters=[("split", "=", cell.planned.split)])
+        path = cell.planned.trial.scores_file
+        try:
+            table = pq.read_table(path, filters=[("split", "=", cell.planned.split)])
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such file") from None
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{path}: cannot be read ({one_line(error)})") from None
         return {
             name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names if name != "split"
         }
@@ -141,6 +149,7 @@ def results(
     profile: str | None = None,
     seeds: Sequence[int] | int | None = None,
     *,
+    data: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] = "runs",
     tables: str | os.PathLike[str] | None = None,
 ) -> TableResults:
@@ -150,6 +159,7 @@ def results(
         table: Its name ("cris") or file.
         profile: Default: the table's first.
         seeds: How many, or which. Default: every seed that there is a trial of, else the table's own.
+        data: Where the data set lies, as `--data` said it when the table was run: an imported set is part of a trial's hash.
         runs: Where trials lie.
         tables: Folder of more tables.
 
@@ -166,9 +176,9 @@ def results(
     folder = user_path(tables) if tables is not None else None
     loaded = table_files.load(table_files.find(os.fspath(table), folder))
     chosen = loaded.profile(profile or next(iter(loaded.profiles)))
-    where = user_path(runs)
-    numbers = _seeds(seeds) if seeds is not None else _finished(loaded, chosen, where)
-    return TableResults(collect(loaded, chosen, numbers, plan.plan(loaded, chosen, numbers, where)))
+    where, place = absolute(runs), None if data is None else os.fspath(data)
+    numbers = _seeds(seeds) if seeds is not None else _finished(loaded, chosen, where, place)
+    return TableResults(collect(loaded, chosen, numbers, plan.plan(loaded, chosen, numbers, where, data=place)))
 
 
 def _seeds(given: Sequence[int] | int) -> list[int]:
@@ -179,12 +189,12 @@ def _seeds(given: Sequence[int] | int) -> list[int]:
     return numbers
 
 
-def _finished(table: "Table", profile: "Profile", runs: Path) -> list[int]:
+def _finished(table: "Table", profile: "Profile", runs: Path, data: str | None) -> list[int]:
     """Seeds of which there is a result in this profile; the table's own where there is none."""
     from rislab.ablation import plan
     from rislab.report.claims import begun_seeds
 
     # A trial that two tables share has the name of a row of one of them only, so every seed is looked for.
     begun = sorted(set().union(*begun_seeds(runs).values()))
-    cells = plan.plan(table, profile, begun, runs) if begun else []
+    cells = plan.plan(table, profile, begun, runs, data=data) if begun else []
     return sorted({cell.seed for cell in cells if cell.trial.metrics_file.exists()}) or list(table.seeds)

@@ -1,12 +1,14 @@
 """What a method saves by encoding class names once, and by holding no map of full size for a name: time and memory."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rislab.bench.official_order import official_order
 from rislab.bench.timed import timed
 from rislab.data.batch import LabelledPictures, LabelMaps, Viewing, members
 from rislab.data.geometry import Stretch
@@ -15,22 +17,23 @@ from rislab.encoders.clip.dense import Prompts
 from rislab.encoders.clip.text import encode
 from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
+from rislab.methods.lseg.task import LSegTask
 from rislab.nn.enlarging import enlarged
 from rislab.nn.multi_scale import MultiScale
 from rislab.training.inference import build, without_pretraining
 
 Work = Literal["window", "step", "picture"]
-Way = Literal["rislab", "every_pass", "text_gradients", "full_size"]
+Way = Literal["rislab", "every_pass", "text_gradients", "full_size", "official"]
 WAYS: dict[Work, tuple[Way, ...]] = {
-    "window": ("rislab", "every_pass"),
-    "step": ("rislab", "text_gradients", "full_size"),
-    "picture": ("rislab", "every_pass"),
+    "window": ("rislab", "every_pass", "official"),
+    "step": ("rislab", "text_gradients", "full_size", "official"),
+    "picture": ("rislab", "every_pass", "official"),
 }
 """What is measured, and the ways of doing it.
 
 every_pass: names are encoded whenever the network sees a window, with all positions of CLIP's context. text_gradients: the
 same in training, with gradients of the text tower. full_size: names are encoded once, and the loss holds logits of all names at
-the size of the labels.
+the size of the labels. official: names as in every_pass or text_gradients, and the network in the order of LSeg's official code.
 """
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -57,7 +60,7 @@ def measure(
         number.
 
     Raises:
-        ConfigError: Another method; a way that the work does not have.
+        ConfigError: Another method; a way that the work does not have; `official` of a method that is not LSeg.
     """
     if way not in WAYS[work]:
         raise ConfigError(f"{work} has no way {way}; ways are {', '.join(WAYS[work])}")
@@ -69,7 +72,19 @@ def measure(
         raise ConfigError(
             f"{type(method).__name__} has no frozen text tower of CLIP's, or is not trained on label maps"
         )
-    counted = Counted(prompts, way)
+    if way == "official":
+        if not isinstance(method, LSegTask):
+            raise ConfigError(f"way official is of LSeg, not of {type(method).__name__}")
+        method.model.to(memory_format=torch.contiguous_format)
+    with official_order() if way == "official" else nullcontext():
+        return _measured(method, Counted(prompts, way, learns=work == "step"), work, names, side, counts)
+
+
+def _measured(
+    method: TextSegmenter, counted: "Counted", work: Work, names: int, side: int, counts: bool
+) -> dict[str, float]:
+    """See `measure`."""
+    way = counted.way
     method.prompts = counted
     vocabulary = tuple(f"thing number {number}" for number in range(names))
     once = way in ("rislab", "full_size")
@@ -94,13 +109,15 @@ class Counted(nn.Module):
 
     Args:
         prompts: The method's own.
-        way: Whether names are kept, encoded in every pass, or encoded with gradients.
+        way: Whether names are kept or encoded in every pass.
+        learns: Whether names that are encoded in every pass have gradients of the text tower.
     """
 
-    def __init__(self, prompts: Prompts, way: Way) -> None:
+    def __init__(self, prompts: Prompts, way: Way, learns: bool) -> None:
         super().__init__()
         self.prompts, self.way, self.count = prompts, way, 0
-        if way == "text_gradients":
+        self.learns = learns and way not in ("rislab", "full_size")
+        if self.learns:
             self.prompts.requires_grad_(True)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
@@ -111,7 +128,7 @@ class Counted(nn.Module):
             return found
         self.count += len(texts)
         tokens = self.prompts.tokenizer(texts, self.prompts.context_length)
-        with torch.set_grad_enabled(self.way == "text_gradients"):
+        with torch.set_grad_enabled(self.learns):
             return F.normalize(encode(self.prompts.clip, tokens)[1].float(), dim=-1)
 
 

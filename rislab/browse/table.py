@@ -1,14 +1,15 @@
 """From a table's trials to what a browser of results shows; a trial that cannot be shown is named with its reason."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from rislab.ablation.integrity import ANSWERS
-from rislab.browse import expressions, label_maps
+from rislab.browse import episodes, expressions, label_maps
 from rislab.browse.contents import Contents
 from rislab.browse.trials import Candidate, NotShownError, Progress, Trial, truth_of
 from rislab.errors import DataError
-from rislab.evaluation.arithmetic import ClassArithmetic, ExpressionArithmetic
+from rislab.evaluation.arithmetic import Arithmetic, ClassArithmetic, ExpressionArithmetic
+from rislab.evaluation.episode_arithmetic import EpisodeArithmetic
 from rislab.evaluation.kept_answers import UnreadableAnswersError, read
 from rislab.report.results import Results
 
@@ -36,9 +37,15 @@ def contents(results: Results, progress: Progress = lambda: None) -> Contents:
             notes.append(f"{name} is not shown: {reason}")
     if not shown:
         raise DataError("\n  ".join([f"{results.table.name}: no answers can be shown", *notes]))
-    are_expressions = isinstance(shown[0].arithmetic, ExpressionArithmetic)
-    make = expressions.contents if are_expressions else label_maps.contents
+    make = _maker(shown[0].arithmetic)
     return make(results.table.title, results.profile.dataset, shown, notes, progress)
+
+
+def _maker(arithmetic: Arithmetic) -> Callable[..., Contents]:
+    """What reads the units of trials that are scored in one way."""
+    if isinstance(arithmetic, ExpressionArithmetic):
+        return expressions.contents
+    return episodes.contents if isinstance(arithmetic, EpisodeArithmetic) else label_maps.contents
 
 
 def _candidates(results: Results, notes: list[str]) -> Iterator[Candidate]:
@@ -66,9 +73,9 @@ def _trial(candidate: Candidate, split: str) -> Trial:
     counts = cell.evidence(split)
     if counts is None or not len(counts.units):
         raise NotShownError(f"it has no scores of split {split!r}")
-    if not isinstance(counts.arithmetic, (ExpressionArithmetic, ClassArithmetic)):
+    if not isinstance(counts.arithmetic, (ExpressionArithmetic, ClassArithmetic, EpisodeArithmetic)):
         raise NotShownError(
-            f"it is scored by {cell.metrics.get('protocol')}; masks of sentences and label maps are shown alone"
+            f"it is scored by {cell.metrics.get('protocol')}; masks of sentences, label maps and episodes are shown alone"
         )
     if not cell.has_digests:
         raise NotShownError("its files have no digests")

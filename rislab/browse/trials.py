@@ -102,8 +102,10 @@ class Trial(Answered):
         decides = {name: options.get(name) for name in DECIDES.get(self.truth.function, tuple(options))}
         if options.get("shuffle_sentences"):
             decides["seed"] = options["seed"]
-        said = {name: self.result.get(name) for name in ("protocol", "names", "classes", "no_target_min_pixels")}
-        # A sentence has its number in the whole data set, a picture of a label map in its split.
+        facts = ("protocol", "names", "classes", "no_target_min_pixels")
+        # The protocol of episodes names the fold, and folds are shown together.
+        said = {} if "episode" in self.table else {name: self.result.get(name) for name in facts}
+        # A sentence has its number in the whole data set, a picture of a label map or an episode in its split.
         return self.truth.function, decides, said, "" if "sent_id" in self.table else self.split
 
 

@@ -39,7 +39,7 @@ def write(shown: Contents, folder: Path, pictures: Pictures = "auto") -> Path:
         ConfigError: The folder holds other files.
     """
     if folder.exists() and not ((folder / INDEX).is_file() or (folder.is_dir() and not any(folder.iterdir()))):
-        raise ConfigError(f"{folder} holds other files: nothing was written; another folder: --out DIR")
+        raise ConfigError(f"{folder} holds other files: nothing was written; choose another folder")
     unfinished = folder.with_name(f".{folder.name}.unfinished")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rislab.cli.tables_option import add_tables_option
 from rislab.errors import ConfigError, nearest
+from rislab.messages import warn
 from rislab.paths import user_path
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         _show(lines, tally, len({line.table.path for line in lines}))
     for text in broken:
-        print(f"rislab: {text}", file=sys.stderr)
+        warn(text)
     return 2 if broken else 0
 
 

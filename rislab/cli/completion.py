@@ -28,7 +28,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "FOLDER in $fpath",
     )
     parser.add_argument("shell", metavar="SHELL", help=f"{' or '.join(SHELLS)}; {NAMES} is what the scripts call")
-    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    words = parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    words.required = False  # else the error for a missing SHELL names it, too
     parser.set_defaults(run=run)
 
 
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
                 print(name)
         return 0
     if options.shell not in SHELLS or options.words:
-        hint = nearest(options.shell, SHELLS)
+        hint = nearest(options.shell, SHELLS, cutoff=0.6)
         raise ConfigError(f"no completion for {options.shell!r}{hint}; there is one for {' and '.join(SHELLS)}")
     sys.stdout.write(script(options.shell) + "\n")
     return 0

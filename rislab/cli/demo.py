@@ -36,9 +36,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(options: argparse.Namespace) -> int:
     import rislab
-    from rislab.api.demo import page
+    from rislab.api.demo import page, require
     from rislab.training.cli import quiet
 
+    require()  # before models are loaded
+
+    if options.port is not None and not 1 <= options.port <= 65535:
+        raise ConfigError(f"--port {options.port}: expected 1 to 65535")
     names = [name for name in (options.checkpoint, options.other) if name is not None]
     if len(set(names)) < len(names):
         raise ConfigError(f"{names[0]} is given twice; expected two different methods")

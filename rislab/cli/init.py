@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from rislab.cli.tables_option import add_tables_option
+from rislab.messages import result
 from rislab.paths import user_path
 
 
@@ -27,8 +28,8 @@ def run(options: argparse.Namespace) -> int:
 
     found = [table.load(table.find(name, options.tables)) for name in dict.fromkeys(options.names)]
     for path in copying.copy(found, options.folder):
-        print(path)
-    print(f"edit {options.folder / 'ablations' / found[0].path.name}, then: {_next(options.folder, found[0].path)}")
+        result(path)
+    result(f"edit {options.folder / 'ablations' / found[0].path.name}, then: {_next(options.folder, found[0].path)}")
     return 0
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rislab.errors import ConfigError, DataError, nearest
+from rislab.messages import result
 from rislab.paths import absolute, user_path
-from rislab.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,9 +78,9 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"files": [str(path) for path in written], "done": done, "not_done": reasons}, indent=1))
         return 1 if failed else 0
     for path in written:
-        print(path)
+        result(path)
     for name, reason in reasons.items():
-        print(printable(f"{name}: {reason}"))
+        result(f"{name}: {reason}")
     return 1 if failed else 0
 
 

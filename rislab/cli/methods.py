@@ -3,10 +3,10 @@
 import argparse
 import ast
 import json
-import sys
 from typing import Any
 
 from rislab.errors import ConfigError, nearest, one_line
+from rislab.messages import warn
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,10 +30,7 @@ def run(options: argparse.Namespace) -> int:
         found: Any = [_summary(name, class_path) for name, class_path in known.items()]
         print(json.dumps(found, indent=1)) if options.json else _show_all(found)
         for entry in plugins.broken():
-            print(
-                f"rislab: {entry.group} {entry.name} of {entry.distribution} is not used: {entry.fault}",
-                file=sys.stderr,
-            )
+            warn(f"{entry.group} {entry.name} of {entry.distribution} is not used: {entry.fault}")
         _name_broken_tables()
         return 0
     if options.name not in known:
@@ -52,7 +49,7 @@ def _name_broken_tables() -> None:
         try:
             table.load(path)
         except ConfigError as error:
-            print(f"rislab: {path} is left out: {one_line(error)}", file=sys.stderr)
+            warn(f"{path} is left out: {one_line(error)}")
 
 
 def _summary(name: str, class_path: str) -> dict[str, Any]:

@@ -2,13 +2,15 @@
 
 import argparse
 import json
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rislab.cli.console import open_console
 from rislab.cli.data.selection import add_selection
-from rislab.errors import DataError
-from rislab.messages import progress
+from rislab.errors import ConfigError, DataError
+from rislab.messages import progress, warn
 from rislab.metrics.protocols import Protocol
 from rislab.paths import absolute, user_path
 
@@ -78,11 +80,15 @@ def run(options: argparse.Namespace) -> int:
     from rislab.data.locate import locate
     from rislab.scoring import foreign, score
 
+    if options.no_target_min_pixels < 1:
+        raise ConfigError(f"--no-target-min-pixels {options.no_target_min_pixels}: expected 1 or more")
     answers = foreign.Predictions(options.predictions)
     other_answers = foreign.Predictions(options.against) if options.against is not None else None
     data_folder = locate(options.data, options.dataset, options.split_by)
     refer = data_folder.read()
-    _refuse_strangers(options, data_folder.title, answers, refer)
+    _refuse_strangers(options.predictions, data_folder.title, answers, refer)
+    if other_answers is not None:
+        _refuse_strangers(options.against, data_folder.title, other_answers, refer)
 
     def scored(given: foreign.Predictions) -> "Scores":
         with progress("scoring") as show:
@@ -106,8 +112,8 @@ def run(options: argparse.Namespace) -> int:
         score.write_table(out, scores, options.protocol)
     except OSError as error:
         # The numbers are printed, and worth more than the file: they must not be lost with it.
-        why = error.strerror or error
-        print(f"rislab: {out}: could not be written ({why}); the scores above are whole", file=sys.stderr)
+        why = os.strerror(error.errno) if error.errno else error
+        warn(f"{out}: could not be written ({why}); the scores above are whole")
         return DataError.exit_code
     if not options.json:
         Console(highlight=False).print(f"per expression: {out}", soft_wrap=True, markup=False)
@@ -126,14 +132,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_strangers(options: argparse.Namespace, title: str, answers: "Predictions", refer: "Refer") -> None:
+def _refuse_strangers(file: Path, title: str, answers: "Predictions", refer: "Refer") -> None:
     """Raises DataError when the data set has none of the ids: scores of nothing but missing masks would say nothing."""
     known = [expression.sent_id for reference in refer.references for expression in reference.expressions]
     if any(sent_id in answers for sent_id in known):
         return
     some = ", ".join(map(str, sorted(answers)[:5])) + (", ..." if len(answers) > 5 else "")
     raise DataError(
-        f"{options.predictions}: none of its {len(answers)} ids ({some}) is a sent_id of {title}, which has "
+        f"{file}: none of its {len(answers)} ids ({some}) is a sent_id of {title}, which has "
         f"{min(known)} to {max(known)}; another data set or partition?"
     )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rislab.cli.tables_option import add_tables_option
 from rislab.errors import ConfigError
 from rislab.files import write_text
+from rislab.messages import result, warn
 from rislab.paths import contents, is_file, user_path
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ def run(options: argparse.Namespace) -> int:
     outputs = _Outputs(options, files, several)
     for folder, left in others.items():
         some = ", ".join(file.name for file in left[:3]) + (", ..." if len(left) > 3 else "")
-        print(f"rislab: {folder}: {len(left)} files are no pictures and were left out ({some})", file=sys.stderr)
+        are = "file is no picture and was" if len(left) == 1 else "files are no pictures and were"
+        warn(f"{folder}: {len(left)} {are} left out ({some})")
 
     for file in files:  # before seconds go into a model, and before anything is written
         decoding.header(contents(file), str(file), noun="image")
@@ -138,7 +140,16 @@ def _pictures_and_texts(options: argparse.Namespace) -> tuple[list[Path], list[s
         raise ConfigError("--background belongs to --classes")
     if options.text and names:
         raise ConfigError("--text and --classes are both given; expected one of them")
+    empty = next(
+        (n for n, text in enumerate(options.text or ([] if names else options.more), 1) if not text.strip()), None
+    )
+    if empty is not None:
+        raise ConfigError(f"sentence {empty} is empty, expected a text")
     if options.text or names:
+        option = "--text" if options.text else "--classes"
+        stray = next((each for each in options.more if not user_path(each).exists()), None)
+        if stray is not None:
+            raise ConfigError(f"{stray}: no such image or folder; with {option}, all other arguments are pictures")
         return [options.image, *map(user_path, options.more)], options.text or [], names
     if not options.more:
         raise ConfigError('give sentences, or --classes "dog, cat, sky"')
@@ -186,7 +197,7 @@ class _Outputs:
         if file in self.drawings:
             answers.save(self.drawings[file])
             if self.json != "-":
-                print(self.drawings[file])
+                result(self.drawings[file])
         if self.masks is not None:
             folder = self.masks / self.names[file] if self.several else self.masks
             for number, answer in enumerate(answers):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rislab.data.geometry import InverseGeometry
 from rislab.data.masks import RLE
+from rislab.data.square import Resampling
 from rislab.nn.multi_scale import MultiScale
 
 IGNORED = 255
@@ -160,8 +161,8 @@ def members(trains_on: type[Images] | UnionType | None) -> tuple[type[Images], .
 class Viewing:
     """How pictures are shown to a network: fitted into (short, long), by windows of a side and stride, names of a set.
 
-    With `multi_scale` a picture comes at its own size instead, and is shown as that says. With `crop` the square in its middle is
-    all that is shown and scored, at that side.
+    With `multi_scale` a picture comes at its own size instead, and is shown as that says; with `as_stored` it comes so, too, and
+    is shown by windows. With `crop` the square in its middle is all that is shown and scored, at that side, made by `resampling`.
     """
 
     short: int
@@ -171,6 +172,8 @@ class Viewing:
     names: str
     multi_scale: MultiScale | None = None
     crop: int | None = None
+    resampling: Resampling = "bilinear"
+    as_stored: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,16 @@ class Benchmark:
         has_background: label 0 is background, the named classes follow from 1.
         reduce_zero_label: label 0 is ignored, the others count from 0.
         raw, raw_labels: label files of the release before the usual conversion, and what each value means; used where `labels` is
-            absent.
+            absent, or the same file.
         split_folders: what a split's folder is called, if not by the split.
         counts: published numbers of pictures.
         get: where to get it.
         listed_splits: splits with label maps, where lists name them: TCL watches its training on VOC's and Context's train.
+        groups: file of `rislab/data/names` with groups of the names: methods answer with the names, answers and labels count by
+            group. Such a benchmark is for scoring alone.
+        answers: of that file, other groups of single names for answers alone; None: those of labels.
+        label_channel: of label maps in colours, the channel that holds the label; RGB.
+        is_variant: it shares its pictures with another benchmark; `data check` looks at it where its own list or maps are.
     """
 
     title: str
@@ -57,6 +62,10 @@ class Benchmark:
     counts: Mapping[str, int] = field(default_factory=dict)
     get: str = ""
     listed_splits: tuple[str, ...] = ("train", "val")
+    groups: str | None = None
+    answers: str | None = None
+    label_channel: int | None = None
+    is_variant: bool = False
 
 
 def known() -> list[str]:
@@ -77,14 +86,59 @@ def benchmark(name: str) -> Benchmark:
 @cache
 def class_names(file: str, name_set: str) -> tuple[str, ...]:
     """Names by label, background not among them. Raises ConfigError for a set that is not there."""
-    content: dict[str, Any] = yaml.safe_load((NAMES / f"{file}.yaml").read_text())
-    renames: dict[str, dict[str, str]] = {"mmseg": {}} | content["renames"]
+    content = _content(file)
+    first = _first_set(file)
+    renames: dict[str, dict[str, str]] = {first: {}} | content["renames"]
     if name_set not in renames:
         raise ConfigError(
             f"no names {name_set!r} of {file} were found in a source; there are {', '.join(renames)}{nearest(name_set, renames)}"
         )
     changed = renames[name_set]
-    return tuple(changed.get(name, name) for name in content["mmseg"])
+    return tuple(changed.get(name, name) for name in content[first])
+
+
+def scored_classes(of: Benchmark, name_set: str | None = None) -> tuple[str, ...]:
+    """What labels stand for, in their order: groups of names, or the names, after background where there is one.
+
+    Args:
+        of: the benchmark.
+        name_set: None: the one that its file begins with. Groups have the same names in all.
+
+    Raises:
+        ConfigError: A set of names that is not there.
+    """
+    if of.groups is not None:
+        return tuple(_content(of.groups)["groups"])
+    names = class_names(of.names, name_set or _first_set(of.names))
+    return ("background", *names) if of.has_background else names
+
+
+def group_of_name(of: Benchmark, for_answers: bool = False) -> tuple[int, ...] | None:
+    """The group of each name, by number; None for a benchmark without groups.
+
+    Args:
+        of: the benchmark.
+        for_answers: where answers count, not labels; the same but for what `Benchmark.answers` says.
+    """
+    if of.groups is None:
+        return None
+    content = _content(of.groups)
+    numbers = {group: number for number, group in enumerate(content["groups"])}
+    found = {name: numbers[group] for group, members in content["groups"].items() for name in members}
+    if for_answers and of.answers is not None:
+        found |= {name: numbers[group] for name, group in content["answers"][of.answers].items()}
+    return tuple(found[name] for name in class_names(of.names, _first_set(of.names)))
+
+
+@cache
+def _content(file: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((NAMES / f"{file}.yaml").read_text())
+    return content
+
+
+def _first_set(file: str) -> str:
+    """The set of names that a file gives in full."""
+    return next(key for key, value in _content(file).items() if isinstance(value, list))
 
 
 @dataclass(frozen=True)
@@ -117,7 +171,7 @@ class Tree:
 
     @property
     def _top(self) -> str:
-        return self.of.images.split("/")[0]
+        return self.of.images.split("/")[0].format(split="val")
 
     def _path(self, pattern: str, split: str, name: str) -> Path:
         return self.folder / pattern.format(name, split=self.of.split_folders.get(split, split))
@@ -150,7 +204,7 @@ class Tree:
                 continue
             image, label = self._path(self.of.images, split, name), self._path(self.of.labels, split, name)
             raw = None if self.of.raw is None else self._path(self.of.raw, split, name)
-            is_raw = not is_file(label) and raw is not None and is_file(raw)
+            is_raw = raw is not None and (raw == label or (not is_file(label) and is_file(raw)))
             found.append(Item(name, image, raw if is_raw and raw is not None else label, is_raw))
         return found
 
@@ -181,7 +235,7 @@ class Tree:
 
     def label(self, item: Item, classes: int, expected: decoding.Expected | None = None) -> NDArray[np.uint8]:
         """uint8 [h, w]: 0 .. classes - 1, and 255 where nothing is scored. Raises DataError for a value that means nothing."""
-        values = read_labels(item.label, expected)
+        values = read_labels(item.label, expected, self.of.label_channel)
         table, valid = self._table(item.is_raw, classes)
         wrong = [value for value in np.unique(values).tolist() if not valid[value]]
         if wrong:
@@ -196,6 +250,8 @@ class Tree:
     def _table(self, is_raw: bool, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """What each stored value means, looked up at once: a map applied value by value would map what it has mapped."""
         table, valid = np.full(256, IGNORE, np.uint8), np.zeros(256, bool)
+        groups = group_of_name(self.of)
+        classes = classes if groups is None else len(groups)
         if is_raw:
             meant = dict(self.of.raw_labels)
         elif self.of.reduce_zero_label:
@@ -203,7 +259,8 @@ class Tree:
         else:
             meant = {IGNORE: IGNORE} | {label: label for label in range(classes)}
         for value, label in meant.items():
-            table[value], valid[value] = label, True
+            table[value] = label if groups is None or label == IGNORE else groups[label]
+            valid[value] = True
         return table, valid
 
 
@@ -219,9 +276,9 @@ def expected_of(item: Item, data: bytes, height: int, width: int) -> decoding.Ex
     return decoding.Expected(height, width, f"its picture {item.image}{turned} has")
 
 
-def read_labels(path: Path, expected: decoding.Expected | None = None) -> NDArray[np.uint8]:
+def read_labels(path: Path, expected: decoding.Expected | None = None, channel: int | None = None) -> NDArray[np.uint8]:
     """Stored values of a label map, uint8 [h, w]; see `decoding.label_map`. Raises DataError."""
-    return decoding.label_map(contents(path), str(path), expected)
+    return decoding.label_map(contents(path), str(path), expected, channel)
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:

@@ -176,20 +176,34 @@ def mask(data: bytes, where: str, expected: Expected) -> NDArray[np.bool_]:
     return foreground
 
 
-def label_map(data: bytes, where: str, expected: Expected | None = None) -> NDArray[np.uint8]:
+def label_map(
+    data: bytes, where: str, expected: Expected | None = None, channel: int | None = None
+) -> NDArray[np.uint8]:
     """Stored values of a label map in a PNG, uint8 [h, w]: grey values of 1 to 16 bits, or the indices of a palette.
 
+    Args:
+        data: of the file.
+        where: begins the error.
+        expected: of the size.
+        channel: of a map in colours, the one that holds the labels, of red, green and blue; None: a map has no colours.
+
     Raises:
-        DataError: What `header` refuses, another format, damaged, colours or opacity, a value above 255.
+        DataError: What `header` refuses, another format, damaged, colours (without `channel`; none with it) or opacity, a value
+            above 255.
     """
     found = header(data, where, noun="label map")
     depth, colour = _png(data, where, found, "label map")
     _agree(found, where, expected)
-    if colour not in (_GREY, _PALETTE):
+    if channel is not None:
+        if colour != _RGB:
+            raise DataError(f"{where}: these label maps are RGB, the label in one channel; this one is {found.mode}")
+    elif colour not in (_GREY, _PALETTE):
         raise DataError(f"{where}: a label map has one byte a pixel, this one is {found.mode}")
     if colour == _PALETTE:
         return _indices(data, where, "label map")[0]
     stored = _by_opencv(data, cv2.IMREAD_UNCHANGED)
+    if stored is not None and channel is not None:
+        stored = stored[..., 2 - channel]  # OpenCV's order is blue, green, red
     if stored is None or stored.shape != (found.height, found.width):
         raise DataError(f"{where}: not a readable label map ({len(data)} bytes)")
     if stored.size and int(stored.max()) > 255:

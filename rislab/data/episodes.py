@@ -43,6 +43,24 @@ class Pair:
     class_id: int
 
 
+def numbers_of(pairs: Sequence[Pair]) -> dict[str, int]:
+    """The distinct pictures of some pairs with their numbers, in order."""
+    return {name: number for number, name in enumerate(sorted({pair.picture for pair in pairs}))}
+
+
+def stretched(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A mask [h, w] at another size (height, width): the pixels that torch's `nearest` picks; official scores depend on it."""
+    rows, columns = (_picked(old, new) for old, new in zip(mask.shape, size, strict=True))
+    return mask[rows][:, columns]
+
+
+def _picked(old: int, new: int) -> NDArray[np.int64]:
+    """Places of `new` pixels among `old` ones; torch computes them in single precision."""
+    scale = np.float32(old) / np.float32(new)
+    places = np.floor(np.arange(new, dtype=np.float32) * scale).astype(np.int64)
+    return np.minimum(places, old - 1)
+
+
 class EpisodeFiles(ABC):
     """One of the sets on disk.
 
@@ -136,6 +154,13 @@ class EpisodeFiles(ABC):
         height, width = image.shape[:2]
         expected = decoding.Expected(height, width, f"its picture {path} has")
         return image, self._mask(self.root / self.label_path(pair.picture), pair.class_id, expected)
+
+    def mask(self, pair: Pair) -> NDArray[np.uint8]:
+        """The mask of `sample` alone; of the picture, only the header is read. Raises DataError."""
+        path = self.root / pair.picture
+        found = decoding.header(contents(path), str(path))
+        expected = decoding.Expected(found.height, found.width, f"its picture {path} has")
+        return self._mask(self.root / self.label_path(pair.picture), pair.class_id, expected)
 
     def _mask(self, path: Path, class_id: int, expected: decoding.Expected) -> NDArray[np.uint8]:
         values = read_labels(path, expected)

@@ -95,7 +95,7 @@ def benchmark(options: Mapping[str, Any]) -> Iterator[Missing]:
     if known is None:
         return  # no such benchmark; the data class says so
     get = f"{known['title']}: {known['get']}." if known.get("get") else f"{known['title']}."
-    wanted = [str(known["images"]).split("/")[0]]
+    wanted = [str(known["images"]).split("/")[0].format(split=options["val_split"])]
     if known.get("list_file"):
         wanted.append(str(known["list_file"]).format(split=options["val_split"]))
     folders = [root / name for name in known["folders"]]

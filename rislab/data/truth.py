@@ -12,20 +12,25 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from rislab.data import decoding
 from rislab.data.annotations import Expression, Reference
-from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names
+from rislab.data.benchmark_trees import Item, Tree, benchmark, scored_classes
+from rislab.data.episodes import EpisodeFiles, Pair, files_of, numbers_of, stretched
 from rislab.data.lmdb_layout import LmdbRefer
 from rislab.data.masks import RLE
 from rislab.data.refer import Refer
 from rislab.data.roots import data_root
 from rislab.data.sampling import shuffled_sentences
+from rislab.data.toy.folds import ToyFolds
 from rislab.data.toy.world import ToyWorld
 from rislab.errors import DataError
 from rislab.metrics.protocols import Convention
+from rislab.paths import contents, user_path
 
 DECIDES = {
     "rislab.data.truth.expressions": ("root", "dataset", "split_by", "layout", "generate", "shuffle_sentences"),
     "rislab.data.truth.label_maps": ("root", "name", "generate"),
+    "rislab.data.truth.episodes": ("root", "name", "split_files", "size", "episodes", "generate"),
 }
 """By function, the options that decide what was to be answered: trials that differ in none can be shown side by side."""
 
@@ -108,8 +113,7 @@ class LabelMaps:
 
     def names(self, name_set: str) -> tuple[str, ...]:
         """Classes by label, background first where there is one. Raises ConfigError for a set that is not there."""
-        names = class_names(self.tree.of.names, name_set)
-        return ("background", *names) if self.tree.of.has_background else names
+        return scored_classes(self.tree.of, name_set)
 
     def items(self, split: str) -> list[Item]:
         """Pictures with their label maps; the number of a picture is its place. Raises DataError for what is missing."""
@@ -123,3 +127,52 @@ class LabelMaps:
 def label_maps(options: Mapping[str, Any]) -> LabelMaps:
     """The benchmark of `SemanticData` or `ImageLabelsData`. Raises DataError where it is not there."""
     return LabelMaps(Tree(data_root(str(options["root"]), options["generate"] is not None), benchmark(options["name"])))
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """The test episodes of a fold.
+
+    Attributes:
+        files: of the set.
+        fold: whose classes are tested; 0 without folds.
+        pairs: picture and class of each episode, by its number.
+        image_ids: number of each picture, by its name.
+        side: of the square at which masks are compared.
+    """
+
+    files: EpisodeFiles
+    fold: int
+    pairs: tuple[Pair, ...]
+    image_ids: Mapping[str, int]
+    side: int
+
+    def mask(self, pair: Pair) -> NDArray[np.uint8]:
+        """uint8 [side, side]: 1 the class, 0 the rest, 255 where nothing is scored. Raises DataError."""
+        return stretched(self.files.mask(pair), (self.side, self.side))
+
+    def size(self, pair: Pair) -> tuple[int, int]:
+        """(height, width) of the picture as stored. Raises DataError."""
+        found = decoding.header(contents(self.file(pair)), str(self.file(pair)))
+        return found.height, found.width
+
+    def file(self, pair: Pair) -> Path:
+        """The picture's."""
+        return self.files.root / pair.picture
+
+
+def episodes(options: Mapping[str, Any]) -> Episodes:
+    """The test of `EpisodesData`. A generated world that is gone is written again. Raises DataError."""
+    generate, name, fold = options["generate"], str(options["name"]), int(options["fold"])
+    root = data_root(str(options["root"]), generate is not None)
+    names = None
+    if generate is not None:
+        world = ToyFolds(**generate.get("init_args", generate))
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(root.with_name(f"{root.name}.lock")):
+            world.write(root)
+        names = None if name == "fss1000" else world.names(name)
+    split_files = options["split_files"]
+    files = files_of(name, root, None if split_files is None else user_path(split_files), names)
+    pairs = tuple(files.episodes(fold, files.test, int(options["episodes"])))
+    return Episodes(files, fold, pairs, numbers_of(pairs), int(options["size"]))

@@ -7,13 +7,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from filelock import FileLock
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from rislab.data.batch import Episodes
-from rislab.data.episodes import OTHERS, EpisodeFiles, Pair, files_of
+from rislab.data.episodes import OTHERS, EpisodeFiles, Pair, files_of, numbers_of, stretched
 from rislab.data.geometry import Geometry
 from rislab.data.loader import PlannedLoader, ResumableLoader
 from rislab.data.roots import data_root
@@ -60,6 +59,7 @@ class EpisodesData(EvaluatedData):
     root_option: ClassVar[str] = "root"
     seed_option: ClassVar[str] = "seed"
     required_files: ClassVar[str] = "rislab.data.required_episodes.episodes"
+    truth: ClassVar[str] = "rislab.data.truth.episodes"
     below_root: ClassVar[tuple[str, ...]] = ("split_files",)
     neutral: ClassVar[tuple[str, ...]] = ("root", "num_workers", "eval_batch")
     absent_means: ClassVar[dict[str, Any]] = {"val_split": "val", "without_tested": False}
@@ -153,7 +153,7 @@ class EpisodesData(EvaluatedData):
 
     def picture(self, image_id: int) -> tuple[str, bytes]:
         """A picture of the test, as stored: its suffix and its bytes."""
-        name = _pictures(self.files.episodes(self.fold, self.files.test, self.episodes))[image_id]
+        name = list(numbers_of(self.files.episodes(self.fold, self.files.test, self.episodes)))[image_id]
         return Path(name).suffix, contents(self.files.root / name)
 
     def train_dataloader(self) -> ResumableLoader:
@@ -225,7 +225,7 @@ class EpisodeBatches(Dataset[Episodes]):
         self.files, self.pairs, self.geometry, self.size = files, pairs, geometry, size
         self.transform, self.seed = transform, seed
         self.names = files.names
-        self.numbers = {name: number for number, name in enumerate(_pictures(pairs))}
+        self.numbers = numbers_of(pairs)
 
     def __getitem__(self, rows: list[Row]) -> Episodes:
         pairs = [self.pairs[row.image_id] for row in rows]
@@ -249,13 +249,3 @@ class EpisodeBatches(Dataset[Episodes]):
             return moved.picture, moved.masks[0]
         frame = self.geometry.image(picture, self.geometry.place(*mask.shape))
         return frame, stretched(mask, self.geometry.size if self.size is None else (self.size, self.size))
-
-
-def stretched(mask: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A mask [h, w] at another size: pixel int(x w / W), as torch picks it; the official scores depend on it."""
-    return F.interpolate(torch.from_numpy(mask)[None, None].float(), size, mode="nearest")[0, 0].byte().numpy()
-
-
-def _pictures(pairs: Sequence[Pair]) -> list[str]:
-    """The distinct pictures of some pairs, by their number."""
-    return sorted({pair.picture for pair in pairs})

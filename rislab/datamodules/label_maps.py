@@ -62,6 +62,7 @@ class LabelMapsData(BenchmarkedData, ShuffledPictures):
         super().__init__()
         if batch_size < 1:
             raise ConfigError(f"data.init_args.batch_size is {batch_size}, expected 1 or more")
+        benchmark_data.require_own_labels()
         self.scored, self.train_split = benchmark_data, train_split
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.val_split = benchmark_data.val_split

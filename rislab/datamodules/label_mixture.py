@@ -68,6 +68,8 @@ class LabelMixtureData(BenchmarkedData):
             SemanticData(str(benchmark_data.root.absolute()), name, SemanticProtocol.tcl, benchmark_data.generate)
             for name in sets
         ]
+        for each in self.sets:
+            each.require_own_labels()
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.val_split = benchmark_data.val_split
         self._loader: ResumableLoader | None = None

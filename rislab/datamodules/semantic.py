@@ -11,14 +11,14 @@ from filelock import FileLock
 from torch.utils.data import DataLoader, Dataset
 
 from rislab.data.batch import LabelledPictures, Viewing
-from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names, fitted
+from rislab.data.benchmark_trees import Item, Tree, benchmark, class_names, fitted, group_of_name, scored_classes
 from rislab.data.roots import data_root
 from rislab.data.square import square
 from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.datamodules.base import EvaluatedData
 from rislab.errors import ConfigError, DataError
 from rislab.evaluation.base import Precision
-from rislab.evaluation.semantic import SemanticEvaluation
+from rislab.evaluation.semantic import Grouping, SemanticEvaluation
 from rislab.nn.multi_scale import MultiScale
 
 
@@ -31,6 +31,8 @@ class SemanticProtocol(Enum):
         lseg: six scales with mirror images (isl-org/lang-seg, test_lseg.py).
         toy_scales: the same at the toy world's size.
         reco: the square in the middle, 320 pixels, pictures bilinear and labels nearest (NoelShin/reco, its Pascal Context).
+        reco_nearest: the same, pictures nearest, too (its COCO-Stuff and Cityscapes).
+        reco_full: the whole picture at its own size (its KITTI-STEP).
     """
 
     tcl = Viewing(448, 2048, 448, 224, "mmseg")
@@ -40,6 +42,8 @@ class SemanticProtocol(Enum):
     lseg = Viewing(480, 2048, 480, 320, "lseg", MultiScale(520, (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), 480, 320))
     toy_scales = Viewing(96, 432, 96, 64, "mmseg", MultiScale(104, (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), 96, 64))
     reco = Viewing(320, 320, 320, 320, "mmseg", crop=320)
+    reco_nearest = Viewing(320, 320, 320, 320, "reco", crop=320, resampling="nearest")
+    reco_full = Viewing(2048, 2048, 2048, 2048, "mmseg", as_stored=True)
 
 
 class SemanticData(EvaluatedData):
@@ -47,7 +51,8 @@ class SemanticData(EvaluatedData):
 
     Args:
         root: folder that holds the benchmark's folder. With `generate`, a relative root lies in the user's cache folder.
-        name: voc21, voc20, context60, context59, coco_object, coco_stuff, cityscapes, ade20k, or toy_voc.
+        name: voc21, voc20, context60, context59, coco_object, coco_stuff, coco_stuff27, cityscapes, cityscapes27, kitti_step,
+            ade20k, or toy_voc.
         protocol: size, windows and class names.
         generate: a world to write into `root` when it is not there.
         val_split: scored while a method is trained.
@@ -94,7 +99,8 @@ class SemanticData(EvaluatedData):
     def evaluation(self) -> SemanticEvaluation:
         protocol = self.protocol
         has_scales = protocol.value.multi_scale is not None
-        found = SemanticEvaluation(protocol.name, protocol.value.names, self.classes, has_scales)
+        grouping = Grouping(self.names, groups) if (groups := group_of_name(self.of, for_answers=True)) else None
+        found = SemanticEvaluation(protocol.name, protocol.value.names, self.classes, has_scales, grouping)
         found.precision = self.precision
         return found
 
@@ -104,8 +110,15 @@ class SemanticData(EvaluatedData):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """By label."""
-        return ("background", *self.names) if self.of.has_background else self.names
+        """By label: the names that methods answer with, or groups of them."""
+        return scored_classes(self.of, self.protocol.value.names)
+
+    def require_own_labels(self) -> None:
+        """Raises ConfigError for a benchmark whose labels are groups of its names: nothing can be trained on them."""
+        if self.of.groups is not None:
+            raise ConfigError(
+                f"{self.of.title} is for scoring alone: its labels are groups of the names that methods answer with"
+            )
 
     def prepare_data(self) -> None:
         if self.generate is not None:
@@ -166,8 +179,9 @@ class _Labelled(Dataset[LabelledPictures]):
         picture, label = self.tree.sample(item, self.classes)
         side, has_scales = self.viewing.crop, self.viewing.multi_scale is not None
         if side is not None:
-            image, label = square(picture, side, "bilinear"), square(label, side, "nearest")
+            image, label = square(picture, side, self.viewing.resampling), square(label, side, "nearest")
         else:
-            image = picture if has_scales else fitted(picture, self.viewing.short, self.viewing.long)
+            is_whole = has_scales or self.viewing.as_stored
+            image = picture if is_whole else fitted(picture, self.viewing.short, self.viewing.long)
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return LabelledPictures([pixels], [label], self.names, self.has_background, self.viewing, [number])

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from rislab.data.batch import Episodes
 from rislab.errors import ConfigError
 from rislab.evaluation.base import Evaluation, Outputs, Scored
 from rislab.evaluation.episode_arithmetic import EpisodeArithmetic
+from rislab.evaluation.kept_answers import Answer, Form, compact_masks
 from rislab.evaluation.referring import ExpressionExample, ExpressionExamples
 from rislab.metrics.episodes import episode_counts
 from rislab.metrics.predictions import predictions
@@ -38,6 +39,8 @@ class EpisodeEvaluation(Evaluation):
         classes: Numbers of the fold's classes.
         names: Of all classes of the set, by number.
     """
+
+    form: ClassVar[Form] = "run lengths"
 
     def __init__(self, name: str, size: int, classes: Sequence[int], names: Sequence[str]) -> None:
         self._name, self.classes = name, tuple(classes)
@@ -70,6 +73,9 @@ class EpisodeEvaluation(Evaluation):
             for each, answer, mask in zip(ids, answers, batch.masks.cpu().numpy(), strict=True)
         ]
         return np.array(found, np.int64).reshape(-1, len(self.arithmetic.columns))
+
+    def compact(self, batch: Episodes, answers: Sequence[NDArray[Any]]) -> list[Answer]:
+        return compact_masks(batch.numbers, answers)
 
     def examples(self, count: int) -> "EpisodeExamples":
         return EpisodeExamples(count)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from rislab.data.masks import encode
 from rislab.files import replacing
 
 FILE = "answers.parquet"
@@ -36,10 +37,10 @@ SCHEMA = pa.schema(
 
 
 class Answer(NamedTuple):
-    """What a method answered to one expression or picture.
+    """What a method answered to one expression, picture or episode.
 
     Attributes:
-        unit: `sent_id` of the expression, `image_id` of the picture.
+        unit: `sent_id` of the expression, `image_id` of the picture, number of the episode.
         height, width: in pixels, of `data`.
         data: in the form of the file.
     """
@@ -168,6 +169,12 @@ def _said(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any] | None:
         return None
     is_sound = isinstance(said, dict) and said.get("form") in ("run lengths", "label maps")
     return said if is_sound and isinstance(said.get("left_out"), dict) else None
+
+
+def compact_masks(units: Iterable[int], answers: Iterable[NDArray[Any]]) -> list[Answer]:
+    """Masks [h, w] by their unit, as run lengths."""
+    pairs = zip(units, answers, strict=True)
+    return [Answer(unit, mask.shape[0], mask.shape[1], encode(mask)["counts"]) for unit, mask in pairs]
 
 
 def small_map(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

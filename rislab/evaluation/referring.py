@@ -13,7 +13,7 @@ from rislab.data import masks
 from rislab.data.batch import MaskQueries
 from rislab.evaluation.arithmetic import ExpressionArithmetic
 from rislab.evaluation.base import Evaluation, Examples, Outputs, Pictures, Scored
-from rislab.evaluation.kept_answers import Answer, Form
+from rislab.evaluation.kept_answers import Answer, Form, compact_masks
 from rislab.files import write_bytes, write_json
 from rislab.metrics.predictions import predictions
 from rislab.metrics.protocols import Convention, Protocol
@@ -62,10 +62,7 @@ class ReferringEvaluation(Evaluation):
         return np.array(found, np.int64).reshape(-1, len(self.arithmetic.columns))
 
     def compact(self, batch: MaskQueries, answers: Sequence[NDArray[Any]]) -> list[Answer]:
-        return [
-            Answer(sent_id, mask.shape[0], mask.shape[1], masks.encode(mask)["counts"])
-            for sent_id, mask in zip(batch.sent_ids, answers, strict=True)
-        ]
+        return compact_masks(batch.sent_ids, answers)
 
     def examples(self, count: int) -> "ExpressionExamples":
         return ExpressionExamples(count)

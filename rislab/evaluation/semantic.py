@@ -1,6 +1,7 @@
 """Label maps of a vocabulary: every class over the whole split together."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,17 @@ from rislab.evaluation.label_examples import LabelExamples
 from rislab.metrics.classes import confusion
 
 
+@dataclass(frozen=True)
+class Grouping:
+    """Names that methods answer with, and the class that the answer with each of them counts as, by number.
+
+    Source: ReCo, eval.py: the largest score over the names first, then the group of that name.
+    """
+
+    names: tuple[str, ...]
+    classes: tuple[int, ...]
+
+
 class SemanticEvaluation(Evaluation):
     """Scores label maps of class names.
 
@@ -23,12 +35,21 @@ class SemanticEvaluation(Evaluation):
         name_set: name of the set of class names that the protocol uses.
         names: classes by label, background first where there is one.
         has_scales: whether pictures are shown at several scales.
+        grouping: where methods answer with other names than `names`; None where they are the same.
     """
 
     form: ClassVar[Form] = "label maps"
 
-    def __init__(self, protocol: str, name_set: str, names: Sequence[str], has_scales: bool = False) -> None:
+    def __init__(
+        self,
+        protocol: str,
+        name_set: str,
+        names: Sequence[str],
+        has_scales: bool = False,
+        grouping: Grouping | None = None,
+    ) -> None:
         self._protocol, self.name_set, self.has_scales = protocol, name_set, has_scales
+        self.grouping = grouping
         self.names = tuple(names)
         self.arithmetic = ClassArithmetic(self.names)
 
@@ -42,14 +63,19 @@ class SemanticEvaluation(Evaluation):
     def refuse(self, method: Scored) -> str | None:
         if self.has_scales and not method.multi_scale:
             return f"its protocol {self._protocol} shows pictures at several scales, and the method fuses windows by itself"
-        missing = [] if method.vocabulary is None else [name for name in self.names if name not in method.vocabulary]
+        names = self.names if self.grouping is None else self.grouping.names
+        missing = [] if method.vocabulary is None else [name for name in names if name not in method.vocabulary]
         return f"it answers its own class names only, and not {missing[0]!r}" if missing else None
 
     def predict(self, method: Scored, batch: LabelledPictures) -> Outputs:
         return {"labels": method.label(batch)}
 
     def answers(self, method: Scored, batch: LabelledPictures, outputs: Outputs) -> list[NDArray[Any]]:
-        return [label.cpu().numpy() for label in outputs["labels"]]
+        labels = [label.cpu().numpy() for label in outputs["labels"]]
+        if self.grouping is None:
+            return labels
+        classes = np.asarray(self.grouping.classes)
+        return [classes[label] for label in labels]
 
     def rows(self, batch: LabelledPictures, answers: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
         found = [

@@ -6,7 +6,6 @@ as a live one is, and what wandb misses (no network, a kill) is still in the dir
 
 import os
 import secrets
-import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from filelock import FileLock, Timeout
 from rislab.ablation.sweeps import logged
 from rislab.ablation.trial import TrialDir
 from rislab.files import read_json, write_json
+from rislab.messages import warn
 
 if TYPE_CHECKING:
     from rislab.ablation.plan import Planned
@@ -363,7 +363,7 @@ class Mirrors:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.mode = mode
-        self._say = say or (lambda text: print(f"rislab: {text}", file=sys.stderr))
+        self._say = say or warn
         groups: dict[Any, list[Planned]] = {}
         for cell in cells:
             # An agent has one run for a row and seed, whatever its stages.

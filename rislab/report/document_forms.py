@@ -1,5 +1,7 @@
 """A document as Markdown, CSV, LaTeX and one page of HTML."""
 
+import textwrap
+
 from rislab.report import html
 from rislab.report.csv import CsvWriter
 from rislab.report.document import Cell, Column, Document, Grid
@@ -84,6 +86,7 @@ def latex(document: Document) -> str:
         r"\usepackage{booktabs,longtable,array}",
         r"\usepackage[a4paper,landscape,margin=1.5cm]{geometry}",
         r"\setlength{\parindent}{0pt}\setlength{\tabcolsep}{4pt}\setlength{\emergencystretch}{3em}",
+        NEED_SPACE,
         rf"\title{{{latex_escape(document.title)}}}",
         r"\author{}\date{}",
         r"\begin{document}",
@@ -94,7 +97,7 @@ def latex(document: Document) -> str:
     if document.notice:
         out += [rf"\textbf{{{latex_escape(document.notice)}}}", ""]
     for section in document.sections:
-        out += [rf"\section*{{{latex_escape(section.title)}}}"]
+        out += [rf"\needspacehere\section*{{{latex_escape(section.title)}}}"]
         for text in section.text:
             out += [latex_escape(text), ""]
         for grid in section.grids:
@@ -105,17 +108,55 @@ def latex(document: Document) -> str:
     return "\n".join([*out, r"\end{document}", ""])
 
 
-TEXT_WIDTH = 26.0
+NEED_SPACE = (
+    r"\makeatletter\newcommand{\needspacehere}{\par\if@nobreak\else\@tempdima\pagegoal\advance\@tempdima-\pagetotal\relax"
+    r"\ifdim\@tempdima<5cm\relax\newpage\fi\fi}\makeatother"
+)
+"""A heading with little space below it begins a page, so that its table does not stand on the next one."""
+TEXT_WIDTH = 26.5
 """Centimetres of a line on the page."""
-NUMBER_WIDTH = 2.2
-"""Centimetres that a column of numbers takes at most."""
+BETWEEN = 0.3
+"""Centimetres between two columns."""
+LEAST_PROSE = 2.4
+"""Centimetres that a column of prose has at least."""
+HEAD_LETTERS = (20, 16, 12, 9, 7)
+"""Letters after which the head of a column of numbers is broken: the first with which the table fits."""
 
 
-def _tex_columns(columns: tuple[Column, ...]) -> str:
-    """Columns of prose share what those of numbers leave."""
+def _tex_width(text: str) -> float:
+    """About the centimetres of a text in a table."""
+    return sum(0.19 if letter.isupper() else 0.14 for letter in text)
+
+
+def _tex_heads(grid: Grid) -> tuple[list[list[str]], float]:
+    """The lines of each column's head, and the centimetres that columns of numbers take together."""
+    heads: list[list[str]] = []
+    taken = 0.0
+    numbers = [number for number, column in enumerate(grid.columns) if column.kind == "number"]
+    widest = {
+        n: max((_tex_width(f"{r.cells[n].text} {r.cells[n].soft}") for r in grid.rows), default=0) for n in numbers
+    }
+    for letters in HEAD_LETTERS:
+        heads = [
+            [
+                part
+                for line in (column.title, *column.soft)
+                for part in textwrap.wrap(line, letters, break_long_words=False)
+            ]
+            if column.kind == "number"
+            else [column.title, *column.soft]
+            for column in grid.columns
+        ]
+        taken = sum(max(widest[n], *map(_tex_width, heads[n]), 0) + BETWEEN for n in numbers)
+        if taken + (LEAST_PROSE + BETWEEN) * (len(grid.columns) - len(numbers)) <= TEXT_WIDTH:
+            break
+    return heads, taken
+
+
+def _tex_columns(columns: tuple[Column, ...], taken: float) -> str:
+    """Columns of prose share what those of numbers leave. taken: centimetres of those."""
     prose = [column for column in columns if column.kind == "text"]
-    numbers = len(columns) - len(prose)
-    left = max(TEXT_WIDTH - numbers * NUMBER_WIDTH - 0.3 * len(columns), 3.0 * len(prose))
+    left = max(TEXT_WIDTH - taken - BETWEEN * len(prose), LEAST_PROSE * len(prose))
     unit = left / max(sum(column.share for column in prose), 1.0)
 
     def form(column: Column) -> str:
@@ -135,20 +176,22 @@ def _tex_grid(grid: Grid) -> list[str]:
         text = rf"\textbf{{{text}}}" if cell.best else text
         return rf"{text} {{\tiny {latex_escape(cell.soft)}}}" if cell.soft else text
 
-    def head(column: Column) -> str:
-        lines = [latex_escape(text) for text in (column.title, *column.soft)]
+    heads, taken = _tex_heads(grid)
+
+    def head(column: Column, texts: list[str]) -> str:
+        lines = [latex_escape(text) for text in texts]
         if column.kind == "text":
             return rf"\textbf{{{lines[0]}}}" + "".join(f" {line}" for line in lines[1:])
         stacked = r"\\{}".join(lines)
         return rf"\shortstack[r]{{{stacked}}}"
 
-    out = [rf"\subsection*{{{latex_escape(grid.title)}}}"] if grid.title else []
+    out = [rf"\needspacehere\subsection*{{{latex_escape(grid.title)}}}"] if grid.title else []
     out += [latex_escape(grid.text), ""] if grid.text else []
     out += [
         r"{\scriptsize",
-        rf"\begin{{longtable}}{{{_tex_columns(grid.columns)}}}",
+        rf"\begin{{longtable}}{{{_tex_columns(grid.columns, taken)}}}",
         r"\toprule",
-        " & ".join(map(head, grid.columns)) + r" \\",
+        " & ".join(map(head, grid.columns, heads)) + r" \\",
         r"\midrule",
         r"\endhead",
     ]

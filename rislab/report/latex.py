@@ -27,11 +27,14 @@ _LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    """Plain text for LaTeX; letters that its T1 fonts lack become `?`, where pdflatex would stop, as it would at controls."""
+    """Plain text for LaTeX; letters that its T1 fonts lack become `?`, where pdflatex would stop, as it would at controls.
+
+    Two hyphens stay two, as in an option of a command: LaTeX makes a dash of them.
+    """
     return "".join(
         _LATEX.get(c, c if ord(c) < 0x180 or c in "\u2013\u2014\u2018\u2019\u201c\u201d\u2026" else "?")
         for c in " ".join(printable(text).splitlines())
-    )
+    ).replace("--", "-{}-")
 
 
 def latex(view: View) -> str:
@@ -55,7 +58,7 @@ def latex(view: View) -> str:
         if line.state:
             cells.append(rf"\multicolumn{{{2 * ours}}}{{c}}{{\emph{{{latex_escape(line.state)}}}}}")
         for cell in line.ours if not line.state else ():
-            text = latex_escape(cell.text if cell.spread is not None else "--")
+            text = latex_escape(cell.text) if cell.spread is not None else "--"
             text = rf"\textbf{{{text}}}" if cell.best else text
             cells += [text + latex_escape(folds(cell.folds)), signed(cell.change)]
         for published in line.paper:
@@ -73,9 +76,7 @@ def latex(view: View) -> str:
     if view.selection:
         caption += latex_escape(view.selection + " ")
     unmeasured = any(cell.spread is None for line in view.lines if not line.state for cell in line.ours)
-    caption += latex_escape(
-        "--: the published value could not be verified" + (", or we measured none." if unmeasured else ".")
-    )
+    caption += "--: the published value could not be verified" + (", or we measured none." if unmeasured else ".")
     if any(line.stale for line in view.lines):
         caption += r" \dag: made with code that has changed since."
     verdicts = [

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rislab.ablation.attempts import DISK_EXIT_CODE, Kind
 from rislab.ablation.trial import CLOSED, State, TrialDir
 from rislab.errors import DISK_ERRORS, ConfigError, DataError, DiskError, DivergedError, RislabError
+from rislab.messages import warn
 from rislab.printable import printable
 from rislab.training import rank_failures
 from rislab.training.cli import RislabCLI, quiet
@@ -168,7 +169,7 @@ def _write(request: StopRequest, trial: TrialDir | None, error: BaseException, i
 def _write_and_release(request: StopRequest, trial: TrialDir | None, error: BaseException, in_attempts: bool) -> None:
     """The same from another thread, while the main thread, which holds the trial, hangs."""
     _write(request, trial, error, in_attempts)
-    print(f"rislab: {_one_line(error)}", file=sys.stderr, flush=True)
+    warn(_one_line(error))
     if trial is not None and trial.is_ours():
         trial.lock_file.unlink(missing_ok=True)
 

@@ -88,6 +88,7 @@ def test_mistakes_are_one_line(folder: Path) -> None:
     for words, said in (
         (["gone.ckpt"], "gone.ckpt"),
         (["one.ckpt", "one.ckpt"], "given twice"),
+        (["one.ckpt", "--port", "99999"], "--port 99999: expected 1 to 65535"),
     ):
         wrong = rislab_here("demo", *words, cwd=folder)
         assert wrong.returncode == 2

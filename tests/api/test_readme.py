@@ -1,7 +1,6 @@
 """The Python blocks of the README run as they stand; models, masks and tables that a reader would have are put in their place."""
 
 import inspect
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,9 @@ from PIL import Image
 
 import rislab
 from tests.api.checkpoints import write
+from tests.documents import blocks
 from tests.methods.every import factories
 from tests.worlds import ROOT
-
-PYTHON = re.compile(r"^    (?:import rislab|model|answers|rislab\.|print\(rislab)")
-
-
-def blocks() -> list[str]:
-    """Indented blocks that begin with Python."""
-    text = (ROOT / "README.md").read_text()
-    found = re.findall(r"(?:^(?: {4}.*)?\n)+", text, re.MULTILINE)
-    return [inspect.cleandoc("\n" + block) for block in found if PYTHON.match(block.lstrip("\n"))]
 
 
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +48,7 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(rislab, "score", Stand(rislab.score, rislab.Scored), raising=False)
     monkeypatch.setattr(rislab, "results", Stand(rislab.results, rislab.TableResults), raising=False)
     scope: dict[str, Any] = {"rislab": rislab, "array": pixels}
-    found = blocks()
+    found = [block.text for block in blocks(ROOT / "README.md") if block.language == "python"]
     assert len(found) >= 2
     for block in found:
         exec(compile(block, "README.md", "exec"), scope)

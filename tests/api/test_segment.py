@@ -1,6 +1,7 @@
 """`rislab.load` and `segment`: equal masks from Python and the command line, and what each kind of input means."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -225,7 +226,7 @@ def test_many_pictures_in_one_call(model: rislab.Model, photo: Path, tmp_path: P
     done = rislab_here("segment", "photos", str(photo), *given, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"masks/{name}.png" for name in ("a", "a-2", "b", "photo")]
-    assert "photos: 1 files are no pictures and were left out (notes.txt)" in done.stderr
+    assert "photos: 1 file is no picture and was left out (notes.txt)" in done.stderr
     assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == ["a-2.png", "a.png", "b.png", "photo.png"]
     done = rislab_here("segment", "photos", *given, "--masks", "m", "--json", "all.json", cwd=tmp_path)
     assert sorted(path.relative_to(tmp_path / "m").as_posix() for path in (tmp_path / "m").rglob("*.png")) == [
@@ -236,11 +237,20 @@ def test_many_pictures_in_one_call(model: rislab.Model, photo: Path, tmp_path: P
     assert [entry["image"] for entry in entries] == [f"photos/{name}" for name in names]
     done = rislab_here("segment", str(photo), "red circle", "--checkpoint", "best.ckpt", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "photo-masks.png\n")
+    strange = tmp_path / "100% #1 \x1b[2J\nü.png"
+    shutil.copy(photo, strange)
+    done = rislab_here("segment", strange.name, "red circle", "--checkpoint", "best.ckpt", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "100% #1 \\x1b[2J\\nü-masks.png\n"), (
+        "one line, and nothing a terminal obeys"
+    )
+    assert (tmp_path / f"{strange.stem}-masks.png").is_file()
     for arguments, said in (
         (["photos", *given, "--out", "x.png"], "3 pictures need a folder, not a file"),
         (["photos", *given, "--out", "photos"], "is one of the pictures, and would be overwritten"),
         (["photos/a.png", "photos/b.png", "--checkpoint", "best.ckpt"], "photos/b.png is a file, not a sentence"),
-        (["photos", "gone", *given], "gone: no such image or folder"),
+        (["photos", "gone", *given], "gone: no such image or folder; with --text, all other arguments are pictures"),
+        ([str(photo), "red", " ", "--checkpoint", "gone.ckpt"], "sentence 2 is empty"),
+        ([str(photo), "--text", "", "--checkpoint", "gone.ckpt"], "sentence 1 is empty"),
         (["photos/notes.txt", *given], "notes.txt: not a readable image"),
         ([str(photo), *given, "--out", "x.jpgg"], "did you mean '.jpg'"),
         ([str(photo), *given, "--classes", "a,b"], "--text and --classes are both given"),

@@ -46,6 +46,24 @@ def test_the_screen_says_the_difference_and_the_page(scored: tuple[str, ...], tm
     assert str(tmp_path / "pages" / "index.html") in done.stdout.replace("\n", "")
 
 
+def test_masks_that_cannot_be_compared_are_one_line(scored: tuple[str, ...], tmp_path: Path) -> None:
+    strangers = json.loads((tmp_path / "far.json").read_text())
+    (tmp_path / "strange.json").write_text(
+        json.dumps([each | {"sent_id": each["sent_id"] + 10**6} for each in strangers])
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("")
+    for arguments, said in (
+        ((*scored[:3], str(tmp_path / "strange.json"), *scored[4:]), "strange.json: none of its"),
+        ((*scored, "--no-target-min-pixels", "0"), "--no-target-min-pixels 0: expected 1 or more"),
+        ((*scored, "--browse", str(tmp_path / "mine")), "holds other files: nothing was written"),
+        ((*scored, "--browse", str(tmp_path / "mine" / "file" / "pages")), f"rislab: {tmp_path}/mine/file"),
+    ):
+        done = rislab_here(*arguments)
+        assert (done.returncode, said in done.stderr, len(done.stderr.splitlines())) == (2, True, 1), done.stderr
+        assert "unfinished" not in done.stderr
+
+
 def test_the_same_masks_do_not_differ_and_one_file_can_be_shown_alone(scored: tuple[str, ...], tmp_path: Path) -> None:
     same = [*scored[:3], scored[1], *scored[4:]]
     done = rislab_here(*same, "--json", "--browse", str(tmp_path / "pages"))

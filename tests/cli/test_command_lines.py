@@ -2,9 +2,14 @@
 
 import argparse
 import json
+import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -189,16 +194,21 @@ def in_bash(script: Path, line: str, folder: Path) -> list[str]:
     return done.stdout.split()
 
 
+def own_command(folder: Path) -> None:
+    """`rislab` of this tree, as a command in a folder."""
+    command = folder / "rislab"
+    paths = ":".join(path for path in sys.path if path)
+    command.write_text(f'#!/bin/sh\nPYTHONPATH="{paths}" exec {sys.executable} -m rislab.cli.main "$@"\n')
+    command.chmod(0o755)
+
+
 def test_bash_completes_commands_options_and_names(tmp_path: Path) -> None:
     pytest.importorskip("shtab")
     done = rislab_here("completion", "bash")
     assert done.returncode == 0, done.stderr
     script = tmp_path / "rislab.bash"
     script.write_text(done.stdout)
-    command = tmp_path / "rislab"
-    paths = ":".join(path for path in sys.path if path)
-    command.write_text(f'#!/bin/sh\nPYTHONPATH="{paths}" exec {sys.executable} -m rislab.cli.main "$@"\n')
-    command.chmod(0o755)
+    own_command(tmp_path)
     assert in_bash(script, "rislab abl", tmp_path) == ["ablate"]
     assert in_bash(script, "rislab ablate pl", tmp_path) == ["plan"]
     assert in_bash(script, "rislab ablate plan --laun", tmp_path) == ["--launcher"]
@@ -208,12 +218,51 @@ def test_bash_completes_commands_options_and_names(tmp_path: Path) -> None:
     assert "experiments/cris/own.yaml" in in_bash(script, "rislab fit --config experiments/cris/o", tmp_path)
 
 
+def in_zsh(folder: Path, lines: list[str]) -> list[str]:
+    """What each line is after a Tab at its end, in an interactive zsh with `_rislab` and `rislab` of a folder."""
+    said = folder / "said"
+    said.touch()
+    start = (
+        f"cd '{ROOT}'; PROMPT= RPROMPT=; PATH='{folder}':/usr/bin:/bin; fpath=('{folder}' $fpath)\n"
+        f"autoload -Uz compinit && compinit -u -d '{folder}/dump'\n"
+        f"told() {{ print -r -- \"$BUFFER\" >> '{said}'; BUFFER= }}; zle -N told; bindkey '^X' told; bindkey '^I' complete-word\n"
+    )
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe("zsh", ["zsh", "-f", "-i"], {"TERM": "dumb", "HOME": str(folder), "PATH": "/usr/bin:/bin"})
+    try:
+        os.write(terminal, start.encode())
+        for number, line in enumerate(lines, 1):
+            os.write(terminal, f"{line}\t\x18".encode())
+            end = time.monotonic() + 60
+            while len(said.read_text().splitlines()) < number:
+                assert time.monotonic() < end, said.read_text()
+                if select.select([terminal], [], [], 0.05)[0]:
+                    os.read(terminal, 65536)
+        return said.read_text().splitlines()
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh on this machine")
-def test_zsh_reads_its_script(tmp_path: Path) -> None:
+def test_zsh_completes_commands_options_and_names(tmp_path: Path) -> None:
     pytest.importorskip("shtab")
-    script = tmp_path / "_rislab"
-    script.write_text(completion.script("zsh"))
-    assert subprocess.run(["zsh", "-n", str(script)], check=False, timeout=30).returncode == 0
+    (tmp_path / "_rislab").write_text(completion.script("zsh"))
+    own_command(tmp_path)
+    expected = {
+        "rislab abl": "rislab ablate ",
+        "rislab ablate pl": "rislab ablate plan ",
+        "rislab ablate plan --laun": "rislab ablate plan --launcher ",
+        "rislab ablate plan cri": "rislab ablate plan cris ",
+        "rislab ablate plan cris --rows con+dec1,bas": "rislab ablate plan cris --rows con+dec1,base ",
+        "rislab methods tc": "rislab methods tcl ",
+        "rislab fit --conf": "rislab fit --config ",
+        "rislab fit --config experiments/cris/own.": "rislab fit --config experiments/cris/own.yaml ",
+    }
+    found = in_zsh(tmp_path, list(expected))
+    assert [line.rstrip() for line in found] == [line.rstrip() for line in expected.values()]
 
 
 REPORTING = {

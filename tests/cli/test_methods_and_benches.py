@@ -23,7 +23,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_methods_are_listed_without_torch() -> None:
-    done = rislab("methods", "--json", PYTHONUNBUFFERED="1")  # a fresh process
+    done = rislab("methods", "--json", fresh=True)
     assert done.returncode == 0, done.stderr
     found = {one["name"]: one for one in json.loads(done.stdout)}
     assert found.keys() == signature.methods().keys()

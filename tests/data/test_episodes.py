@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from rislab.data.batch import Episodes
-from rislab.data.episodes import FSS1000, Coco20i, EpisodeFiles, Pascal5i, files_of
+from rislab.data.episodes import FSS1000, Coco20i, EpisodeFiles, Pascal5i, _picked, files_of, stretched
 from rislab.data.geometry import Letterbox, Stretch
 from rislab.data.required_episodes import episodes as required
 from rislab.data.toy.folds import ToyFolds, blocks
-from rislab.datamodules.episodes import EpisodesData, stretched
+from rislab.datamodules.episodes import EpisodesData
 from rislab.errors import ConfigError, DataError
 from tests.data.small import Recorder, trainer
 
@@ -234,10 +234,15 @@ def test_epochs_are_drawn_from_the_seed_and_shared_out(world: Path, name: str, m
 
 
 def test_masks_are_stretched_as_torch_does() -> None:
-    mask = np.random.default_rng(0).integers(0, 3, (37, 53), np.uint8)
-    found = stretched(mask, (48, 30))
-    rows, columns = (np.arange(48) * (37 / 48)).astype(int), (np.arange(30) * (53 / 30)).astype(int)
-    assert np.array_equal(found, mask[rows][:, columns])
+    """Single precision decides some places: of 29 pixels stretched to 480, and of most sides of photos."""
+    for height, width, size in ((37, 53, (48, 30)), (29, 500, (480, 480)), (375, 1, (480, 7)), (96, 41, (48, 41))):
+        mask = np.random.default_rng(height).integers(0, 255, (height, width), np.uint8)
+        by_torch = torch.nn.functional.interpolate(torch.from_numpy(mask)[None, None].float(), size, mode="nearest")
+        assert np.array_equal(stretched(mask, size), by_torch[0, 0].byte().numpy())
+    for old in range(1, 700):
+        places = torch.arange(old, dtype=torch.float32)[None, None]
+        picked = torch.nn.functional.interpolate(places, 480, mode="nearest")[0, 0].long()
+        assert np.array_equal(_picked(old, 480), picked.numpy()), old
 
 
 def write_png(path: Path, values: np.ndarray[Any, Any]) -> None:

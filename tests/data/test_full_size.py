@@ -127,7 +127,7 @@ def test_ten_thousand_masks_are_scored_in_a_minute_on_one_core(root: Path, tmp_p
     file = tmp_path / "masks.json"
     subprocess.run([sys.executable, "-c", WRITE, str(root), str(file)], check=True)
     began = time.perf_counter()
-    done = rislab("score", str(file), "--data", str(root), "--split", "val", "--json", OMP_NUM_THREADS="1")
+    done = rislab("score", str(file), "--data", str(root), "--split", "val", "--json", fresh=True, OMP_NUM_THREADS="1")
     seconds = time.perf_counter() - began
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -123,6 +123,9 @@ def test_bad_rows_are_listed_by_line_and_the_rest_is_imported(tmp_path: Path) ->
         "a.jpg,fine,,,1 1 5 5,val": "is in split 'train'",
         'a.jpg,"good, this",,,1 1 5 5,': "says what",
         "a.jpg,x,,,1 1 5 5,train,more": "7 cells, the header has 6",
+        "a\0.jpg,x,,,1 1 5 5,": "is no path",
+        "~no-such-user/a.jpg,x,,,1 1 5 5,": "~no-such-user",
+        "a.jpg,x,~no-such-user/m.png,,,": "~no-such-user",
     }
     good = ['a.jpg,"good, this",,,1 1 5 5,train', 'b.jpg,"of two\nlines",,,1 1 5 5,test']
     file = table(tmp_path, "picture,text,mask,polygon,box,split", *good, *bad)
@@ -151,6 +154,8 @@ def test_bad_rows_are_listed_by_line_and_the_rest_is_imported(tmp_path: Path) ->
     ("name", "content", "said"),
     [
         ("a.csv", "picture,txt,box\n", "unknown column 'txt' (did you mean 'text'?)"),
+        ("a.csv", "picture,text,box\n", "a.csv: holds no row"),
+        ("a.json", "[]", "a.json: holds no row"),
         ("a.csv", "picture,text\n", "no column says where the object is"),
         ("a.csv", "text,box\n", "no column 'picture'"),
         ("a.csv", "picture,image,text,box\n", "'picture' is given more than once"),

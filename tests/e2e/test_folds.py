@@ -8,7 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from rislab.data import masks
 from rislab.evaluation.arithmetic import arithmetic_of
+from rislab.evaluation.kept_answers import read as read_answers
 from rislab.report.results import mean_ratio
 from tests.worlds import ROOT, rislab
 
@@ -44,6 +46,13 @@ def test_trained_on_episodes_scored_on_a_fold(tmp_path: Path) -> None:
     for name in ("miou_fold", "fb_iou", "miou_episode"):
         top, bottom = (part.sum(0) for part in arithmetic.parts(table, name))
         assert mean_ratio(top, bottom) == pytest.approx(scores[name])
+    answers = read_answers(tmp_path / "run" / "answers.parquet")
+    assert (answers.form, answers.left_out, list(answers.splits)) == ("run lengths", {}, [split])
+    areas = {
+        number: masks.area({"size": [48, 48], "counts": each.data}) for number, each in answers.splits[split].items()
+    }
+    assert list(areas) == list(range(20))
+    assert all(area >= counted for area, counted in zip(areas.values(), table["prediction"].tolist(), strict=True))
     kept = json.loads((tmp_path / "run" / "predictions" / "predictions.json").read_text())
     assert len(kept) == 8
     assert all((tmp_path / "run" / "predictions" / one["image"]).is_file() for one in kept)

@@ -11,14 +11,15 @@ import pytest
 from rislab.data import decoding, masks
 from rislab.data.refer import Refer
 from rislab.files import read_json
+from tests.documents import blocks
 from tests.worlds import ROOT, rislab, untrained
 
 PAGE = ROOT / "docs" / "own-data.md"
 
 
 def commands() -> list[str]:
-    """The lines of the page's indented blocks."""
-    return [line.strip() for line in PAGE.read_text().splitlines() if line.startswith("    ")]
+    """The lines of the page's blocks."""
+    return [command.text for block in blocks(PAGE) if block.language == "bash" for command in block.commands()]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """`rislab fit` on two gloo processes: equal digits, one end for all ranks, and a resume that changes no byte."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,11 +12,14 @@ import pytest
 import torch
 import yaml
 
+from rislab import api
 from rislab.ablation.trial import TrialDir
+from rislab.errors import RislabError
+from rislab.evaluation.kept_answers import read
 from tests.data.small import SmallSet
 from tests.e2e.faulty import VARIABLE
 from tests.forks import forking
-from tests.worlds import RESULTS, ROOT, descendants, is_alive, rislab_here, tiny_config, wait_until
+from tests.worlds import RESULTS, ROOT, descendants, is_alive, rislab, rislab_here, tiny_config, tiny_table, wait_until
 
 PATIENCE = 400.0
 """Seconds for a run of a few steps, on a machine with other work; one that hangs would take for ever."""
@@ -105,7 +109,13 @@ def test_unequal_numbers_of_batches_give_the_digits_of_one_process(runs: Runs, u
         "test": 1,
     }
     assert splits(undisturbed) == splits(alone)
-    assert (undisturbed / "scores.parquet").read_bytes() == (alone / "scores.parquet").read_bytes()
+    for name in ("scores.parquet", "answers.parquet"):
+        assert (undisturbed / name).read_bytes() == (alone / name).read_bytes(), name
+    kept = read(undisturbed / "answers.parquet").splits
+    assert {split: len(answers) for split, answers in kept.items()} == {
+        split: row["expressions"] for split, row in splits(alone).items()
+    }
+    assert any(len(answers) % 2 for answers in kept.values())
     curves = [line.split(",") for line in (undisturbed / "log" / "metrics.csv").read_text().splitlines()]
     best = max(float(value) for _, _, name, value in curves if name == "val/miou_expr")
     assert best == pytest.approx(splits(alone)["val"]["miou_expr"], rel=1e-6)
@@ -130,3 +140,47 @@ def test_ranks_end_together_and_a_resume_in_mid_epoch_changes_no_byte(runs: Runs
         assert (trial.path / name).read_bytes() == (undisturbed / name).read_bytes(), name
     assert not (trial.path / ".ranks").exists()
     assert not trial.lock_file.exists()
+
+
+def test_a_table_over_own_data_on_two_processes_keeps_the_answers_of_one(tmp_path: Path) -> None:
+    """Imported photos, a table's trial on two processes, and one process on its checkpoint; then what reads the answers."""
+    done = rislab_here(
+        "data", "import", str(ROOT / "docs" / "own-data" / "photos.csv"), "--out", "DATA/mine", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    config = tiny_config(trainer__devices=2, trainer__strategy="ddp", trainer__max_epochs=1)
+    data = yaml.safe_load((ROOT / "experiments" / "cris" / "own.yaml").read_text())["data"]["init_args"]
+    config["data"]["init_args"] = data | {"eval_images": 1, "batch_size": 3}
+    config["model"]["init_args"] |= {"image_size": 32, "base_lr": 1.0e-3}
+    table = tiny_table(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    table.write_text(table.read_text().replace("  toy:\n", "  own:\n").replace("split: val", "split: test"))
+    options = (str(table), "--profile", "own", "--data", "DATA/mine")
+    # A process of its own: Lightning starts the second rank by the program that runs, and here that is pytest.
+    done = rislab("ablate", "run", *options, cwd=tmp_path, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (trial,) = (tmp_path / "runs" / "tiny").glob("base--s0--*")
+    done = rislab_here(
+        *("test", "--config", str(trial / "config.yaml"), "--trainer.default_root_dir", "alone"),
+        *("--trainer.devices=1", "--trainer.strategy=auto", "--ckpt_path", str(trial / "checkpoints" / "best.ckpt")),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("scores.parquet", "answers.parquet"):
+        assert (trial / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
+    kept = read(trial / "answers.parquet").splits["test"]
+    assert len(kept) == 9
+    done = rislab_here("ablate", "browse", *options, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["notes"] == []
+    index = (tmp_path / "reports" / "tiny" / "browse" / "data" / "index.js").read_text()
+    assert json.loads(index[len("rislabBrowse.index(") : -len(");\n")])["units"]["number"] == sorted(kept)
+    with contextlib.chdir(tmp_path):
+        found = api.results(str(table), profile="own", data="DATA/mine")
+    assert found.expressions("base")["sent_id"].tolist() == sorted(kept)
+    model = api.load(f"{table}:base", profile="own", data=tmp_path / "DATA" / "mine", runs=tmp_path / "runs")
+    assert len(model.segment(next((tmp_path / "DATA" / "images" / "mine").iterdir()), ["left star"])) == 1
+    assert found.rows()[0]["miou_expr"] == pytest.approx(splits(trial)["test"]["miou_expr"])
+    (trial / "scores.parquet").unlink()
+    with pytest.raises(RislabError, match=r"scores\.parquet: no such file"):
+        found.expressions("base")

@@ -1,5 +1,6 @@
 """The wheel is the product: in an empty folder it plans the same trials as the checkout, and `make wheel` runs one."""
 
+import email
 import importlib.util
 import json
 import os
@@ -8,6 +9,7 @@ import sys
 import sysconfig
 import tomllib
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,19 @@ def test_the_version_is_one() -> None:
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert {project["version"], cited["version"]} == {rislab.__version__}
     assert project["license"] == cited["license"]
+
+
+def test_an_address_is_stated_everywhere_or_nowhere(wheel: Path) -> None:
+    """Before the first publication there is none; CONTRIBUTING says where it goes."""
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"].get("urls", {})
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text()).get("repository-code")
+    assert (cited is None) == (not urls)
+    assert cited is None or cited in urls.values()
+    with zipfile.ZipFile(wheel) as opened:
+        (metadata,) = (name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
+        said = email.message_from_bytes(opened.read(metadata))
+    assert set(said.get_all("Project-URL", [])) == {f"{name}, {url}" for name, url in urls.items()}
+    assert all(url.startswith("https://") for url in urls.values())
 
 
 def test_the_workflow_runs_what_a_person_runs() -> None:

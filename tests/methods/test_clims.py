@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from rislab.ablation import plan, table
 from rislab.data.batch import ImageLabels, Viewing
@@ -23,6 +22,7 @@ from rislab.methods.clims.pseudo_masks import PseudoMasks
 from rislab.methods.clims.refinement import by_colour, colour_boundary
 from rislab.methods.clims.task import CLIMSTask
 from rislab.nn.dense_crf import Kernels
+from tests.forks import on_ranks
 from tests.worlds import ROOT
 
 
@@ -334,7 +334,7 @@ def of_rows(rows: list[int]) -> tuple[dict[str, torch.Tensor], list[torch.Tensor
 @pytest.mark.parametrize("rows", [[[0, 1], [2, 3]], [[0, 2], [1, 3]]], ids=["three and one", "four and none"])
 def test_two_processes_have_the_terms_and_gradients_of_one(rows: list[list[int]], tmp_path: Path) -> None:
     terms, grads = of_rows([*rows[0], *rows[1]])
-    mp.spawn(one_rank, (tmp_path, rows), nprocs=2)
+    on_ranks(2, one_rank, tmp_path, rows)
     found, averaged = torch.load(tmp_path / "0.pt", weights_only=True)
     for name, value in terms.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=name)

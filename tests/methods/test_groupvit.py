@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from rislab.methods.groupvit.inference import background_threshold, group_of_pix
 from rislab.methods.groupvit.labels import Window, combined, labels
 from rislab.methods.groupvit.task import GroupViTTask
 from rislab.nn.sliding import boxes, mean_of_windows
+from tests.forks import on_ranks
 
 SMALL: dict[str, Any] = {
     "image_size": 48, "patch_size": 12, "embed_dim": 32, "depth": 4, "heads": 2, "drop_path": 0.0, "group_tokens": 6,
@@ -113,7 +113,7 @@ def part(rank: int, folder: Path) -> None:
 
 
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
-    mp.spawn(part, (tmp_path,), nprocs=2)
+    on_ranks(2, part, tmp_path)
     model = method(gumbel=False)
     whole = gradients(model, captions())
     for rank in range(2):

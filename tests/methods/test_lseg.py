@@ -1,6 +1,8 @@
 """LSeg: groups and schedule, switches, label sets, its loss and its cosines, release files, the cost of names."""
 
+import functools
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from rislab.bench import class_names
+from rislab.bench.official_order import official_order
 from rislab.data.batch import IGNORED, Episodes, LabelledPictures, LabelMaps, Viewing
 from rislab.data.synthetic import batch_of
 from rislab.data.transforms import Sample
@@ -20,6 +25,7 @@ from rislab.encoders import imagenet
 from rislab.encoders.clip.trunk import CLIPSpec
 from rislab.encoders.imagenet import ImageNetSpec
 from rislab.errors import ConfigError, DataError
+from rislab.methods.lseg.blocks import through
 from rislab.methods.lseg.model import Regulariser
 from rislab.methods.lseg.official import load_official, to_official
 from rislab.methods.lseg.task import LSegTask
@@ -203,6 +209,23 @@ def test_the_loss_is_that_of_the_enlarged_logits(small: tuple[int, int], large: 
             torch.testing.assert_close(enlarged_cross_entropy(logits.detach(), target, 255, rows), plain)
 
 
+def test_a_block_holds_less_for_the_same_numbers() -> None:
+    """The outputs of norms and GELU end with the forward pass."""
+    block = imagenet.load(ImageNetSpec("rislab-tiny-ViT16")).blocks[0]
+    made: list[StorageWeakRef] = []
+    for module in (block.norm1, block.norm2, block.mlp.act):
+        module.register_forward_hook(lambda _m, _i, out: made.append(StorageWeakRef(out.untyped_storage())))
+    given = torch.randn(2, 7, 96)
+    found: list[tuple[Tensor, ...]] = []
+    for way, ends in ((block, False), (functools.partial(through, block), True)):
+        made.clear()
+        tokens = given.clone().requires_grad_()
+        y = way(tokens)
+        assert [each.expired() for each in made] == [ends] * 3
+        found.append((y, *torch.autograd.grad(y.square().sum(), [tokens, *block.parameters()])))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
+
+
 def test_names_are_encoded_once_without_a_gradient() -> None:
     task = method().train()
     with mock.patch("rislab.encoders.clip.dense.encode") as encode:
@@ -362,12 +385,12 @@ def test_all_ways_of_a_step_give_one_loss_and_one_gradient() -> None:
     for way in class_names.WAYS["step"]:
         made = method().train()
         made.load_state_dict(task.state_dict())
-        made.prompts = class_names.Counted(made.prompts, way)
-        with mock.patch.object(made, "zero_grad"):
+        made.prompts = class_names.Counted(made.prompts, way, learns=True)
+        with mock.patch.object(made, "zero_grad"), official_order() if way == "official" else nullcontext():
             class_names.step(made, names, 64, way)
         found.append({name: p.grad for name, p in made.model.named_parameters() if p.grad is not None})
         tower = made.prompts.prompts.clip.text_projection
-        assert (tower.grad is not None) == (way == "text_gradients")
+        assert (tower.grad is not None) == (way in ("text_gradients", "official"))
     for name, gradient in found[0].items():
         for other in found[1:]:
             torch.testing.assert_close(other[name], gradient, atol=1e-4, rtol=1e-3)

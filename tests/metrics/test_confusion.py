@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from rislab.evaluation.arithmetic import ClassArithmetic
 from rislab.evaluation.semantic import class_counts
 from rislab.metrics.classes import averages, confusion, iou_per_class
 from rislab.metrics.unit_counts import UnitCounts
+from tests.forks import on_ranks
 
 
 def maps(seed: int, classes: int, size: tuple[int, int] = (7, 9)) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -97,7 +97,7 @@ def one_rank(rank: int, folder: Path) -> None:
 
 
 def test_two_processes_give_the_digits_of_one(tmp_path: Path) -> None:
-    mp.spawn(one_rank, (tmp_path,), nprocs=2)
+    on_ranks(2, one_rank, tmp_path)
     one = Scores(5)
     for seed in range(7):
         one.update(*maps(seed, 5))

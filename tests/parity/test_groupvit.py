@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -37,6 +36,7 @@ from rislab.methods.groupvit.official import (
 from rislab.methods.groupvit.task import GroupViTTask
 from rislab.nn.renaming import rename
 from rislab.nn.sliding import boxes
+from tests.forks import on_ranks
 from tests.parity.cases import ROOT, Case, cases, close
 
 CASES = cases("groupvit")
@@ -228,7 +228,7 @@ def one_rank(rank: int, path: Path, folder: Path, variant: str) -> None:
 @pytest.mark.parametrize(("case", "variant"), VARIANTS[:1])
 def test_two_processes_give_the_loss_and_gradients_of_one(case: Case, variant: str, tmp_path: Path) -> None:
     """Batch norms see both halves, each text both halves' pictures; the official values are those of the whole batch."""
-    mp.spawn(one_rank, (case.path, tmp_path, variant), nprocs=2)
+    on_ranks(2, one_rank, case.path, tmp_path, variant)
     task = task_of(case)
     terms = task.losses_of(case["image_native"], texts_of(case), noise_of(case, variant))
     torch.stack(list(terms.values())).sum().backward()

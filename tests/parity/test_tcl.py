@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from rislab.methods.tcl.task import TCLTask
 from rislab.nn.pamr import affinity, deviation, pamr
 from rislab.nn.renaming import rename
 from rislab.nn.sliding import NO_MARGINS, Margins, boxes, label_map, mean_of_windows
+from tests.forks import on_ranks
 from tests.parity.cases import ROOT, Case, cases, close
 
 CASES = cases("tcl")
@@ -160,7 +160,7 @@ def one_rank(rank: int, path: Path, folder: Path, side: str) -> None:
 @those("rank0/loss/total")
 def test_several_processes(case: Case, tmp_path: Path) -> None:
     ranks = case.about["model"]["world"]
-    mp.spawn(one_rank, (case.path, tmp_path, "official"), nprocs=ranks)
+    on_ranks(ranks, one_rank, case.path, tmp_path, "official")
     for rank in range(ranks):
         terms = torch.load(tmp_path / f"{rank}.pt", weights_only=True)["terms"]
         for name, official in TERMS.items():
@@ -173,7 +173,7 @@ def test_several_processes(case: Case, tmp_path: Path) -> None:
 @those("rank0/loss/total")
 def test_exact_text_side_is_the_one_process_value(case: Case, tmp_path: Path) -> None:
     ranks = case.about["model"]["world"]
-    mp.spawn(one_rank, (case.path, tmp_path, "exact"), nprocs=ranks)
+    on_ranks(ranks, one_rank, case.path, tmp_path, "exact")
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True)["terms"]["tcl_f"] for rank in range(ranks)]
     within(case, torch.stack(found).mean(), "loss/tclf_loss")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.worlds import ROOT, tiny_config
+from tests.worlds import ROOT, rislab, tiny_config
 
 PACKAGE = Path(__file__).parent / "package"
 
@@ -25,12 +25,10 @@ class Installed:
         install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(self.site), str(source)]
         subprocess.run([sys.executable, "-m", "pip", *install], check=True)
 
-    def rislab(self, *arguments: str, code: int = 0, **environment: str) -> tuple[str, str]:
-        """(output, errors) of a command."""
-        path = os.pathsep.join([str(self.site), str(ROOT), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, "-m", "rislab.cli.main", *arguments]
-        env = os.environ | {"PYTHONPATH": path, "COLUMNS": "200"} | environment
-        done = subprocess.run(command, cwd=self.work, env=env, capture_output=True, text=True, check=False)
+    def rislab(self, *arguments: str, code: int = 0, fresh: bool = False, **environment: str) -> tuple[str, str]:
+        """(output, errors) of a command, in a new interpreter where it starts ranks of its own (`fresh`)."""
+        environment = {"PYTHONPATH": os.pathsep.join([str(self.site), str(ROOT)]), "COLUMNS": "200"} | environment
+        done = rislab(*arguments, cwd=self.work, fresh=fresh, **environment)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout, done.stderr
 

@@ -163,7 +163,7 @@ def test_training_by_hand_refuses_damaged_files(chain: Chain) -> None:
 def test_two_processes_make_the_same_files(chain: Chain) -> None:
     config = chain.trial("runs", "plain--labels") / "config.yaml"
     options = ["--trainer.default_root_dir", "two", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    chain.rislab("fit", "--config", str(config), *options)
+    chain.rislab("fit", "--config", str(config), *options, fresh=True)
     one, two = chain.trial("runs", "plain--labels") / "outputs", chain.work / "two" / "outputs"
     assert {path.name: path.read_bytes() for path in two.iterdir()} == {
         path.name: path.read_bytes() for path in one.iterdir()

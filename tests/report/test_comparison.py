@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -201,6 +202,39 @@ def test_a_damaged_cell_shows_a_reason_and_no_number(world: Path) -> None:
     assert any("MaskCLIP on toy-refcoco: damaged" in item for item in items)
 
 
+def test_what_another_tool_or_a_killed_one_left_hides_no_score(world: Path) -> None:
+    (checkpoint,) = train(world, [0])
+    expected = score(world, "cris", checkpoint)
+    score(world, "maskclip", None)
+    matrix, tables = world / "runs" / "matrix", world / "runs" / "tiny"
+    (cell,) = matrix.glob("cris--*")
+    for number, (config, parent) in enumerate(
+        (("trial: [1]", "0" * 64), ("trial: x", "0" * 64), ("{}", [1]), ("{}", {}))
+    ):
+        strange = matrix / f"cris--toy-refcoco--0000000{number}"
+        shutil.copytree(cell, strange)
+        identity_file = strange / "identity.json"
+        held = json.loads(identity_file.read_text())
+        identity_file.write_text(json.dumps(held | {"config": held["config"] | {"parent": parent}}))
+        (strange / "config.yaml").write_text(config)
+    (free,) = matrix.glob("maskclip--*")
+    held = json.loads((free / "identity.json").read_text())
+    held["config"]["model"] = {"init_args": {"clip": "RN50"}}
+    (free / "identity.json").write_text(json.dumps(held))
+    for path in (world / "runs" / "loop", matrix / "loop", tables / "full--s1--deadbeef"):
+        path.symlink_to(path)
+    (tables / "full--s2--deadbeef").mkdir()
+    (tables / "full--s2--deadbeef" / "metrics.json").write_text('{"loss": NaN')
+    (matrix / "cris--toy-refcoco--00000009").mkdir()
+    cells = generated(document(world))["CRIS & co_", "ours: full (tiny, toy)"]
+    assert cells["toy-refcoco mIoU (expr)"].value == pytest.approx(expected)
+    items = next(s.items for s in document(world).sections if s.title.startswith("What was not run"))
+    for name, why in (("2", "identity.json: `parent` is no sha256"), ("9", "no identity.json")):
+        assert any(item.startswith(f"Cell left out: cris--toy-refcoco--0000000{name}: {why}") for item in items), (
+            "\n".join(items)
+        )
+
+
 def test_every_cell_of_numbers_has_a_number_or_a_reason_in_every_form(world: Path) -> None:
     (checkpoint,) = train(world, [0])
     score(world, "cris", checkpoint)
@@ -243,6 +277,19 @@ def test_latex_has_as_many_cells_in_each_line_as_columns(world: Path) -> None:
     plain = re.sub(r"\\[\\{}]", "", text)
     assert plain.count("{") == plain.count("}")
     assert all(text.count(rf"\begin{{{name}}}") == text.count(rf"\end{{{name}}}") for name in ("document", "itemize"))
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_of_all_that_we_ship_compiles_and_keeps_within_the_page(tmp_path: Path) -> None:
+    tables = [table.load(path) for path in sorted((ROOT / "ablations").glob("*.yaml"))]
+    content = build.document(shipped(), tables, [], range(1), build.Places(*(tmp_path / str(n) for n in range(4))))
+    from rislab.report.document_forms import latex
+
+    (tmp_path / "compare.tex").write_text(latex(content))
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "compare.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in (tmp_path / "compare.log").read_text(errors="replace")
 
 
 def test_the_same_files_give_the_same_bytes_without_torch(world: Path) -> None:

@@ -143,6 +143,7 @@ def test_latex_compiles(campaign, seeds: list[int], tmp_path: Path) -> None:
 def test_latex_escapes_what_tex_would_read() -> None:
     assert latex_escape(r"100%_$\{x}") == r"100\%\_\$\textbackslash{}\{x\}"
     assert latex_escape("\u05d0 \U0001f600 Müller – [a]") == "? ? Müller – {[}a]"
+    assert latex_escape("compare --run") == "compare -{}-run", "LaTeX makes a dash of two hyphens"
 
 
 def test_rows_without_a_result_say_why(campaign, seeds: list[int], tmp_path: Path) -> None:

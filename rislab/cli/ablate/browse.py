@@ -1,12 +1,14 @@
 """`rislab ablate browse`: every answer of a table's rows beside the truth."""
 
 import argparse
+import itertools
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from rislab.cli.ablate.selection import Action, load
+from rislab.messages import progress, result, warn
 from rislab.paths import user_path
 
 
@@ -27,18 +29,15 @@ def add(action: Action) -> None:
 
 def write_browser(options: argparse.Namespace) -> int:
     """The folder first, since the report links to it where it is there."""
-    from rich.console import Console
-    from rich.progress import Progress
-
     from rislab.browse.table import contents
     from rislab.browse.write import write
     from rislab.report.results import collect
     from rislab.report.write import browser_folder, build, folder_of
 
     table, profile, seeds, planned = load(options)
-    with Progress(transient=True, console=Console(stderr=True)) as bar:
-        task = bar.add_task("reading answers", total=None)
-        found = contents(collect(table, profile, seeds, planned), lambda: bar.advance(task))
+    number = itertools.count(1)
+    with progress("reading answers") as show:
+        found = contents(collect(table, profile, seeds, planned), lambda: show(next(number), None))
     shown = replace(found, report="../report.html")
     folder = browser_folder(folder_of(table, profile, options.out))
     page = write(shown, folder, options.pictures)
@@ -47,8 +46,8 @@ def write_browser(options: argparse.Namespace) -> int:
         print(json.dumps({"page": str(page), "report": list(map(str, written)), "notes": list(shown.notes)}, indent=1))
     else:
         for note in shown.notes:
-            print(f"rislab: {note}", file=sys.stderr)
+            warn(note)
         for path in (page, *written):
-            print(path)
+            result(path)
     sys.stdout.flush()
     return 0

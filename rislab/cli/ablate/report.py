@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from rislab.cli.ablate.selection import Action, load
+from rislab.messages import result
 from rislab.paths import user_path
 
 
@@ -28,6 +29,6 @@ def write_report(options: argparse.Namespace) -> int:
             )
         )
     for path in () if options.json else written:
-        print(path)
+        result(path)
     sys.stdout.flush()
     return 0

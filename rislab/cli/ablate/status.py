@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rislab.cli.ablate import screen_tables
 from rislab.cli.ablate.selection import COLOURS, Action, load, open_console
+from rislab.messages import result
 from rislab.paths import user_path
 from rislab.printable import printable
 
@@ -131,7 +132,7 @@ def show_status(options: argparse.Namespace) -> int:
     if options.json:
         print("[\n" + ",\n".join(json.dumps(each.as_json()) for each in seen.trials) + "\n]")
     elif options.html is not None:
-        print(options.html)
+        result(options.html)
     elif not (options.watch and screen.is_terminal):
         screen_tables.show(screen, *_columns(seen, seen.trials))
         for text in (*notes(seen.trials), _summary(seen)):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from rislab.errors import ConfigError, RislabError, nearest
+from rislab.messages import result
 from rislab.paths import user_path
 
 
@@ -38,7 +39,7 @@ def run_cost(options: argparse.Namespace) -> int:
     def say(name: str, state: str) -> None:
         states.append({"name": name, "state": state})
         if not options.json:
-            print(f"{name}: {state}" if state else name)
+            result(f"{name}: {state}" if state else name)
 
     failed = False
     for method in options.methods or papers:

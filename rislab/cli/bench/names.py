@@ -13,7 +13,8 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         help="class names encoded once, and in every pass: time and memory",
         description="A window with its mirror image, a training step of one picture, and the label map of a picture at six "
         "scales, with random weights on noise: as rislab does them, and with names encoded in every pass, with gradients of "
-        "the text tower, and with logits of full size in the loss. Each in a process of its own.",
+        "the text tower, with logits of full size in the loss, and in the order of LSeg's official code. Each in a process of "
+        "its own.",
         epilog="example: rislab bench names --config experiments/lseg/ade20k.yaml --work window step",
     )
     names.add_argument("--config", type=user_path, required=True, metavar="YAML", help="experiments/METHOD/*.yaml")
@@ -24,6 +25,13 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         default=["window", "step"],
         metavar="WORK",
         help="window, step, picture (default: window step)",
+    )
+    names.add_argument(
+        "--ways",
+        nargs="+",
+        choices=("rislab", "every_pass", "text_gradients", "full_size", "official"),
+        metavar="WAY",
+        help="rislab, every_pass, text_gradients, full_size, official (default: all that a work has)",
     )
     names.add_argument("--names", type=int, default=150, metavar="N", help="class names (default: %(default)s)")
     names.add_argument(
@@ -49,23 +57,30 @@ def run_names(options: argparse.Namespace) -> int:
             raise ConfigError(f"{name} is {value}, expected {least} or more")
     if options.size % 32:
         raise ConfigError(f"--size is {options.size}, expected a multiple of 32")
+    ways: dict[str, list[str]] = {}
+    for work in dict.fromkeys(options.work):
+        ways[work] = [way for way in WAYS[work] if options.ways is None or way in options.ways]
+        if not ways[work]:
+            raise ConfigError(f"--ways has none of {work}, which has {', '.join(WAYS[work])}")
     found: dict[str, dict[str, dict[str, Any]]] = {}
     with Console(stderr=True).status("measuring"):
-        for work in dict.fromkeys(options.work):
+        for work, chosen in ways.items():
             given = {"recipe": recipe, "work": work, "names": options.names, "side": options.size}
-            found[work] = {
-                way: in_a_process_of_its_own("rislab.bench.class_names", way=way, **given) for way in WAYS[work]
-            }
+            found[work] = {way: in_a_process_of_its_own("rislab.bench.class_names", way=way, **given) for way in chosen}
     if options.json:
         print(json.dumps({"names": options.names, "size": options.size, "measured": found}, indent=1))
         return 0
     table = Table("work", "way", "s", "CPU s", "MiB", "names encoded", "CPU s x", "MiB x", box=box.SIMPLE_HEAD)
     for column in table.columns[2:]:
         column.justify = "right"
-    for work, ways in found.items():
-        for way, cost in ways.items():
+    for work, measured in found.items():
+        ours = measured.get("rislab")
+        for way, cost in measured.items():
             row = [work, way, f"{cost['seconds']:.2f}", f"{cost['cpu_seconds']:.2f}", f"{cost['grown_mb']:.0f}"]
-            ratios = [f"{cost[name] / max(ways['rislab'][name], 1e-9):.2f}" for name in ("cpu_seconds", "grown_mb")]
+            ratios = [
+                "" if ours is None else f"{cost[name] / max(ours[name], 1e-9):.2f}"
+                for name in ("cpu_seconds", "grown_mb")
+            ]
             table.add_row(*row, f"{cost['encoded']:.0f}", *ratios)
     console = Console(highlight=False)
     console.print(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rislab.cli.ablate.selection import MOST_SEEDS, check_count
 from rislab.errors import ConfigError, nearest
+from rislab.messages import result
 from rislab.paths import user_path
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"files": list(map(str, written)), "problems": problems, "broken tables": broken}, indent=1))
     else:
         for path in written:
-            print(path)
+            result(path)
     return 1 if problems else 2 if broken else 0
 
 

@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import sys
 
 from rislab.cli.data.selection import add_selection
 from rislab.errors import ConfigError, DataError
-from rislab.messages import progress
+from rislab.messages import progress, result, warn
 from rislab.paths import user_path
 
 FORMS = ("coco", "labelme", "png")
@@ -92,7 +91,7 @@ def _tell(options: argparse.Namespace, masks: int, files: int, empty: int, missi
         (others, "masks of other sentences: left out"),
     ):
         if count:
-            print(f"rislab: {what}: {count}", file=sys.stderr)
-    print(
+            warn(f"{what}: {count}")
+    result(
         f"{options.out}: {masks - (0 if options.to == 'png' else empty)} masks in {files} file{'s' if files > 1 else ''}"
     )

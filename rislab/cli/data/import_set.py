@@ -3,14 +3,13 @@
 import argparse
 import json
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rislab.cli.console import open_console
 from rislab.errors import DataError
-from rislab.messages import is_quiet, progress
+from rislab.messages import is_quiet, progress, warn
 from rislab.paths import user_path
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ def run_import(options: argparse.Namespace) -> int:
     rows = len(found.rows) + sum(bad.where not in read_rows for bad in found.bad)
     if not options.json:
         _list_bad(found.bad, rows)
+    if not rows:
+        raise DataError(f"{options.file}: holds no row")
     if not records.references:
         raise DataError(f"{options.file}: {len(found.bad)} of {rows} rows are left out, and none is left to import")
     if options.strict and found.bad:
@@ -87,7 +88,7 @@ def run_import(options: argparse.Namespace) -> int:
     with progress("copying pictures") as show:
         said = write.write(folder, records, found, about, show)
     for note in build.split_notes(records):
-        print(f"rislab: {note}", file=sys.stderr)
+        warn(note)
     if options.json:
         print(json.dumps(said | {"folder": str(options.out)}, indent=1, ensure_ascii=False))
     else:
@@ -99,13 +100,12 @@ def _list_bad(bad: "Sequence[BadRow]", rows: int) -> None:
     """Rows that are left out, on stderr."""
     if not bad:
         return
-    from rislab.printable import printable
 
     for one in bad[:SHOWN]:
-        print(printable(f"rislab: {one}"), file=sys.stderr)
+        warn(str(one))
     if len(bad) > SHOWN:
-        print(f"rislab: ... and {len(bad) - SHOWN} more; all are in import.json", file=sys.stderr)
-    print(f"rislab: {len(bad)} of {rows} rows are left out", file=sys.stderr)
+        warn(f"... and {len(bad) - SHOWN} more; all are in import.json")
+    warn(f"{len(bad)} of {rows} rows are left out")
 
 
 def _show(options: argparse.Namespace, said: dict[str, Any]) -> None:

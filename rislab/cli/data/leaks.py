@@ -2,9 +2,9 @@
 
 import argparse
 import json
-import sys
 
 from rislab.cli.console import open_console
+from rislab.messages import warn
 from rislab.paths import user_path
 
 
@@ -34,7 +34,7 @@ def run_leaks(options: argparse.Namespace) -> int:
     notes: list[str] = []
     found = leaks(train, evaluation, notes)
     for note in notes:
-        print(f"rislab: {note}", file=sys.stderr)
+        warn(note)
     shares = any(leak.images or leak.objects or leak.sentences for leak in found)
     if options.json:
         print(json.dumps([leak.as_json() for leak in found], indent=1))

@@ -2,10 +2,9 @@
 
 import argparse
 import json
-import sys
 
 from rislab.cli.data.selection import add_selection
-from rislab.messages import preparing, progress
+from rislab.messages import preparing, progress, result, warn
 from rislab.paths import user_path
 
 SECONDS_A_PICTURE = 0.006
@@ -72,7 +71,7 @@ def run_pack(options: argparse.Namespace) -> int:
         about = {"folder": str(folder), "data_set": data_folder.title, "bytes": size, "verified": options.verify}
         print(json.dumps(about | {"references_without_sentences": refer.without_sentences.total()}, indent=1))
         return 0
-    print(f"{folder}: {data_folder.title}, {size / 2**20:.0f} MiB{', verified' if options.verify else ''}")
+    result(f"{folder}: {data_folder.title}, {size / 2**20:.0f} MiB{', verified' if options.verify else ''}")
     if refer.left_out():
-        print(f"rislab: {refer.left_out()}", file=sys.stderr)
+        warn(refer.left_out())
     return 0

@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rislab.cli.data.selection import add_selection
 from rislab.errors import ConfigError
 from rislab.files import replacing
+from rislab.messages import result, warn
 from rislab.paths import user_path
 
 if TYPE_CHECKING:
@@ -54,11 +54,11 @@ def run_show(options: argparse.Namespace) -> int:
         drawn_ids = [reference.ref_id for reference in drawn]
         print(json.dumps({"file": str(options.out), "ref_ids": drawn_ids, "references": len(references)}, indent=1))
     else:
-        print(f"{options.out}: {len(order)} of {len(references)} references")
+        result(f"{options.out}: {len(order)} of {len(references)} references")
     grey = sum(refer.store.find(refer.images[i]) is None for i in {reference.image_id for reference in drawn})
     for said in (f"{grey} pictures are not there, and drawn grey" if grey else "", refer.left_out(references[0].split)):
         if said:
-            print(f"rislab: {said}", file=sys.stderr)
+            warn(said)
     return 0
 
 

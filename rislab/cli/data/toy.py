@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from rislab.messages import progress
+from rislab.messages import progress, result
 from rislab.paths import user_path
 
 
@@ -32,5 +32,5 @@ def write_toy(options: argparse.Namespace) -> int:
         recipe = {"scenes": options.scenes, "size": options.size, "seed": options.seed}
         print(json.dumps({"folder": str(options.out), **recipe}, indent=1))
         return 0
-    print(f"{options.out}: {options.scenes} scenes of {options.size} pixels, seed {options.seed}")
+    result(f"{options.out}: {options.scenes} scenes of {options.size} pixels, seed {options.seed}")
     return 0

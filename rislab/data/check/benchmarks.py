@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rislab.data import benchmark_trees
-from rislab.data.benchmark_trees import Benchmark, Item, Tree, benchmark, class_names, read_labels, read_picture
+from rislab.data.benchmark_trees import Benchmark, Item, Tree, benchmark, read_labels, read_picture, scored_classes
 from rislab.data.check.report import EXAMPLES, FaultCount, PictureCheck, Progress
 from rislab.data.decoding import header
 from rislab.data.toy.vocabulary import RECIPE
@@ -57,12 +57,12 @@ def check_trees(root: Path, decode: bool, progress: Progress | None) -> list[Tre
 def trees(root: Path) -> list[tuple[Tree, list[str]]]:
     """Releases that are there, with the benchmarks that read the same files of them."""
     is_toy = is_file(root / RECIPE)
-    found: dict[tuple[Path, str], tuple[Tree, list[str]]] = {}
+    found: dict[tuple[Path, str, str | None], tuple[Tree, list[str]]] = {}
     for name in benchmark_trees.known():
         of = benchmark(name)
         if name.startswith("toy") == is_toy and _is_there(root, of):
             tree = Tree(root, of)
-            found.setdefault((tree.folder, of.labels), (tree, []))[1].append(name)
+            found.setdefault((tree.folder, of.labels, of.list_file), (tree, []))[1].append(name)
     return list(found.values())
 
 
@@ -72,7 +72,7 @@ def absent(root: Path) -> list[dict[str, Any]]:
     missing: dict[str, dict[str, Any]] = {}
     for name in benchmark_trees.known():
         of = benchmark(name)
-        if of.labels in there or name.startswith("toy"):
+        if of.labels in there or of.is_variant or name.startswith("toy"):
             continue
         split = of.split_folders.get(EVALUATED, EVALUATED)
         images, labels, raw, listed = (
@@ -89,6 +89,9 @@ def absent(root: Path) -> list[dict[str, Any]]:
 def _is_there(root: Path, of: Benchmark) -> bool:
     """Its own folder with pictures; `root` itself counts with label maps only, because many roots have a folder `images`."""
     split = of.split_folders.get(EVALUATED, EVALUATED)
+    if of.is_variant:
+        own = of.labels.format("*/*", split=split) if of.list_file is None else of.list_file.format(split=split)
+        return any(next((root / folder).glob(own), None) is not None for folder in (*of.folders, ""))
     images, labels = (pattern.format("\0", split=split).split("\0")[0] for pattern in (of.images, of.labels))
     pictures, maps = (part if part.endswith("/") else part.rpartition("/")[0] for part in (images, labels))
     if any((root / folder / pictures).is_dir() for folder in of.folders):
@@ -111,7 +114,7 @@ class _FaultTally:
 
 def _check(tree: Tree, names: list[str], decode: bool, progress: Progress | None, kept: dict[Path, Any]) -> TreeCheck:
     found, of = _FaultTally(), tree.of
-    classes = len(class_names(of.names, "mmseg")) + of.has_background
+    classes = len(scored_classes(of))
     splits: dict[str, TreeSplit] = {}
     missing_splits: list[str] = []
     items: dict[Path, Item] = {}
@@ -137,7 +140,8 @@ def _check(tree: Tree, names: list[str], decode: bool, progress: Progress | None
     missing = [str(item.image) for item in everything if not is_file(item.image)]
 
     def looked_at(item: Item) -> tuple[Any, Any]:
-        return _once(kept, item.image, lambda p: _picture(p, decode)), _once(kept, item.label, _labels)
+        size = _once(kept, item.image, lambda path: _picture(path, decode))
+        return size, _once(kept, item.label, lambda path: _labels(path, of.label_channel))
 
     unreadable: list[str] = []
     occurring: set[int] = set()
@@ -207,12 +211,12 @@ def _picture(path: Path, decode: bool) -> tuple[int, int] | str | None:
     return found.height, found.width
 
 
-def _labels(path: Path) -> tuple[tuple[int, int], dict[int, int]] | str | None:
+def _labels(path: Path, channel: int | None) -> tuple[tuple[int, int], dict[int, int]] | str | None:
     """Size and pixels by stored value, or what is wrong; None when it is not there."""
     if not is_file(path):
         return None
     try:
-        values = read_labels(path)
+        values = read_labels(path, channel=channel)
     except DataError as error:
         return str(error)
     found, pixels = np.unique(values, return_counts=True)

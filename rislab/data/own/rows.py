@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rislab.data.own.shapes import Shape
-from rislab.errors import DataError, one_line
+from rislab.errors import RislabError, one_line
 
 
 @dataclass(frozen=True)
@@ -67,5 +67,5 @@ class Found:
         """Whatever is wrong with one row costs that row, and is listed."""
         try:
             yield
-        except DataError as error:
+        except RislabError as error:  # a ConfigError is a path that no file can have
             self.bad.append(BadRow(where, one_line(error).removeprefix(f"{where}: ")))

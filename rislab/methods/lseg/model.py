@@ -21,6 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
+from rislab.methods.lseg.blocks import through
 from rislab.nn.enlarging import enlarged, enlarged_cosines
 
 Readout = Literal["ignore", "add", "project"]
@@ -108,7 +109,7 @@ class ViTTrunk(nn.Module):
         tokens = torch.cat([first, patches.flatten(2).transpose(1, 2)], dim=1) + self.positions(grid)
         levels: list[Tensor] = []
         for number, block in enumerate(self.vit.blocks[: max(self.taps) + 1]):
-            tokens = block(tokens)
+            tokens = through(block, tokens)
             if number in self.taps:  # before the final norm
                 levels.append(self.reassemble[len(levels)](tokens, grid))
         return levels

@@ -153,10 +153,13 @@ def _not_run(
             f"No method was scored on {listed(absent)}: they need the real data. "
             "rislab matrix --methods METHOD --benchmarks BENCHMARK --checkpoints FILE --data DIR"
         )
-    ours = {protocol.ours for protocol in known.published.protocols.values()}
+    protocols = known.published.protocols.values()
     for score in known.scores:
-        if score.values and score.benchmark not in known.generated and score.protocol not in ours:
-            yield f"In no table above, since no protocol of ablations/papers is {score.protocol}: {score.directory}"
+        if not score.values or score.benchmark in known.generated:
+            continue
+        if not any(protocol.is_followed(score.protocol, score.benchmark) for protocol in protocols):
+            where = f"{score.protocol} on {score.benchmark}"
+            yield f"In no table above, since no protocol of ablations/papers is {where}: {score.directory}"
     official = {score.method for score in known.scores if score.weights.source == "official"}
     if without := [known.title(method) for method in known.methods if method not in official]:
         yield (

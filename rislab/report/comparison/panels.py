@@ -121,7 +121,7 @@ def _lines(
 ) -> Iterator[tuple[str, tuple[Cell, ...]]]:
     """Ours, official weights under our evaluation, other checkpoints, and the paper's models."""
     mine = _by_weights([score for score in scores if score.method == method])
-    missing = Cell(reason=NOT_RUN if protocol.ours else NO_PROTOCOL)
+    missing = Cell(reason=NOT_RUN if protocol.is_ours else NO_PROTOCOL)
     if not any(weights.source == "ours" for weights, _ in mine):
         yield "ours", (missing,) * len(spots)
     for weights, group in mine:
@@ -147,7 +147,7 @@ def _under(known: Known, protocol: PublishedProtocol) -> list[Score]:
     return [
         score
         for score in known.scores
-        if protocol.ours and score.protocol == protocol.ours and score.benchmark not in known.generated
+        if protocol.is_followed(score.protocol, score.benchmark) and score.benchmark not in known.generated
     ]
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -218,8 +219,9 @@ def _checkpoints(training: Training) -> Iterator[tuple[str, Weights]]:
     """sha256 of every checkpoint of a finished trial."""
     for cell in training.planned:
         best = cell.trial.checkpoints / "best.ckpt"
-        if cell.trial.metrics_file.exists() and best.is_file():
-            yield digest_of(best), _ours(training, cell)
+        with suppress(OSError):  # closed to us, or taken away by another process this moment
+            if cell.trial.metrics_file.exists() and best.is_file():
+                yield digest_of(best), _ours(training, cell)
 
 
 def digest_of(path: Path) -> str:
@@ -261,21 +263,29 @@ def _of_cell(
 
 
 def _whose(hashed: Mapping[str, Any], config: Any, owners: Mapping[str, Weights]) -> Weights:
-    """Of a cell: from its identity, and from what its config says of the checkpoint."""
+    """Of a cell: from its identity, and from what its config says of the checkpoint. Raises ConfigError for what is neither."""
     parent = hashed.get("parent")
     if parent is None:
-        clip = hashed.get("model", {}).get("init_args", {}).get("clip") or {}
+        clip = _within(hashed, "model", "init_args", "clip")
         trunk = f"{clip.get('name')} {clip.get('pretrained') or 'without pretrained weights'}" if clip else ""
         key = f"untrained {trunk} {identity.digest(hashed.get('model'))}"
         return Weights("ours", f"no training, {trunk}" if trunk else "no training", key)
+    if not isinstance(parent, str):
+        raise ConfigError("identity.json: `parent` is no sha256")
     if parent in owners:
         return owners[parent]
-    trial = config.get("trial") if isinstance(config, dict) else None
-    start = Path(str((trial or {}).get("start_from") or "checkpoint"))
+    start = Path(str(_within(config, "trial").get("start_from") or "checkpoint"))
     if start.parent.name == OFFICIAL:
         label = start.stem.split("--")[1] if start.stem.count("--") == 2 else start.stem
         return Weights("official", label, f"official {parent}")
     return Weights("other", f"{'/'.join(start.parts[-3:])} ({parent[:8]})", f"other {parent}")
+
+
+def _within(content: Any, *keys: str) -> Mapping[str, Any]:
+    """The mapping below some keys; empty where there is none, as in a file of another tool."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, Mapping) else None
+    return content if isinstance(content, Mapping) else {}
 
 
 def _score(method: str, weights: Weights, benchmark: str, result: Mapping[str, Any], split: str, folder: Path) -> Score:
