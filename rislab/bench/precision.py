@@ -4,6 +4,7 @@ import contextlib
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -37,11 +38,10 @@ def measure(trial: str, precision: Precision) -> dict[str, Any]:
     at = TrialDir(Path(trial))
     if not at.config.is_file():
         raise ConfigError(f"{trial} is no trial: it has no {at.config.name}")
-    given = TextSegmenter.evaluation.fget
-    assert given is not None
+    given: Callable[[TextSegmenter], Evaluation] = vars(TextSegmenter)["evaluation"].fget
 
     def evaluation(self: TextSegmenter) -> Evaluation:
-        found: Evaluation = given(self)
+        found = given(self)
         found.precision = precision
         return found
 
