@@ -173,7 +173,8 @@ def _said(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any] | None:
 
 def compact_masks(units: Iterable[int], answers: Iterable[NDArray[Any]]) -> list[Answer]:
     """Masks [h, w] by their unit, as run lengths."""
-    return [Answer(unit, *mask.shape, encode(mask)["counts"]) for unit, mask in zip(units, answers, strict=True)]
+    pairs = zip(units, answers, strict=True)
+    return [Answer(unit, mask.shape[0], mask.shape[1], encode(mask)["counts"]) for unit, mask in pairs]
 
 
 def small_map(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
