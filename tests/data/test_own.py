@@ -124,8 +124,8 @@ def test_bad_rows_are_listed_by_line_and_the_rest_is_imported(tmp_path: Path) ->
         'a.jpg,"good, this",,,1 1 5 5,': "says what",
         "a.jpg,x,,,1 1 5 5,train,more": "7 cells, the header has 6",
         "a\0.jpg,x,,,1 1 5 5,": "is no path",
-        "~nobody-at-all/a.jpg,x,,,1 1 5 5,": "~nobody-at-all",
-        "a.jpg,x,~nobody-at-all/m.png,,,": "~nobody-at-all",
+        "~no-such-user/a.jpg,x,,,1 1 5 5,": "~no-such-user",
+        "a.jpg,x,~no-such-user/m.png,,,": "~no-such-user",
     }
     good = ['a.jpg,"good, this",,,1 1 5 5,train', 'b.jpg,"of two\nlines",,,1 1 5 5,test']
     file = table(tmp_path, "picture,text,mask,polygon,box,split", *good, *bad)
