@@ -37,11 +37,10 @@ def measure(trial: str, precision: Precision) -> dict[str, Any]:
     at = TrialDir(Path(trial))
     if not at.config.is_file():
         raise ConfigError(f"{trial} is no trial: it has no {at.config.name}")
-    given = TextSegmenter.evaluation.fget
-    assert given is not None
+    given: property = vars(TextSegmenter)["evaluation"]
 
     def evaluation(self: TextSegmenter) -> Evaluation:
-        found: Evaluation = given(self)
+        found: Evaluation = given.__get__(self)
         found.precision = precision
         return found
 
