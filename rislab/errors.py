@@ -81,7 +81,7 @@ def nearest(given: str, known: Iterable[str], cutoff: float = 0.5) -> str:
         known: names that exist.
         cutoff: 0 (anything) to 1 (equal), the likeness that counts as near.
     """
-    match = difflib.get_close_matches(given, list(known), n=1, cutoff=cutoff)
+    match = difflib.get_close_matches(str(given), list(known), n=1, cutoff=cutoff)
     return f" (did you mean {match[0]!r}?)" if match else ""
 
 

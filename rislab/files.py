@@ -97,12 +97,22 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
+    write_bytes(path, encodable(text).encode())
 
 
 def json_bytes(value: Any) -> bytes:
     """Sorted keys and a final newline, so that equal values are equal bytes."""
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return json_text(value, sort_keys=True).encode()
+
+
+def json_text(value: Any, sort_keys: bool = False) -> str:
+    """JSON over several lines, letters as they are. A file name that is no UTF-8 comes back from it as it was."""
+    return encodable(json.dumps(value, indent=1, sort_keys=sort_keys, ensure_ascii=False)) + "\n"
+
+
+def encodable(text: str) -> str:
+    r"""The text with lone surrogates, of a file name that is no UTF-8, written out as JSON does: `\udcfc`."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from rislab.errors import ConfigError, DataError
+from rislab.errors import ConfigError, DataError, brief
 
 LONGEST_NAME = 255
 """Bytes of one part of a path: the limit of every common file system."""
@@ -19,15 +19,25 @@ def user_path(given: str | os.PathLike[str]) -> Path:
     """A path as a person wrote it: `~` and `~name` are expanded, links are kept.
 
     Raises:
-        ConfigError: Empty, a NUL in it, or a `~name` that is no user's.
+        ConfigError: Of another type, empty, a NUL in it, or a `~name` that is no user's.
     """
-    text = os.fspath(given)
-    if not text or "\0" in text:
-        raise ConfigError(f"{text!r} is no path")
+    text = path_text(given)
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{text}: {error}") from None
+
+
+def path_text(given: str | os.PathLike[str]) -> str:
+    """A path, or the name of something that may be one, as it was given.
+
+    Raises:
+        ConfigError: Of another type, empty, or a NUL in it.
+    """
+    text = os.fspath(given) if isinstance(given, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ConfigError(f"{brief(given)} is no path")
+    return text
 
 
 def absolute(given: str | os.PathLike[str]) -> Path:

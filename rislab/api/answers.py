@@ -1,6 +1,7 @@
 """Answers: masks of sentences or class names in one picture, drawn, written and as data."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from rislab.errors import ConfigError, nearest
-from rislab.files import replacing, write_text
+from rislab.errors import ConfigError, from_system, nearest
+from rislab.files import json_text, replacing, write_text
 from rislab.paths import user_path
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Answer:
 
         Raises:
             ConfigError: Another suffix.
+            DataError, DiskError: A place where nothing can be written.
         """
         return Answers(self.picture, self.image, [self]).save(path)
 
@@ -77,6 +79,7 @@ class Answer:
 
         Raises:
             ConfigError: Another suffix; JPEG has no clean edges.
+            DataError, DiskError: A place where nothing can be written.
         """
         from PIL import Image
 
@@ -139,11 +142,10 @@ class Answers(Sequence[Answer]):
 
     def save(self, path: "str | os.PathLike[str]") -> Path:
         """Write all answers into one file; see `Answer.save`."""
-        import json
-
         target = user_path(path)
         if target.suffix.lower() == ".json":
-            write_text(target, json.dumps(self.to_coco(), indent=1, ensure_ascii=False) + "\n")
+            with _told():
+                write_text(target, json_text(self.to_coco()))
             return target
         check_suffix(target, (*DRAWN, ".json"))
         return _write(self.plot(), target, DRAWN)
@@ -163,9 +165,18 @@ def check_suffix(path: Path, known: Iterable[str]) -> None:
 
 def _write(image: "Image.Image", path: Path, formats: dict[str, str]) -> Path:
     check_suffix(path, formats)
-    with replacing(path) as temporary:
+    with _told(), replacing(path) as temporary:
         image.save(temporary, format=formats[path.suffix.lower()])
     return path
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raises DataError or DiskError for a file that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise from_system(error) from error
 
 
 def _box(mask: NDArray[np.bool_]) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rislab.api.model import Model
 from rislab.errors import ConfigError, DataError, nearest, one_line
-from rislab.paths import is_file, user_path
+from rislab.paths import is_file, path_text, user_path
 
 if TYPE_CHECKING:
     from rislab.methods.base import TextSegmenter
@@ -61,7 +61,7 @@ def load(
         if method is not None or config is not None:
             raise ConfigError(f"{source}: method and config belong to a file that the authors of a method released")
         chosen_tables = user_path(tables) if tables is not None else None
-        place = None if data is None else os.fspath(data)
+        place = None if data is None else path_text(data)
         path = _of_row(os.fspath(source), profile, seed, fold, place, user_path(runs), chosen_tables)
     elif given := [name for name, value in of_row.items() if value is not None]:
         raise ConfigError(f"{source}: {given[0]} belongs to a row of a table, such as 'cris:con+dec3'")
@@ -119,6 +119,8 @@ def _of_row(
     if fold is not None and not chosen.folds:
         raise ConfigError(f"{given}: profile {chosen.name!r} has no folds")
     number = loaded.seeds[0] if seed is None else seed
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise ConfigError(f"seed is {number!r}, expected a whole number from 0")
     # The whole table is planned: a row may be answered by another row's trial.
     planned = plan.plan(loaded, chosen, [number], runs, data=data)
     answers = plan.answered_by(planned)
@@ -155,6 +157,11 @@ def _device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.device(name)
+    except (RuntimeError, TypeError):
+        known = ("auto", "cpu", "cuda", "cuda:1")
+        raise ConfigError(f"no device {name!r}{nearest(name, known)}; expected {', '.join(known)}") from None
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError, TypeError) as error:

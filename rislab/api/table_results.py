@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from rislab.errors import ConfigError, DataError, nearest, one_line
-from rislab.paths import absolute, user_path
+from rislab.paths import absolute, path_text, user_path
 
 if TYPE_CHECKING:
     from rislab.ablation.table import Profile, Table
@@ -174,9 +174,9 @@ def results(
     from rislab.report.results import collect
 
     folder = user_path(tables) if tables is not None else None
-    loaded = table_files.load(table_files.find(os.fspath(table), folder))
+    loaded = table_files.load(table_files.find(path_text(table), folder))
     chosen = loaded.profile(profile or next(iter(loaded.profiles)))
-    where, place = absolute(runs), None if data is None else os.fspath(data)
+    where, place = absolute(runs), None if data is None else path_text(data)
     numbers = _seeds(seeds) if seeds is not None else _finished(loaded, chosen, where, place)
     return TableResults(collect(loaded, chosen, numbers, plan.plan(loaded, chosen, numbers, where, data=place)))
 

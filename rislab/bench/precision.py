@@ -4,7 +4,6 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -38,10 +37,10 @@ def measure(trial: str, precision: Precision) -> dict[str, Any]:
     at = TrialDir(Path(trial))
     if not at.config.is_file():
         raise ConfigError(f"{trial} is no trial: it has no {at.config.name}")
-    given: Callable[[TextSegmenter], Evaluation] = vars(TextSegmenter)["evaluation"].fget
+    given: property = vars(TextSegmenter)["evaluation"]
 
     def evaluation(self: TextSegmenter) -> Evaluation:
-        found = given(self)
+        found: Evaluation = given.__get__(self)
         found.precision = precision
         return found
 

@@ -72,7 +72,7 @@ def contents(title: str, dataset: str, trials: Sequence[Trial], notes: Sequence[
         subtitle=f"{dataset}, split {trials[0].split}; episodes, pictures and masks stretched to {side} x {side}",
         kind="classes",
         metric="miou_episode",
-        meaning="A score is the IoU of an episode, in percent; the table's `miou_fold` sums over the episodes of a class first",
+        meaning="A score is the IoU of an episode, in percent; the table's mIoU sums over the episodes of a class first",
         pictures=tuple(gathered.pictures),
         units=tuple(gathered.units),
         entries=tuple(

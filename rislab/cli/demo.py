@@ -1,6 +1,7 @@
 """`rislab demo`: a page on which one or two methods answer a picture."""
 
 import argparse
+import socket
 from pathlib import Path
 
 from rislab.cli.tables_option import add_tables_option
@@ -41,8 +42,7 @@ def run(options: argparse.Namespace) -> int:
 
     require()  # before models are loaded
 
-    if options.port is not None and not 1 <= options.port <= 65535:
-        raise ConfigError(f"--port {options.port}: expected 1 to 65535")
+    _check_address(options.host, options.port)
     names = [name for name in (options.checkpoint, options.other) if name is not None]
     if len(set(names)) < len(names):
         raise ConfigError(f"{names[0]} is given twice; expected two different methods")
@@ -60,3 +60,18 @@ def run(options: argparse.Namespace) -> int:
     print(f"{address} (Ctrl-C ends it)", flush=True)
     served.block_thread()
     return 0
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """Raises ConfigError for an address that nothing can listen at here; gradio would try it a hundred times."""
+    if port is not None and not 1 <= port <= 65535:
+        raise ConfigError(f"--port {port}: expected 1 to 65535")
+    where = f"--host {host}" if port is None else f"--host {host} --port {port}"
+    try:
+        found = socket.getaddrinfo(host or None, port or 0, type=socket.SOCK_STREAM)
+        family, _, _, _, address = found[0]
+        with socket.socket(family, socket.SOCK_STREAM) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
+        raise ConfigError(f"{where}: {getattr(error, 'strerror', None) or error}") from None

@@ -103,6 +103,7 @@ def _command(given: list[str]) -> int:
 
         messages.set_level(level)
         training_options.check(rest[1:])
+        training_options.check_begun(rest[1:])
         from rislab.training.cli import main as train
 
         return train(rest)

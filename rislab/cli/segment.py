@@ -1,7 +1,6 @@
 """`rislab segment IMAGE... TEXT...`: masks of sentences or class names in pictures, drawn and as data."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rislab.cli.tables_option import add_tables_option
 from rislab.errors import ConfigError
-from rislab.files import write_text
+from rislab.files import json_text, write_text
 from rislab.messages import result, warn
 from rislab.paths import contents, is_file, user_path
 
@@ -210,7 +209,7 @@ class _Outputs:
         """The JSON of all pictures."""
         if self.json is None:
             return
-        text = json.dumps(self.entries, indent=1, ensure_ascii=False) + "\n"
+        text = json_text(self.entries)
         if self.json == "-":
             sys.stdout.write(text)
         else:

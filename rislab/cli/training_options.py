@@ -34,6 +34,9 @@ COMMON = (
     "--version",
 )
 """Options and groups of options that LightningCLI has for these commands."""
+FILES = ("--ckpt_path", "--trial.start_from")
+WORDS = ("best", "last", "hpc", "null", "None")
+"""What stands for a checkpoint without being a file."""
 PARTS = ("model", "data")
 TRIAL = "rislab.training.cli.TrialOptions"
 _WORDS = ("class_path", "init_args", "dict_kwargs", "help")
@@ -46,10 +49,11 @@ def check(arguments: Sequence[str]) -> None:
         arguments: behind the command's name.
 
     Raises:
-        ConfigError: A config file that is not there, an option that does not exist and is near to one that does, an option that
-            the class of the model or of the data does not have.
+        ConfigError: A config file or a checkpoint that is not there, an option that does not exist and is near to one that does,
+            an option that the class of the model or of the data does not have.
     """
     given = list(_options(arguments))
+    _check_files(given)
     configs = [value for name, value in given if name in ("--config", "-c") and value is not None]
     classes = _classes(configs, given)
     for name, _ in given:
@@ -69,6 +73,28 @@ def check(arguments: Sequence[str]) -> None:
             raise ConfigError(
                 f"unknown option {name!r}: {of} has no {key!r}{nearest(key, known, cutoff=0.5)}; given as {where}NAME"
             )
+
+
+def check_begun(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for a command line that names neither a config file nor a class of a method."""
+    names = {name.partition(".")[0] for name, _ in _options(arguments)}
+    if not names & {"--config", "-c", "--model", "--help", "-h", "--print_config"}:
+        raise ConfigError(
+            "no --config FILE, such as experiments/cris/toy.yaml; `rislab methods NAME` lists a method's recipes"
+        )
+
+
+def _check_files(given: Sequence[tuple[str, str | None]]) -> None:
+    """Raises ConfigError for weights that are not there, before anything is drawn or pretrained."""
+    for name, value in given:
+        if name not in FILES or value is None or value in WORDS:
+            continue
+        if ":" in value or value.startswith(
+            "-"
+        ):  # a URL or an entry of a registry; the next option, where there is no value
+            continue
+        if not user_path(value).exists():
+            raise ConfigError(f"{name} {value}: no such file")
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:

@@ -140,7 +140,7 @@ def write(
         shutil.rmtree(path, ignore_errors=True)
         unfinished.rename(path)
     except OSError as error:
-        raise DataError(f"{path}: could not be written: {error}") from error
+        raise DataError(f"{path}: could not be written: {error.strerror or error}") from error
     return path
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape as html_escape
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -57,15 +58,24 @@ def validation_curves(results: Results) -> list[Curve]:
 
 
 def curves(results: Results, metric: str, prefix: str = "") -> list[Curve]:
-    """A logged quantity over each row's steps, averaged over the seeds that reached a step."""
+    """A logged quantity over each row's steps, averaged over the seeds that reached a step.
+
+    Folds have pictures of their own, and so epochs of other lengths: of them the first points are averaged, the second ones, and
+    so on as far as all have got that have any.
+    """
     found = []
     for row in results.rows:
-        at: dict[int, list[float]] = {}
+        by_fold: dict[str, dict[int, list[float]]] = {}
         for last in row.cells:
             cell, bare = last.of(metric)
             for step, value in cell.curve(f"{prefix}{bare}") if cell is not None else ():
-                at.setdefault(step, []).append(value)
-        found.append(Curve(row.row.label, [(step, sum(v) / len(v)) for step, v in sorted(at.items())]))
+                by_fold.setdefault(last.planned.fold, {}).setdefault(step, []).append(value)
+        each = [[(step, fmean(values)) for step, values in sorted(at.items())] for at in by_fold.values()]
+        points = [
+            (round(fmean(step for step, _ in some)), fmean(value for _, value in some))
+            for some in zip(*each, strict=False)
+        ]
+        found.append(Curve(row.row.label, points))
     return found
 
 

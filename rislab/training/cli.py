@@ -256,6 +256,19 @@ class RislabCLI(LightningCLI):
         """
         self.trainer.test(model, datamodule=datamodule, verbose=verbose and messages.is_verbose(), **given)
 
+    def before_test(self) -> None:
+        """Say it where a method that is trained gets no trained weights: its scores would look like any others."""
+        if self._get(self.config, "ckpt_path") is None and self.model.is_trained and self.trainer.is_global_zero:
+            messages.warn(f"no --ckpt_path: {type(self.model).__name__} has the weights that its training starts from")
+
+    before_validate = before_predict = before_test
+
+    def after_predict(self) -> None:
+        """Name the file of masks."""
+        if self.trainer.is_global_zero:
+            scoring = next(each for each in self.trainer.callbacks if isinstance(each, ScoreCallback))  # type: ignore[attr-defined]
+            messages.result(scoring.export_file)
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the directory, as a launcher does that has started this run, and say in it how the run stands."""

@@ -89,6 +89,8 @@ def test_mistakes_are_one_line(folder: Path) -> None:
         (["gone.ckpt"], "gone.ckpt"),
         (["one.ckpt", "one.ckpt"], "given twice"),
         (["one.ckpt", "--port", "99999"], "--port 99999: expected 1 to 65535"),
+        (["one.ckpt", "--host", "192.0.2.1"], "--host 192.0.2.1: Cannot assign requested address"),
+        (["one.ckpt", "--host", "a" * 99 + "."], "--host aaa"),
     ):
         wrong = rislab_here("demo", *words, cwd=folder)
         assert wrong.returncode == 2

@@ -1,6 +1,7 @@
 """`rislab.load` and `segment`: equal masks from Python and the command line, and what each kind of input means."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -174,7 +175,12 @@ def test_load_says_what_it_was_given(tmp_path: Path) -> None:
         ("none.ckpt", {}, DataError, "none.ckpt: no such file, directory or row of a table"),
         (tmp_path, {}, DataError, r"no trial with weights; expected checkpoints/best.ckpt"),
         (tmp_path / "best.ckpt", {"seed": 1}, ConfigError, "seed belongs to a row of a table"),
-        (tmp_path / "best.ckpt", {"device": "cudaa"}, ConfigError, "device 'cudaa'"),
+        (tmp_path / "best.ckpt", {"device": "cudaa"}, ConfigError, r"no device 'cudaa' \(did you mean 'cuda'"),
+        (None, {}, ConfigError, "None is no path"),
+        (b"best.ckpt", {}, ConfigError, "b'best.ckpt' is no path"),
+        ("cris:base", {"seed": "0"}, ConfigError, "seed is '0', expected a whole number"),
+        ("cris:base", {"profile": 5}, ConfigError, "no profile 5"),
+        ("cris:base", {"data": 5}, ConfigError, "5 is no path"),
         (tmp_path / "best.ckpt", {"method": "criss"}, ConfigError, "did you mean 'cris'"),
         (tmp_path / "best.ckpt", {"config": "experiments/cris/none.yaml"}, ConfigError, "none.yaml"),
         ("criss:base", {}, ConfigError, "did you mean 'cris'"),
@@ -259,6 +265,33 @@ def test_many_pictures_in_one_call(model: rislab.Model, photo: Path, tmp_path: P
         assert (done.returncode, said in done.stderr) == (2, True), done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
     assert not (tmp_path / "x.png").exists()
+
+
+def test_names_and_sentences_that_are_no_utf8_are_written(photo: Path, tmp_path: Path) -> None:
+    """An old archive's Latin-1 name: the masks of a whole folder are not lost over it."""
+    latin = os.fsdecode(b"gr\xfcn")
+    (tmp_path / "photos").mkdir()
+    shutil.copy(photo, tmp_path / "photos" / f"{latin}.jpg")
+    write(factories()["cris"], tmp_path / "best.ckpt")
+    given = ("photos", "--text", latin, "--checkpoint", "best.ckpt", "--json")
+    done = rislab_here("segment", *given, "all.json", "--masks", "m", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (entry,) = json.loads((tmp_path / "all.json").read_text())
+    assert (entry["image"], entry["text"]) == (f"photos/{latin}.jpg", latin)
+    printed = rislab_here("segment", *given, "-", cwd=tmp_path).stdout
+    assert json.loads(printed.encode()) == [entry]
+    assert (tmp_path / "m" / latin / "0.png").is_file()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(model: rislab.Model, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answers = model.segment(photo, "red circle")
+    for save, name in ((answers.save, "x.png"), (answers.save, "x.json"), (answers[0].save_mask, "m.png")):
+        with pytest.raises(rislab.RislabError, match=r"file.*: \w+") as caught:
+            save(tmp_path / "file" / name)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="None is no path"):
+        answers.save(None)  # type: ignore[arg-type]
 
 
 def test_letters_and_outlines_grow_with_the_picture() -> None:

@@ -11,11 +11,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from rislab import messages
 from rislab.cli import completion, training_options
+from rislab.cli.ablate.run_view import RunView
 from rislab.cli.main import TRAINING, parser
 from rislab.cli.parsing import leaves, subparsers
 from tests.worlds import ROOT, rislab_here, tiny_table
@@ -45,6 +48,9 @@ def _usual_level() -> None:
         (f"fit --config {TOY} --model.init_args.decoder_layer=1", "did you mean 'decoder_layers'"),
         (f"fit --config={TOY} --model.decoder_layer=1", "did you mean 'decoder_layers'"),
         (f"test --config {TOY} --data.init_args.datset refcoco", "did you mean 'dataset'"),
+        ("fit", "no --config FILE, such as experiments/cris/toy.yaml"),
+        (f"test --config {TOY} --ckpt_path gone.ckpt", "--ckpt_path gone.ckpt: no such file"),
+        (f"fit --config {TOY} --trial.start_from=gone.ckpt", "--trial.start_from gone.ckpt: no such file"),
         (f"fit --config {TOY} --trainer.max_epoch 3", "did you mean 'max_epochs'"),
         (f"fit --config {TOY} --trial.tests=false", "did you mean 'test'"),
     ],
@@ -278,3 +284,13 @@ def test_every_command_that_reports_has_json() -> None:
         found[each.prog.split()[-1]] = any("--json" in action.option_strings for action in each._actions)
     assert {name for name in REPORTING if not found[name]} == set()
     assert subparsers(parser()).keys() >= {"score", "methods"}
+
+
+def test_waiting_for_another_process_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    cells: Any = [SimpleNamespace(name="full s0", state="running"), SimpleNamespace(name="base s0", state="done")]
+    with RunView().following(cells) as show:
+        for _ in range(3):
+            show({"full s0": "held by process 7"})
+        show({})
+    said = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["full s0: held by process 7", "base s0: done", "full s0: running"]

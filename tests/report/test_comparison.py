@@ -380,6 +380,33 @@ def _scores_of_all() -> list[Score]:
     ]
 
 
+def test_a_paper_that_shows_each_benchmark_in_its_own_way_has_our_protocol_of_each() -> None:
+    """ReCo: pictures by the nearest pixel for Cityscapes, bilinear for PASCAL Context."""
+    weights = Weights("ours", "no training", "key")
+    scores = [
+        Score("reco", weights, benchmark, "val", protocol, {"miou_class": value, "aacc": value + 30}, "", protocol)
+        for benchmark, protocol, value in (
+            ("cityscapes27", "reco_nearest", 1.0),
+            ("cityscapes27", "reco", 2.0),
+            ("context59", "reco", 3.0),
+            ("context59", "reco_nearest", 4.0),
+        )
+    ]
+    grid = next(grid for grid in protocol_panels(Known(shipped(), (), scores, ())) if grid.name == "reco")
+    ours = next(row for row in grid.rows if row.cells[0].text == "ReCo" and row.cells[1].text.startswith("ours"))
+    found = {
+        (column.title, column.soft[1]): cell.value
+        for column, cell in zip(grid.columns, ours.cells, strict=True)
+        if cell.value is not None
+    }
+    assert found == {
+        ("cityscapes27", "mIoU (class)"): 1.0,
+        ("cityscapes27", "aAcc"): 31.0,
+        ("context59", "mIoU (class)"): 3.0,
+        ("context59", "aAcc"): 33.0,
+    }
+
+
 def test_rows_that_papers_of_one_protocol_copied_from_another_are_not_in_it() -> None:
     """MaskCLIP, GroupViT, ReCo and TCL in SCLIP's table were scored by TCL's protocol, or by several."""
     methods = {p.method for p in shipped().methods for r in p.results if r.protocol == "sclip"}

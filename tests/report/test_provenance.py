@@ -46,7 +46,7 @@ def test_trials_that_agree_are_told_once(made: tuple[Any, list[Planned]]) -> Non
     ]
 
 
-def test_each_trial_is_asked_for_a_package_once(made: tuple[Any, list[Planned]]) -> None:
+def test_each_trial_is_read_for_a_package_once(made: tuple[Any, list[Planned]]) -> None:
     calls: list[str] = []
 
     class Packages(dict[str, str]):

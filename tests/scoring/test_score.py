@@ -269,6 +269,8 @@ def test_an_exported_run_scores_like_the_run(
     for command in (("test",), ("predict", "--export", str(tmp_path / f"{protocol}.json"))):
         done = rislab(command[0], "--config", str(path), *command[1:])
         assert done.returncode == 0, done.stderr
+        assert "no --ckpt_path: CRISTask has the weights that its training starts from" in done.stderr
+    assert done.stdout.splitlines()[-1] == str(tmp_path / f"{protocol}.json")
     done = rislab(
         "score", str(tmp_path / f"{protocol}.json"), "--data", str(world), "--dataset", dataset,
         "--split", split, "--protocol", protocol, "--json",

@@ -54,7 +54,8 @@ class RunView:
 
             def print_changes(notes: Mapping[str, str]) -> None:
                 self._show_notes(notes)
-                self._printer.show_states(cells)
+                # One that another process holds is `running`, too: the note says more, and the two would take turns.
+                self._printer.show_states([cell for cell in cells if cell.name not in notes])
 
             yield print_changes
             return

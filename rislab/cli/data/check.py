@@ -1,10 +1,10 @@
 """`rislab data check`: what a data folder holds, what is missing, and what is wrong with it."""
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
 from rislab.cli.console import open_console
+from rislab.files import json_text
 from rislab.messages import progress
 from rislab.paths import user_path
 
@@ -39,7 +39,7 @@ def run_check(options: argparse.Namespace) -> int:
     with progress("pictures") as show:
         found = check(options.folder, not options.no_pictures, show)
     if options.json:
-        print(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
+        print(json_text(found.as_json()), end="")
     else:
         _show_check(found)
     return 2 if options.strict and not found.is_sound else 0

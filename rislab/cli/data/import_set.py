@@ -1,7 +1,6 @@
 """`rislab data import`: the user's pictures and sentences as a data set in the REFER layout."""
 
 import argparse
-import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rislab.cli.console import open_console
 from rislab.errors import DataError
+from rislab.files import json_text
 from rislab.messages import is_quiet, progress, warn
 from rislab.paths import user_path
 
@@ -90,7 +90,7 @@ def run_import(options: argparse.Namespace) -> int:
     for note in build.split_notes(records):
         warn(note)
     if options.json:
-        print(json.dumps(said | {"folder": str(options.out)}, indent=1, ensure_ascii=False))
+        print(json_text(said | {"folder": str(options.out)}), end="")
     else:
         _show(options, said)
     return 0

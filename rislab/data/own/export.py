@@ -3,7 +3,6 @@
 import base64
 import csv
 import io
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from rislab.data.masks import RLE
 from rislab.data.own.tables import NOTHING
 from rislab.data.refer import Refer
 from rislab.errors import DataError
-from rislab.files import write_bytes, write_json, write_text
+from rislab.files import json_text, write_bytes, write_json, write_text
 
 Form = Literal["coco", "labelme", "png"]
 Progress = Callable[[int, int], None]
@@ -131,7 +130,7 @@ def write_labelme(folder: Path, refer: Refer, answers: list[Answer]) -> list[Pat
         path = folder / f"{Path(image.file_name).stem}.json"
         if path in written:
             raise DataError(f"{path}: two pictures of the set have this name; export them as coco or png")
-        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_text(path, json_text(content))
         written.append(path)
     return written
 

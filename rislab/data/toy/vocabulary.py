@@ -92,7 +92,7 @@ class ToyVocabulary:
             shutil.rmtree(root, ignore_errors=True)
             unfinished.rename(root)
         except OSError as error:
-            raise DataError(f"{root}: the toy vocabulary could not be written: {error}") from error
+            raise DataError(f"{root}: the toy vocabulary could not be written: {error.strerror or error}") from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -104,7 +104,7 @@ class ToyWorld:
                 target.rmdir()
             unfinished.rename(target)
         except OSError as error:
-            raise DataError(f"{root}: the toy world could not be written: {error}") from error
+            raise DataError(f"{root}: the toy world could not be written: {error.strerror or error}") from error
         finally:
             for leftover in (unfinished, replaced):
                 shutil.rmtree(leftover, ignore_errors=True)
