@@ -143,7 +143,7 @@ def _grouping(what: str, title: str, sizes: dict[str, int], compare: str, offici
 
 
 WITH_OFFICIAL_FIGURES = (
-    _method("cris-sentences", "masks of 7 sentences, 416", "experiments/cris/refcoco_r101.yaml", "sentences", 7,
+    _method("cris-sentences", "masks of 7 sentences, 416", "experiments/cris/refcoco_r50.yaml", "sentences", 7,
             Official(10.6, 924, "1.57", 1.63)),
     _labels(21, Official(8.1, 516, "1.02; 1.25 with convolutions before the doubling", 1.45, 230)),
     _labels(171, Official(24.3, 534, "1.05", 3.9, 1521)),
@@ -166,7 +166,7 @@ WITH_OFFICIAL_FIGURES = (
 OTHERS = (
     _savings("dmmi", "step", ["regions", "pixels", "attention", "windows"], None),
     _savings("lavt", "step", ["windows"], None),
-    _method("cris-train", "training, 1 picture with 7 sentences", "experiments/cris/refcoco_r101.yaml", "train", 7),
+    _method("cris-train", "training, 1 picture with 7 sentences", "experiments/cris/refcoco_r50.yaml", "train", 7),
     _method("tcl-train", "training, 2 pictures", "experiments/tcl/cc12m.yaml", "train", 1),
     _method("risclip-sentences", "masks of 7 sentences, 480", "experiments/risclip/refcocog_b.yaml", "sentences", 7),
     _method("risclip-train", "training, 1 picture with 7 sentences", "experiments/risclip/refcocog_b.yaml", "train", 7),
