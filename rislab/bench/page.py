@@ -49,7 +49,7 @@ def is_measured(work: Work, folder: Path, vocabulary: Path | None) -> bool:
     )
 
 
-def measure(work: Work, folder: Path, vocabulary: Path | None) -> dict[str, Any]:
+def measure(work: Work, folder: Path, vocabulary: Path | None, threads: int = 1) -> dict[str, Any]:
     """Both ways, each in a process of its own where the module does not run both; what is found is written to the work's file.
 
     Raises:
@@ -58,6 +58,7 @@ def measure(work: Work, folder: Path, vocabulary: Path | None) -> dict[str, Any]
     from rislab.bench.training_step import in_a_process_of_its_own
 
     recipe = recipe_of(work, vocabulary)
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)  # of the processes that are started
     found: dict[str, Any]
     if not work.ours and not work.plain:
         found = dict(in_a_process_of_its_own(work.module, recipe=recipe, **work.options))
@@ -77,12 +78,12 @@ def measure(work: Work, folder: Path, vocabulary: Path | None) -> dict[str, Any]
         found["ratio"] = {name: plain[name] / max(ours[name], 1e-9) for name in MEASURES if name in ours}
         found["bound"] = plain["gflop"] / ours["gflop"]
         found["share_of_rate"] = ours["gflop"] / ours["cpu_seconds"] / found["matrix_rate"]
-    found |= {"work": work.name, "digest": digest(work, recipe), "machine": machine(), "measured": time.time()}
+    found |= {"work": work.name, "digest": digest(work, recipe), "machine": machine(threads), "measured": time.time()}
     write_json(file_of(work, folder), found)
     return found
 
 
-def machine() -> str:
+def machine(threads: int) -> str:
     """Processor and threads."""
     name = platform.processor() or platform.machine()
     try:
@@ -90,6 +91,4 @@ def machine() -> str:
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
     except OSError:
         pass
-    return printable(
-        f"{name}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
-    )
+    return printable(f"{name}, {threads} {'thread' if threads == 1 else 'threads'}")

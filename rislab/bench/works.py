@@ -90,7 +90,7 @@ def _names(trunk: str, config: str, work: str, official: Official) -> Work:
         "rislab.bench.class_names",
         {"work": work, "names": 150, "side": 480},
         {"way": "rislab"},
-        {"way": "every_pass" if work == "window" else "text_gradients"},
+        {"way": "official"},
         official=official,
     )
 

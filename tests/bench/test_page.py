@@ -33,6 +33,8 @@ def test_a_file_is_kept_and_the_page_shows_it(tmp_path: Path, monkeypatch: pytes
         return importlib.import_module(module).measure(**options)
 
     monkeypatch.setattr(training_step, "in_a_process_of_its_own", here)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # which the command sets for the processes that it starts
     small = {"classes": 6, "height": 70, "width": 100}
     labels = replace(works.WORKS["tcl-labels-21"], config=untrained(tmp_path, "tcl/toy_voc"), options=small)
     nothing = replace(

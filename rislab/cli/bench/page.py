@@ -30,6 +30,9 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     page.add_argument(
         "--out", type=user_path, default=Path("reports/bench.md"), metavar="FILE", help="(default: %(default)s)"
     )
+    page.add_argument(
+        "--threads", type=int, default=1, metavar="N", help="of each measurement; one is disturbed least (default: 1)"
+    )
     page.add_argument("--vocabulary", type=user_path, metavar="FILE", help="vocab.txt of BERT, without a network")
     page.add_argument("--json", action="store_true", help="print JSON")
     page.set_defaults(run=run_page)
@@ -47,6 +50,8 @@ def run_page(options: argparse.Namespace) -> int:
     for name in options.names:
         if name not in WORKS:
             raise ConfigError(f"no piece of work {name!r}{nearest(name, WORKS)}; see rislab bench page --list")
+    if options.threads < 1:
+        raise ConfigError(f"--threads is {options.threads}, expected 1 or more")
     wanted = [WORKS[name] for name in dict.fromkeys(options.names or WORKS)]
     states: dict[str, str] = {}
     for work in wanted:
@@ -59,7 +64,7 @@ def run_page(options: argparse.Namespace) -> int:
         else:
             try:
                 with Console(stderr=True).status(f"measuring {work.name}"):
-                    page.measure(work, options.results, options.vocabulary)
+                    page.measure(work, options.results, options.vocabulary, options.threads)
                 states[work.name] = "measured"
             except (RislabError, RuntimeError) as error:  # a process that died is RuntimeError
                 states[work.name] = f"not measured: {error}"
