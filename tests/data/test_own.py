@@ -224,6 +224,7 @@ def test_photos_are_kept_upright_and_objects_belong_to_what_viewers_show(tmp_pat
 def test_coco_sentences_and_categories(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
     square, other = [[5, 5, 15, 5, 15, 15, 5, 15]], [[30, 5, 40, 5, 40, 15, 30, 15]]
+    captions = ["Red cup", "the left one"]
     content = {
         "images": [{"id": 7, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH}],
         "categories": [{"id": 3, "name": "cup"}, {"id": 4, "name": "dog"}],
