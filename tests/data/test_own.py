@@ -234,7 +234,7 @@ def test_coco_sentences_and_categories(tmp_path: Path) -> None:
                 "image_id": 7,
                 "category_id": 3,
                 "segmentation": square,
-                "captions": ["Red cup", "the left one"],
+                "captions": captions,
                 "iscrowd": "0",
             },
             {"id": 2, "image_id": 7, "category_id": 4, "segmentation": square},
