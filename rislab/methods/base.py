@@ -275,9 +275,10 @@ class FileMaker(TrainingFree):
         """Write the files of a batch; outside of such a run, predict as any method does."""
         if self.outputs is None:
             return super().predict_step(batch, batch_idx, dataloader_idx)
-        for name, content in self.produce(batch).items():
-            if not self.outputs.has(name):
-                self.outputs.write(name, content())
+        with fast_products(self):
+            for name, content in self.produce(batch).items():
+                if not self.outputs.has(name):
+                    self.outputs.write(name, content())
         return {}
 
 

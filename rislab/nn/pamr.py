@@ -78,10 +78,11 @@ def refined(weights: Tensor, masks: Tensor, iterations: int = 10, dilations: Seq
 
 def _refined(index: Tensor, shares: Tensor, masks: Tensor, iterations: int) -> Tensor:
     """Masks [C, h w] of one picture."""
-    table = masks.T.contiguous()
+    # Two columns at least: torch adds up a single one in another order.
+    table = (masks.T.expand(-1, 2) if len(masks) == 1 else masks.T).contiguous()
     for _ in range(iterations):
         table = F.embedding_bag(index, table, mode="sum", per_sample_weights=shares)
-    return table.T
+    return table.T[: len(masks)]
 
 
 @lru_cache(maxsize=4)

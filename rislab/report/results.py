@@ -18,7 +18,7 @@ from rislab.ablation.integrity import CURVES, PREDICTIONS, SUSPECT, unreadable
 from rislab.ablation.plan import Planned, answered_by
 from rislab.ablation.schema import METRICS
 from rislab.ablation.table import Profile, Row, Table
-from rislab.ablation.trial import State, TrialDir
+from rislab.ablation.trial import State
 from rislab.evaluation.arithmetic import Arithmetic, arithmetic_of
 from rislab.evaluation.arithmetic import Table as CountTable
 
@@ -71,6 +71,8 @@ class Cell:
     has_digests: bool = True
     changed: tuple[str, ...] = ()
     """Files that are not what the trial wrote, and so are not shown; no number comes from them."""
+    result: Mapping[str, Any] = field(default_factory=dict)
+    """metrics.json, as it was read when the trial was looked at."""
 
     @property
     def seed(self) -> int:
@@ -79,7 +81,7 @@ class Cell:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """metrics.json; empty unless done."""
-        return dict(read_metrics(self.planned.trial) or {}) if self.state == "done" else {}
+        return dict(self.result) if self.state == "done" else {}
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
@@ -182,26 +184,17 @@ def _is_counted(table: pa.Table, columns: Sequence[str]) -> bool:
     )
 
 
-def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:
-    """A column without missing numbers; pyarrow's own `to_numpy` imports pandas, which takes longer than many a report."""
-    return np.from_dlpack(column.combine_chunks())
-
-
-def read_metrics(trial: TrialDir) -> dict[str, Any] | None:
-    """The result of a trial that is done."""
-    try:
-        found: dict[str, Any] | None = records.load(trial.metrics_file, records.RESULT)
-    except (records.DamagedError, OSError):
-        return None  # since its state was read
-    return found
-
-
 def _point(step: str, value: str) -> tuple[int, float] | None:
     try:
         point = int(step), float(value)
     except ValueError:
         return None
     return point if 0 <= point[0] < 2**53 and abs(point[1]) < LARGEST_VALUE else None
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:
+    """A column without missing numbers; pyarrow's own `to_numpy` imports pandas, which takes longer than many a report."""
+    return np.from_dlpack(column.combine_chunks())
 
 
 @dataclass(frozen=True)
@@ -309,7 +302,10 @@ def _inspected(cell: Planned) -> Cell:
     """A trial as a report shows it: its numbers only where all its files are sound and agree with each other."""
     state, found = cell.trial.inspect(thorough=True)
     if state == "done":
-        made = Cell(cell, state, "", "", tuple(cell.stale()), has_digests=found.has_digests, changed=found.changed)
+        stale = tuple(cell.stale(found.recorded))
+        made = Cell(
+            cell, state, "", "", stale, has_digests=found.has_digests, changed=found.changed, result=found.result
+        )
         fault = disagreement(made)
         return made if not fault else Cell(cell, "damaged", fault, "", ())
     if found.suspect:
