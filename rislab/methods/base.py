@@ -219,12 +219,6 @@ class TextSegmenter(L.LightningModule):
         self.log_dict(logged, batch_size=len(batch))
         return total
 
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        # Parts that a method computes again in the backward pass are to meet the operators of the forward pass. `loss.backward`
-        # would go through them itself, and leave them for as long as it takes.
-        with fast_products(self):
-            torch.autograd.backward(loss, *args, **kwargs)
-
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         # In the evaluation's precision whatever training used: autocast moves pixels that lie near the threshold.
         evaluation = self.evaluation

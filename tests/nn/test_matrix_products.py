@@ -6,7 +6,6 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from rislab.bench.operations import counted
 from rislab.data.batch import ImageLabels, Images
@@ -14,7 +13,7 @@ from rislab.data.geometry import Stretch
 from rislab.data.synthetic import batch_of
 from rislab.methods.base import TextSegmenter
 from rislab.nn import matrix_products
-from rislab.nn.matrix_products import fast_products, is_available
+from rislab.nn.matrix_products import checkpointed, fast_products, is_available
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="this torch has no linear layers of oneDNN")
 
@@ -112,7 +111,7 @@ class Recomputed(TextSegmenter):
 
     def losses(self, batch: Images) -> dict[str, Tensor]:
         x = batch.images.float().mean((2, 3)).repeat(1, 6)[:, :16]
-        return {"loss": checkpoint(self.layer, x, use_reentrant=False).square().mean()}
+        return {"loss": checkpointed(self.layer, x).square().mean()}
 
 
 def test_what_is_computed_again_meets_the_same_operators(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,5 +119,5 @@ def test_what_is_computed_again_meets_the_same_operators(monkeypatch: pytest.Mon
     monkeypatch.setattr(matrix_products, "LEAST", 1)
     method = Recomputed()
     monkeypatch.setattr(method, "log_dict", lambda *_, **__: None)
-    method.backward(method.training_step(batch_of(ImageLabels, Stretch(16), 2), 0))
+    method.training_step(batch_of(ImageLabels, Stretch(16), 2), 0).backward()
     assert method.layer.weight.grad is not None
