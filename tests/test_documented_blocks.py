@@ -50,6 +50,7 @@ WHAT = {
 ELSEWHERE = {
     ("README.md", "python"): "tests/api/test_readme.py",
     ("own-data.md", "bash"): "tests/e2e/test_own_data.py",
+    ("own-data.md", "python"): "tests/e2e/test_own_data.py",
     ("add-a-method.md", "bash"): "tests/e2e/test_add_a_method.py",
 }
 """Tests that execute all blocks of a language of a page."""

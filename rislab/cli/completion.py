@@ -24,8 +24,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="print a script that completes what you type in bash or zsh",
         description="Print a script for SHELL that completes commands, options, files, and the names of tables, rows, profiles, "
         "methods and benchmarks of the working directory.",
-        epilog='example: eval "$(rislab completion bash)", in ~/.bashrc; for zsh: rislab completion zsh > FOLDER/_rislab, with '
-        "FOLDER in $fpath",
+        epilog='example: eval "$(rislab completion bash)", in ~/.bashrc; for zsh the same with zsh, behind compinit, or '
+        "rislab completion zsh > FOLDER/_rislab, with FOLDER in $fpath",
     )
     parser.add_argument("shell", metavar="SHELL", help=f"{' or '.join(SHELLS)}; {NAMES} is what the scripts call")
     words = parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)

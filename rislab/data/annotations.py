@@ -165,7 +165,7 @@ def _annotation(record: Any) -> tuple[int, Annotation]:
     ann_id, category = whole(record["id"], "id"), whole(record.get("category_id", 0), "category_id")
     crowd = record.get("iscrowd", 0)
     if type(crowd) is not int or not 0 <= crowd <= 1:
-        crowd = _yes_or_no(crowd, "iscrowd")
+        crowd = yes_or_no(crowd, "iscrowd")
     return ann_id, Annotation(
         ann_id, whole(record["image_id"], "image_id"), category, crowd == 1, record["segmentation"]
     )
@@ -195,8 +195,8 @@ def whole(value: Any, field: str) -> int:
     raise TypeError(f"{field}: {brief(value)} is no {'whole number' if field in ('height', 'width') else 'id'}")
 
 
-def _yes_or_no(value: Any, field: str) -> int:
-    """0 or 1 from a number, a truth value, or the word for one of them."""
+def yes_or_no(value: Any, field: str) -> int:
+    """0 or 1 from a number, a truth value, or the word for one of them. Raises TypeError for anything else."""
     if isinstance(value, (int, float)) and value in (0, 1):
         return int(value)
     if isinstance(value, str) and value.strip().lower() in _WORDS:

@@ -7,6 +7,7 @@ on an EPYC with AVX-512). Numbers are the same up to rounding, and the same in e
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 LARGE = 20_000_000
 """Parameters of a network from which on it is worth it. Toy networks, which have fewer, compute as before to the bit."""
@@ -30,6 +32,18 @@ def fast_products(module: nn.Module) -> AbstractContextManager[object]:
         and is_available()
     )
     return _ThroughOneDNN() if is_worth_it else nullcontext()
+
+
+def checkpointed(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`torch.utils.checkpoint`, without re-entrance, whose second pass meets the operators of the first one.
+
+    A mode of torch functions, which `fast_products` is, does not hold in the backward pass.
+    """
+
+    def contexts() -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
+        return nullcontext(), _ThroughOneDNN() if _is_active.get() else nullcontext()
+
+    return checkpoint(function, *arguments, use_reentrant=False, context_fn=contexts)
 
 
 def is_available() -> bool:
@@ -164,7 +178,19 @@ def attended(
     return linear(found.permute(2, 0, 1, 3).flatten(2), at["out_proj_weight"], at["out_proj_bias"]), None
 
 
+_is_active: ContextVar[bool] = ContextVar("_is_active", default=False)
+
+
 class _ThroughOneDNN(TorchFunctionMode):
+    def __enter__(self) -> "_ThroughOneDNN":
+        self.before = _is_active.set(True)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        _is_active.reset(self.before)
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

@@ -224,23 +224,35 @@ def test_photos_are_kept_upright_and_objects_belong_to_what_viewers_show(tmp_pat
 def test_coco_sentences_and_categories(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
     square, other = [[5, 5, 15, 5, 15, 15, 5, 15]], [[30, 5, 40, 5, 40, 15, 30, 15]]
+    captions = ["Red cup", "the left one"]
     content = {
         "images": [{"id": 7, "file_name": "a.jpg", "height": HEIGHT, "width": WIDTH}],
         "categories": [{"id": 3, "name": "cup"}, {"id": 4, "name": "dog"}],
         "annotations": [
-            {"id": 1, "image_id": 7, "category_id": 3, "segmentation": square, "captions": ["Red cup", "the left one"]},
+            {
+                "id": 1,
+                "image_id": 7,
+                "category_id": 3,
+                "segmentation": square,
+                "captions": captions,
+                "iscrowd": "0",
+            },
             {"id": 2, "image_id": 7, "category_id": 4, "segmentation": square},
             {"id": 3, "image_id": 7, "category_id": 4, "bbox": [30, 5, 10, 10]},
             {"id": 4, "image_id": 8, "category_id": 4, "segmentation": square},
             {"id": 5, "image_id": 7, "category_id": 9, "segmentation": square},
             {"id": 6, "image_id": 7, "category_id": 3, "segmentation": square, "iscrowd": 1},
+            {"id": 7, "image_id": 7, "category_id": 3, "segmentation": square, "text": "x", "iscrowd": "true"},
+            {"id": 8, "image_id": 7, "category_id": 3, "segmentation": square, "text": "x", "iscrowd": "maybe"},
         ],
     }
     (tmp_path / "coco.json").write_text(json.dumps(content))
     found = imported(tmp_path / "coco.json", tmp_path / "DATA/set")
     reasons = {each["where"].rpartition(" ")[2]: each["reason"] for each in found["left_out"]}
-    assert reasons.keys() == {"4", "5", "6"}
+    assert reasons.keys() == {"4", "5", "6", "7", "8"}
     assert "a region of many objects" in reasons["6"]
+    assert "a region of many objects" in reasons["7"]
+    assert "iscrowd: 'maybe', expected 0, 1, true or false" in reasons["8"]
     assert "image_id 8 is in no record" in reasons["4"]
     assert "category_id 9" in reasons["5"]
     read = targets(tmp_path / "DATA", "set")

@@ -1,9 +1,11 @@
 """docs/own-data.md, command by command, in a folder with nothing but what the page names."""
 
+import contextlib
 import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,6 +55,17 @@ def test_the_page_is_run_as_it_stands(said: tuple[Path, dict[str, str]]) -> None
     report = (folder / "reports" / "cris-components-own" / "report.md").read_text()
     assert "own pictures, the tiny network" in report
     assert "not the paper's benchmark" in report
+
+
+def test_the_pages_python_runs(said: tuple[Path, dict[str, str]], capsys: pytest.CaptureFixture[str]) -> None:
+    scope: dict[str, Any] = {}
+    with contextlib.chdir(said[0]):
+        for block in blocks(PAGE):
+            if block.language == "python":
+                exec(compile(block.text, block.where, "exec"), scope)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [(row[0], row[1]) for row in rows if row[1] == "1"] == [("base", "1"), ("con", "1")]
+    assert scope["model"].method == "cris"
 
 
 def test_fit_ends_with_the_scores_and_the_folder_and_score_gives_the_same_digits(

@@ -8,8 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from rislab.bench.operations import counted
+from rislab.data.batch import ImageLabels, Images
+from rislab.data.geometry import Stretch
+from rislab.data.synthetic import batch_of
+from rislab.methods.base import TextSegmenter
 from rislab.nn import matrix_products
-from rislab.nn.matrix_products import fast_products, is_available
+from rislab.nn.matrix_products import checkpointed, fast_products, is_available
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="this torch has no linear layers of oneDNN")
 
@@ -96,3 +100,24 @@ def test_it_is_taken_and_counted(parts: Parts, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(matrix_products, "LARGE", 10**9)
     fast()
     assert not calls
+
+
+class Recomputed(TextSegmenter):
+    """A layer that the backward pass computes again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 16)
+
+    def losses(self, batch: Images) -> dict[str, Tensor]:
+        x = batch.images.float().mean((2, 3)).repeat(1, 6)[:, :16]
+        return {"loss": checkpointed(self.layer, x).square().mean()}
+
+
+def test_what_is_computed_again_meets_the_same_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix_products, "LARGE", 1)
+    monkeypatch.setattr(matrix_products, "LEAST", 1)
+    method = Recomputed()
+    monkeypatch.setattr(method, "log_dict", lambda *_, **__: None)
+    method.training_step(batch_of(ImageLabels, Stretch(16), 2), 0).backward()
+    assert method.layer.weight.grad is not None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rislab.data.annotations import whole
+from rislab.data.annotations import whole, yes_or_no
 from rislab.data.own import shapes
 from rislab.data.own.pictures import Places
 from rislab.data.own.rows import Found, Row
@@ -116,7 +116,11 @@ def _texts(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _shapes(record: Mapping[str, Any]) -> tuple[Shape, ...]:
     """The parts of one object; none where the annotation says that its sentence means nothing (an empty segmentation)."""
-    if record.get("iscrowd"):
+    try:
+        is_crowd = yes_or_no(record.get("iscrowd") or 0, "iscrowd")  # by type and word, never by Python's truth
+    except TypeError as error:
+        raise DataError(str(error)) from None
+    if is_crowd:
         raise DataError("iscrowd: a region of many objects is no object")
     given = record.get("segmentation")
     if isinstance(given, dict):

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from rislab.methods.groupvit.grouping import Assignment
 from rislab.methods.groupvit.model import GroupViT
+from rislab.nn.matrix_products import checkpointed
 
 BUCKET = 16
 """Texts are encoded together with those whose lengths agree up to the next multiple of it."""
@@ -45,7 +45,7 @@ def encode_images(
     if micro_batch is None or len(pixels) <= micro_batch:
         return pooled(model, pixels, *noise)
     parts = zip(*(each.split(micro_batch) for each in (pixels, *noise)), strict=True)
-    found = [checkpoint(pooled, model, *part, use_reentrant=False) for part in parts]
+    found = [checkpointed(pooled, model, *part) for part in parts]
     return torch.cat([each for each, _ in found]), torch.stack([each for _, each in found]).mean(0)
 
 
@@ -67,7 +67,7 @@ def encode_texts(model: GroupViT, ids: Tensor, micro_batch: int | None = None) -
         for some in rows.split(micro_batch or len(rows)):
             cut = texts[some, : int(lengths[some].max())].to(device, non_blocking=True)
             caching = micro_batch is not None and len(texts) > micro_batch
-            found.append(checkpoint(model.text, cut, use_reentrant=False) if caching else model.text(cut))
+            found.append(checkpointed(model.text, cut) if caching else model.text(cut))
             order.append(some)
     back = torch.cat(order).argsort()[place]
     return torch.cat(found)[back.to(device)]

@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from rislab.losses.masks import total_variation
 from rislab.methods.tcl.model import COSINE_EPS, ToMask, cosines, pooled
+from rislab.nn.matrix_products import checkpointed
 from rislab.ranks import world
 
 LARGEST_SCALE = 100.0
@@ -46,7 +46,7 @@ def pairs(to_mask: ToMask, embeddings: Tensor, texts: Tensor, at_once: int | Non
     parts = texts.split(at_once or len(texts))
     if len(parts) == 1:
         return Pairs(*masked(texts))
-    found = [checkpoint(masked, part, use_reentrant=False) for part in parts]
+    found = [checkpointed(masked, part) for part in parts]
     regions, areas = (torch.cat([part[i] for part in found], dim=1) for i in (0, 1))
     weights = [len(part) / len(texts) for part in parts]
     variation = sum(

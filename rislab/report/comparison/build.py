@@ -14,7 +14,7 @@ from rislab.report import claims
 from rislab.report.comparison.costs import of_costs
 from rislab.report.comparison.panels import Known, generated_panel, protocol_panels
 from rislab.report.comparison.scores import Score, Scored, scored, trainings
-from rislab.report.comparison.tables import Tables, of_claims, of_tables
+from rislab.report.comparison.tables import Tables, is_generated, of_claims, of_tables
 from rislab.report.document import Cell, Column, Document, Grid, Row, Section, listed, words
 from rislab.report.document_forms import forms
 from rislab.report.provenance import provenance
@@ -103,7 +103,7 @@ def write(content: Document, out: Path) -> list[Path]:
 
 def generated_benchmarks() -> tuple[str, ...]:
     """Names of the benchmarks whose world is made, not downloaded. Raises ConfigError."""
-    return tuple(name for name, data in _benchmarks().items() if _is_generated(data))
+    return tuple(name for name, data in _benchmarks().items() if is_generated(data))
 
 
 def _benchmarks() -> dict[str, object]:
@@ -115,12 +115,6 @@ def _benchmarks() -> dict[str, object]:
             raise ConfigError(f"{path}: expected `data:`, as in the other files of {path.parent}")
         found[path.stem] = content["data"]
     return found
-
-
-def _is_generated(data: object) -> bool:
-    if not isinstance(data, dict):
-        return False
-    return data.get("generate") is not None or any(map(_is_generated, data.values()))
 
 
 def _sources(published: Published) -> Grid:

@@ -37,10 +37,11 @@ def of_tables(tables: Sequence[Table], runs: Path) -> Tables:
     for table in tables:
         for profile in table.profiles.values():
             planned = plan.plan(table, profile, seeds, runs) if seeds else []
+            needs_data = not is_generated(planned[0].config["data"]) if planned else profile.is_paper_dataset
             finished = {cell.seed for cell in planned if cell.trial.metrics_file.exists()}
             planned = [cell for cell in planned if cell.seed in finished]
             if not planned:
-                data = " --data DIR" if profile.is_paper_dataset else ""
+                data = " --data DIR" if needs_data else ""
                 command = f"rislab ablate run {table.path.stem} --profile {profile.name}{data}"
                 not_run.append(f"{table.name}, {profile.name} ({profile.dataset}): {command}")
                 continue
@@ -48,6 +49,13 @@ def of_tables(tables: Sequence[Table], runs: Path) -> Tables:
             views.append(seen)
             grids.append(_grid(seen))
     return Tables(tuple(grids), tuple(not_run), tuple(views))
+
+
+def is_generated(data: object) -> bool:
+    """Whether the `data` of a config is a world that is made, not downloaded."""
+    if not isinstance(data, dict):
+        return False
+    return data.get("generate") is not None or any(map(is_generated, data.values()))
 
 
 def _grid(seen: View) -> Grid:
