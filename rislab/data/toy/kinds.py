@@ -6,7 +6,7 @@ the shapes, are the classes; shape, size and place vary and are named in caption
 
 import numpy as np
 
-from rislab.data.toy.scene import PAINTS, PATTERNS, SHAPES, Scene, Thing, draw, place
+from rislab.data.toy.scene import GROUNDS, PAINTS, PATTERNS, SHAPES, Scene, Thing, draw, place
 
 KINDS = tuple((pattern, colour) for colour in PAINTS for pattern in PATTERNS)
 """By label, from 1."""
@@ -31,9 +31,15 @@ def gather(rng: np.random.Generator, size: int, count: int) -> tuple[Thing, ...]
     return tuple(things)
 
 
-def kinds_scene(rng: np.random.Generator, size: int) -> Scene:
-    """A scene of two to four things; the same generator state gives the same scene."""
+def any_ground(rng: np.random.Generator) -> str:
+    """A kind of ground."""
+    return str(rng.choice(list(GROUNDS)))
+
+
+def kinds_scene(rng: np.random.Generator, size: int, grounds: bool = False) -> Scene:
+    """A scene of two to four things, on a ground of a kind or of none; the same generator state gives the same scene."""
     while True:
-        drawn = draw(rng, gather(rng, size, int(rng.integers(2, 5))), size)
+        things = gather(rng, size, int(rng.integers(2, 5)))
+        drawn = draw(rng, things, size, any_ground(rng) if grounds else None)
         if drawn is not None and len(drawn.things) >= 2:
             return drawn
