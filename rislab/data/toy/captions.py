@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from rislab.data.toy.kinds import any_ground, gather
+from rislab.data.toy.kinds import ON_GROUNDS, SIZES, any_ground, gather
 from rislab.data.toy.scene import COLOURS, SHAPES, Thing, draw, place
 
 
@@ -31,8 +31,8 @@ def pairs(count: int, size: int, seed: int) -> tuple[NDArray[np.uint8], list[str
 NOTHING = "nothing but ground"
 COUNTS = (0.03, 0.32, 0.36, 0.29)
 """Shares of pictures with no, one, two and three things."""
-COUNTS_ON_GROUNDS = (0.12, 0.28, 0.34, 0.26)
-"""The same where the ground is of a kind: a picture of ground alone has something to be named."""
+COUNTS_ON_GROUNDS = (0.1, 0.54, 0.36)
+"""The same where the ground is of a kind: fewer things, and a picture of ground alone has something to be named."""
 GROUND_NAMED = 0.7
 """Share of captions of things that name the ground, where it is of a kind."""
 
@@ -47,7 +47,7 @@ def kinds_pairs(
         size: Their side in pixels.
         seed: Of everything.
         whole: Captions name all things and how they lie; else a phrase for one of them.
-        grounds: The ground is of a kind, and captions mostly name it.
+        grounds: One or two large things, or none, on a ground of a kind, which captions mostly name.
 
     Returns:
         uint8 RGB [count, size, size, 3] and as many captions.
@@ -56,8 +56,8 @@ def kinds_pairs(
     images = np.empty((count, size, size, 3), np.uint8)
     captions: list[str] = []
     while len(captions) < count:
-        shares = COUNTS_ON_GROUNDS if grounds else COUNTS
-        things = list(gather(rng, size, int(rng.choice(len(shares), p=shares))))
+        shares, sizes = (COUNTS_ON_GROUNDS, ON_GROUNDS) if grounds else (COUNTS, SIZES)
+        things = list(gather(rng, size, int(rng.choice(len(shares), p=shares)), sizes))
         ground = any_ground(rng) if grounds else None
         drawn = draw(rng, tuple(things), size, ground)
         if drawn is None:

@@ -39,7 +39,7 @@ class ToyVocabulary:
         size: their side.
         seed: of everything.
         whole_captions: captions name all things and how they lie, else one of them.
-        grounds: the ground is of one of four kinds, and captions mostly name it; it is no class.
+        grounds: one or two large things on a ground of one of four kinds, which captions mostly name; it is no class.
         image_labels: write the world for weak supervision of this size and seed instead, see `rislab.data.toy.image_labels`.
     """
 
