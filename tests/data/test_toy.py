@@ -13,11 +13,13 @@ import pytest
 from rislab.cli.main import parser
 from rislab.data import masks
 from rislab.data.benchmark_trees import class_names
+from rislab.data.prompted_nouns import candidates
 from rislab.data.refer import Refer
 from rislab.data.toy import captions, kinds
 from rislab.data.toy import world as toy_world
 from rislab.data.toy.language import KINDS, sentences
-from rislab.data.toy.scene import COLOURS, PATTERNS, SHAPES, SIZES, Thing, scene
+from rislab.data.toy.scene import COLOURS, GROUNDS, PATTERNS, SHAPES, SIZES, Thing, scene
+from rislab.data.toy.vocabulary import ToyVocabulary
 from rislab.data.toy.world import SETS, ToyWorld
 from rislab.data.toy.writers import SHARES, GRefCOCO, RefZOM, Writer
 from rislab.errors import DataError
@@ -291,6 +293,23 @@ def test_captions_of_kinds_are_true_and_repeatable() -> None:
         relations = sum(any(f" {word} " in text for word in ("of", "above", "below")) for text in texts)
         assert (relations > 20) == whole, "a phrase for one thing says nothing of the others"
     assert not np.array_equal(images, captions.kinds_pairs(60, 64, 6, whole)[0])
+
+
+def test_captions_name_the_ground_where_it_is_of_a_kind() -> None:
+    images, texts = captions.kinds_pairs(60, 64, 5, True, grounds=True)
+    named = [
+        (image, text.split()[-1]) for image, text in zip(images, texts, strict=True) if text.split()[-1] in GROUNDS
+    ]
+    assert 30 < len(named) < 60, "most captions, not all"
+    assert {name for _, name in named} == set(GROUNDS)
+    nearest = [
+        min(GROUNDS, key=lambda kind: np.abs(np.median(image, (0, 1)) - GROUNDS[kind]).sum()) for image, _ in named
+    ]
+    assert np.mean([kind == name for kind, (_, name) in zip(nearest, named, strict=True)]) > 0.9
+    for name in GROUNDS:
+        assert candidates(f"striped pink circle on {name}", "pattern", "noun_phrase") == ("striped pink circle", name)
+    with pytest.raises(DataError, match="grounds: true of a toy vocabulary is for captioned pictures"):
+        ToyVocabulary(grounds=True, image_labels=True)
 
 
 def test_kinds_have_names_and_space() -> None:

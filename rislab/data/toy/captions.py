@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from rislab.data.toy.kinds import gather
+from rislab.data.toy.kinds import ON_GROUNDS, SIZES, any_ground, gather
 from rislab.data.toy.scene import COLOURS, SHAPES, Thing, draw, place
 
 
@@ -31,9 +31,15 @@ def pairs(count: int, size: int, seed: int) -> tuple[NDArray[np.uint8], list[str
 NOTHING = "nothing but ground"
 COUNTS = (0.03, 0.32, 0.36, 0.29)
 """Shares of pictures with no, one, two and three things."""
+COUNTS_ON_GROUNDS = (0.1, 0.54, 0.36)
+"""The same where the ground is of a kind: fewer things, and a picture of ground alone has something to be named."""
+GROUND_NAMED = 0.7
+"""Share of captions of things that name the ground, where it is of a kind."""
 
 
-def kinds_pairs(count: int, size: int, seed: int, whole: bool) -> tuple[NDArray[np.uint8], list[str]]:
+def kinds_pairs(
+    count: int, size: int, seed: int, whole: bool, grounds: bool = False
+) -> tuple[NDArray[np.uint8], list[str]]:
     """Pictures of up to three things of the kinds that the labelled pictures hold, with captions.
 
     Args:
@@ -41,6 +47,7 @@ def kinds_pairs(count: int, size: int, seed: int, whole: bool) -> tuple[NDArray[
         size: Their side in pixels.
         seed: Of everything.
         whole: Captions name all things and how they lie; else a phrase for one of them.
+        grounds: One or two large things, or none, on a ground of a kind, which captions mostly name.
 
     Returns:
         uint8 RGB [count, size, size, 3] and as many captions.
@@ -49,16 +56,20 @@ def kinds_pairs(count: int, size: int, seed: int, whole: bool) -> tuple[NDArray[
     images = np.empty((count, size, size, 3), np.uint8)
     captions: list[str] = []
     while len(captions) < count:
-        things = list(gather(rng, size, int(rng.choice(len(COUNTS), p=COUNTS))))
-        drawn = draw(rng, tuple(things), size)
+        shares, sizes = (COUNTS_ON_GROUNDS, ON_GROUNDS) if grounds else (COUNTS, SIZES)
+        things = list(gather(rng, size, int(rng.choice(len(shares), p=shares)), sizes))
+        ground = any_ground(rng) if grounds else None
+        drawn = draw(rng, tuple(things), size, ground)
         if drawn is None:
             continue
         images[len(captions)] = drawn.image
         if not things:
-            captions.append(NOTHING)
+            captions.append(NOTHING if ground is None else f"nothing but {ground}")
         else:
             one = things[int(rng.integers(len(things)))]
-            captions.append(_caption(rng, things, size, _phrase) if whole else _phrase(rng, one))
+            caption = _caption(rng, things, size, _phrase) if whole else _phrase(rng, one)
+            is_named = ground is not None and rng.random() < GROUND_NAMED
+            captions.append(f"{caption} on {ground}" if is_named else caption)
     return images, captions
 
 

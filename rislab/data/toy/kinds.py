@@ -6,7 +6,7 @@ the shapes, are the classes; shape, size and place vary and are named in caption
 
 import numpy as np
 
-from rislab.data.toy.scene import PAINTS, PATTERNS, SHAPES, Scene, Thing, draw, place
+from rislab.data.toy.scene import GROUNDS, PAINTS, PATTERNS, SHAPES, Scene, Sizes, Thing, draw, place
 
 KINDS = tuple((pattern, colour) for colour in PAINTS for pattern in PATTERNS)
 """By label, from 1."""
@@ -14,26 +14,36 @@ KINDS = tuple((pattern, colour) for colour in PAINTS for pattern in PATTERNS)
 SIZES = {"small": (0.16, 0.19), "large": (0.23, 0.28)}
 """Radii as shares of the side: larger than in scenes that are referred to, so that a thing covers several patches."""
 
+ON_GROUNDS = {"small": (0.20, 0.26), "large": (0.30, 0.37)}
+"""The same of scenes whose ground is of a kind."""
+
 
 def kind_of(thing: Thing) -> int:
     """Label of a thing, from 1."""
     return KINDS.index((thing.pattern, thing.colour)) + 1
 
 
-def gather(rng: np.random.Generator, size: int, count: int) -> tuple[Thing, ...]:
+def gather(rng: np.random.Generator, size: int, count: int, sizes: Sizes = SIZES) -> tuple[Thing, ...]:
     """Up to `count` things, each of a kind drawn for itself; fewer where the picture is full."""
     things: list[Thing] = []
     for _ in range(count):
         looks = str(rng.choice(SHAPES)), str(rng.choice(list(PAINTS)))
-        thing = place(rng, size, looks, things, sizes=SIZES, striped=0.5)
+        thing = place(rng, size, looks, things, sizes=sizes, striped=0.5)
         if thing is not None:
             things.append(thing)
     return tuple(things)
 
 
-def kinds_scene(rng: np.random.Generator, size: int) -> Scene:
-    """A scene of two to four things; the same generator state gives the same scene."""
+def any_ground(rng: np.random.Generator) -> str:
+    """A kind of ground."""
+    return str(rng.choice(list(GROUNDS)))
+
+
+def kinds_scene(rng: np.random.Generator, size: int, grounds: bool = False) -> Scene:
+    """A scene of two to four things, or of one or two large ones on a ground of a kind; same generator state, same scene."""
+    least, most, sizes = (1, 2, ON_GROUNDS) if grounds else (2, 4, SIZES)
     while True:
-        drawn = draw(rng, gather(rng, size, int(rng.integers(2, 5))), size)
-        if drawn is not None and len(drawn.things) >= 2:
+        things = gather(rng, size, int(rng.integers(least, most + 1)), sizes)
+        drawn = draw(rng, things, size, any_ground(rng) if grounds else None)
+        if drawn is not None and len(drawn.things) >= least:
             return drawn

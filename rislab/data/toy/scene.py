@@ -29,6 +29,8 @@ MORE_COLOURS = {
 }
 """Of the labelled and captioned pictures only; scenes that are referred to keep to four colours."""
 PAINTS = COLOURS | MORE_COLOURS
+GROUNDS = {"sand": (165, 148, 112), "grass": (92, 120, 78), "water": (88, 114, 142), "stone": (112, 109, 107)}
+"""Kinds of ground, for worlds whose captions name it; less saturated than any thing."""
 Sizes = Mapping[str, tuple[float, float]]
 SIZES = {"small": (0.145, 0.17), "large": (0.22, 0.25)}  # radius, as a share of the scene's side
 PATTERNS = ("plain", "striped")
@@ -153,9 +155,9 @@ def _cross() -> NDArray[np.float64]:
     return np.concatenate([quarter[::-1] @ np.linalg.matrix_power(turn, k) for k in range(4)])
 
 
-def draw(rng: np.random.Generator, things: tuple[Thing, ...], size: int) -> Scene | None:
-    """Paint a scene; None when something is hidden too much to be referred to."""
-    image = _ground(rng, size)
+def draw(rng: np.random.Generator, things: tuple[Thing, ...], size: int, ground: str | None = None) -> Scene | None:
+    """Paint a scene; None when something is hidden too much to be referred to. ground: its kind; None: of no kind."""
+    image = _ground(rng, size, ground)
     clutter = _confetti(rng, image)
     masks: list[NDArray[np.bool_]] = []
     whole: list[int] = []
@@ -184,10 +186,10 @@ def draw(rng: np.random.Generator, things: tuple[Thing, ...], size: int) -> Scen
     return Scene(things, picture, tuple(masks), clutter & ~taken)
 
 
-def _ground(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """A grey-brown ground with large stains and a few strokes, never as saturated as a thing."""
+def _ground(rng: np.random.Generator, size: int, kind: str | None) -> NDArray[np.float32]:
+    """A ground with large stains and a few strokes, grey-brown or of a kind; never as saturated as a thing."""
     stains = cv2.resize(rng.normal(0, 1, (5, 5, 3)).astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
-    base = rng.uniform(85, 150) + rng.normal(0, 8, 3)
+    base = (rng.uniform(85, 150) if kind is None else np.array(GROUNDS[kind])) + rng.normal(0, 8, 3)
     image = (base + 14 * stains).astype(np.float32)
     for _ in range(int(rng.integers(2, 6))):
         ends = rng.integers(0, size, 4)

@@ -39,10 +39,11 @@ class ToyVocabulary:
         size: their side.
         seed: of everything.
         whole_captions: captions name all things and how they lie, else one of them.
+        grounds: one or two large things on a ground of one of four kinds, which captions mostly name; it is no class.
         image_labels: write the world for weak supervision of this size and seed instead, see `rislab.data.toy.image_labels`.
     """
 
-    absent_means: ClassVar[dict[str, Any]] = {"whole_captions": False, "image_labels": False}
+    absent_means: ClassVar[dict[str, Any]] = {"whole_captions": False, "grounds": False, "image_labels": False}
     hashed_with: ClassVar[dict[str, dict[str, object]]] = {
         "rislab.data.toy.vocabulary.VERSION": {},
         "rislab.data.toy.image_labels.VERSION": {"image_labels": True},
@@ -53,19 +54,25 @@ class ToyVocabulary:
     size: int = 96
     seed: int = 0
     whole_captions: bool = False
+    grounds: bool = False
     image_labels: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least in (("scenes", self.scenes, 5), ("pairs", self.pairs, 1), ("size", self.size, 48)):
             if value < least:
                 raise DataError(f"{name} of a toy vocabulary is {value}, expected {least} or more")
+        if self.grounds and self.image_labels:
+            raise DataError(
+                "grounds: true of a toy vocabulary is for captioned pictures, and image_labels: true has none"
+            )
 
     @property
     def recipe(self) -> dict[str, Any]:
         given = asdict(self)
         del given["image_labels"]
-        if not self.whole_captions:
-            del given["whole_captions"]  # worlds of before have none
+        for later in ("whole_captions", "grounds"):  # worlds of before have none
+            if not given[later]:
+                del given[later]
         return given | {"version": VERSION}
 
     def write(self, root: Path) -> None:
@@ -106,7 +113,7 @@ class ToyVocabulary:
             (folder / name).mkdir(parents=True)
         splits: dict[str, list[str]] = {split: [] for split in SPLITS}
         for number in range(self.scenes):
-            drawn = kinds_scene(np.random.default_rng([self.seed, 11, number]), self.size)
+            drawn = kinds_scene(np.random.default_rng([self.seed, 11, number]), self.size, self.grounds)
             name = f"2026_{number:06d}"
             (folder / "JPEGImages" / f"{name}.jpg").write_bytes(jpeg(drawn.image))
             palette(labels(drawn)).save(folder / "SegmentationClass" / f"{name}.png")
@@ -116,7 +123,7 @@ class ToyVocabulary:
 
     def _write_shards(self, folder: Path) -> None:
         folder.mkdir()
-        images, texts = captions.kinds_pairs(self.pairs, self.size, self.seed + 100, self.whole_captions)
+        images, texts = captions.kinds_pairs(self.pairs, self.size, self.seed + 100, self.whole_captions, self.grounds)
         for start in range(0, self.pairs, SHARD):
             with tarfile.open(folder / f"toy-train-{start // SHARD:06d}.tar", "w") as tar:
                 for number in range(start, min(start + SHARD, self.pairs)):
