@@ -145,6 +145,9 @@ def test_a_missing_number_has_its_own_reason(world: Path) -> None:
     score(world, "cris", checkpoint, error="a closed vocabulary answers no sentences")
     cell = generated(document(world))["CRIS & co_", "ours: full (tiny, toy)"]["toy-refcoco"]
     assert cell.reason == "failed: a closed vocabulary answers no sentences"
+    score(world, "cris", checkpoint, error="CRISTask cannot be scored on toy world: it answers no sentences")
+    cell = generated(document(world))["CRIS & co_", "ours: full (tiny, toy)"]["toy-refcoco"]
+    assert cell.reason == "cannot be scored: it answers no sentences"
 
 
 def test_official_weights_and_strange_checkpoints_stand_apart_from_ours(world: Path) -> None:

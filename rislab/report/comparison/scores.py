@@ -22,6 +22,8 @@ from rislab.report.claims import begun_seeds
 from rislab.report.results import collect
 
 _CELL = re.compile(r"(?P<method>.+?)--(?P<benchmark>.+)--[0-9a-f]{8}")
+REFUSED = " cannot be scored on "
+"""Of the message of a method that a benchmark is no question for; what follows the colon says why."""
 OFFICIAL = "official"
 """Folder below that of the matrix: official weights in our form, `METHOD--FILE--SHA8.ckpt`."""
 
@@ -255,7 +257,10 @@ def _of_cell(
     weights = _whose(recorded.get("config", {}), read_yaml(folder / "config.yaml"), owners)
     if state != "done":
         why = look.reason if look.suspect else str(trial.status().get("error") or "")
-        reason = f"{state}: {why}" if why else state
+        whose, _, why_not = why.partition(": ")
+        # A refusal is an answer, not a fault, and one for all benchmarks of a kind.
+        said = f"cannot be scored: {why_not}" if REFUSED in whose and why_not else f"{state}: {why}"
+        reason = said if why else state
         return Score(method, weights, benchmark, "", "", {}, reason, folder.name)
     split = next(iter(look.result.get("splits", {})), "")
     return _score(method, weights, benchmark, look.result, split, folder)
