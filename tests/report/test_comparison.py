@@ -195,6 +195,13 @@ def test_a_cell_of_another_config_of_a_benchmark_is_left_out_and_named(world: Pa
     assert any("no benchmark 'toy-refcoco' in experiments/benchmarks" in item for item in items)
 
 
+def test_a_method_with_an_option_that_was_once_the_datas_is_shown(world: Path) -> None:
+    """LSeg's `flip` is hashed among the data, as it was first."""
+    expected = score(world, "lseg", None)
+    row = next(cells for (method, _), cells in generated(document(world)).items() if method == "lseg")
+    assert row["toy-refcoco mIoU (expr)"].value == pytest.approx(expected)
+
+
 def test_a_damaged_cell_shows_a_reason_and_no_number(world: Path) -> None:
     score(world, "maskclip", None)
     (metrics,) = (world / "runs" / "matrix").glob("*/metrics.json")

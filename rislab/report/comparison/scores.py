@@ -18,6 +18,7 @@ from rislab.ablation.table import Profile, Table
 from rislab.ablation.trial import TrialDir
 from rislab.ablation.yaml_lines import read_yaml
 from rislab.errors import ConfigError
+from rislab.moved_names import with_options_moved
 from rislab.report.claims import begun_seeds
 from rislab.report.results import collect
 
@@ -250,7 +251,9 @@ def _of_cell(
         raise ConfigError("no identity.json: a cell of an earlier release")
     if benchmark not in benchmarks:
         raise ConfigError(f"no benchmark {benchmark!r} in experiments/benchmarks")
-    if identity.digest(recorded.get("config", {}).get("data")) != identity.digest(benchmarks[benchmark]):
+    # An option that was the data's first and is the model's today is hashed among the data.
+    held = with_options_moved({"data": recorded.get("config", {}).get("data")})["data"]
+    if identity.digest(held) != identity.digest(benchmarks[benchmark]):
         raise ConfigError(f"scored by another config than today's of {benchmark}")
     trial = TrialDir(folder, recorded["hash"])
     state, look = trial.inspect(thorough=True)
