@@ -41,7 +41,7 @@ class Benchmark:
         counts: published numbers of pictures.
         get: where to get it.
         listed_splits: splits with label maps, where lists name them: TCL watches its training on VOC's and Context's train.
-        groups: file of `rislab/data/names` with groups of the names: each name is asked, answers and labels count by group. Such
+        groups: file of `rislab/data/names` with groups of the names: each name is a query, answers and labels count by group. Such
             a benchmark is for scoring alone.
         answers: of that file, other groups of single names for answers alone; None: those of labels.
         label_channel: of label maps in colours, the channel that holds the label; RGB.

@@ -129,8 +129,8 @@ def test_pictures_labels_and_scores(tmp_path: Path, name: str, protocol: str, na
     for batch, picture, label in zip(data.val_dataloader(), pictures, meant, strict=True):
         assert np.array_equal(batch.images[0].permute(1, 2, 0).numpy(), picture)
         assert np.array_equal(batch.labels[0], np.where(label < 0, 255, label))
-        asked: Scored = method  # type: ignore[assignment]
-        rows.append(evaluation.rows(batch, evaluation.answers(asked, batch, evaluation.predict(asked, batch))))
+        scored: Scored = method  # type: ignore[assignment]
+        rows.append(evaluation.rows(batch, evaluation.answers(scored, batch, evaluation.predict(scored, batch))))
     counted = np.concatenate(rows).T
     scores = evaluation.arithmetic.scores(dict(zip(evaluation.arithmetic.columns, counted, strict=True)))
     # Names by number -> what they count as: the released list leaves out the ids of a count from 0.
