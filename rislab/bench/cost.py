@@ -16,6 +16,7 @@ from rislab.ablation.yaml_lines import read_yaml
 from rislab.bench.operations import counted
 from rislab.bench.resident_memory import peak, start_of_peak
 from rislab.bench.training_step import in_a_process_of_its_own
+from rislab.data.vocabularies import BACKGROUND
 from rislab.errors import ConfigError, RislabError
 from rislab.files import read_json, write_json
 from rislab.nn.matrix_products import fast_products
@@ -104,7 +105,8 @@ def measure(recipe: dict[str, Any]) -> dict[str, Any]:
             if model.vocabulary is None:
                 model.segment(images, [TEXT], index)
             else:
-                model.segment_vocabulary(images, list(model.vocabulary))
+                # Background is what no name is, and no query.
+                model.segment_vocabulary(images, [name for name in model.vocabulary if name != BACKGROUND])
         if device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -41,8 +41,8 @@ class Benchmark:
         counts: published numbers of pictures.
         get: where to get it.
         listed_splits: splits with label maps, where lists name them: TCL watches its training on VOC's and Context's train.
-        groups: file of `rislab/data/names` with groups of the names: methods answer with the names, answers and labels count by
-            group. Such a benchmark is for scoring alone.
+        groups: file of `rislab/data/names` with groups of the names: each name is a query, answers and labels count by group.
+            Such a benchmark is for scoring alone.
         answers: of that file, other groups of single names for answers alone; None: those of labels.
         label_channel: of label maps in colours, the channel that holds the label; RGB.
         is_variant: it shares its pictures with another benchmark; `data check` looks at it where its own list or maps are.

@@ -31,7 +31,11 @@ class Vocabulary:
             if given not in files:
                 raise ConfigError(f"no class names {given!r}; there are {', '.join(files)}{nearest(given, files)}")
             content = yaml.safe_load((NAMES / f"{given}.yaml").read_text())
-            given, renames = content["mmseg"], list(content["renames"].values())
+            # A file gives its first set in full; one of groups has their names.
+            given = next((value for value in content.values() if isinstance(value, list)), None) or list(
+                content["groups"]
+            )
+            renames = list(content.get("renames", {}).values())
         self.names = tuple(given)
         self._columns = {name.lower(): column for column, name in enumerate(self.names)}
         if not self.names or len(self._columns) < len(self.names):

@@ -110,14 +110,14 @@ class SemanticData(EvaluatedData):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """By label: the names that methods answer with, or groups of them."""
+        """By label: the names of the queries, or groups of them."""
         return scored_classes(self.of, self.protocol.value.names)
 
     def require_own_labels(self) -> None:
         """Raises ConfigError for a benchmark whose labels are groups of its names: nothing can be trained on them."""
         if self.of.groups is not None:
             raise ConfigError(
-                f"{self.of.title} is for scoring alone: its labels are groups of the names that methods answer with"
+                f"{self.of.title} is for scoring alone: its labels are groups of the names of its queries"
             )
 
     def prepare_data(self) -> None:

@@ -18,7 +18,7 @@ from rislab.metrics.classes import confusion
 
 @dataclass(frozen=True)
 class Grouping:
-    """Names that methods answer with, and the class that the answer with each of them counts as, by number.
+    """Names of the queries, and the class that the answer with each of them counts as, by number.
 
     Source: ReCo, eval.py: the largest score over the names first, then the group of that name.
     """
@@ -35,7 +35,7 @@ class SemanticEvaluation(Evaluation):
         name_set: name of the set of class names that the protocol uses.
         names: classes by label, background first where there is one.
         has_scales: whether pictures are shown at several scales.
-        grouping: where methods answer with other names than `names`; None where they are the same.
+        grouping: where the queries have other names than `names`; None where they are the same.
     """
 
     form: ClassVar[Form] = "label maps"
@@ -63,8 +63,8 @@ class SemanticEvaluation(Evaluation):
     def refuse(self, method: Scored) -> str | None:
         if self.has_scales and not method.multi_scale:
             return f"its protocol {self._protocol} shows pictures at several scales, and the method fuses windows by itself"
-        names = self.names if self.grouping is None else self.grouping.names
-        missing = [] if method.vocabulary is None else [name for name in names if name not in method.vocabulary]
+        queries = self.names if self.grouping is None else self.grouping.names
+        missing = [] if method.vocabulary is None else [name for name in queries if name not in method.vocabulary]
         return f"it answers its own class names only, and not {missing[0]!r}" if missing else None
 
     def predict(self, method: Scored, batch: LabelledPictures) -> Outputs:

@@ -86,7 +86,7 @@ def latex(document: Document) -> str:
         r"\usepackage{booktabs,longtable,array}",
         r"\usepackage[a4paper,landscape,margin=1.5cm]{geometry}",
         r"\setlength{\parindent}{0pt}\setlength{\tabcolsep}{4pt}\setlength{\emergencystretch}{3em}",
-        NEED_SPACE,
+        KEPT_TOGETHER,
         rf"\title{{{latex_escape(document.title)}}}",
         r"\author{}\date{}",
         r"\begin{document}",
@@ -97,7 +97,7 @@ def latex(document: Document) -> str:
     if document.notice:
         out += [rf"\textbf{{{latex_escape(document.notice)}}}", ""]
     for section in document.sections:
-        out += [rf"\needspacehere\section*{{{latex_escape(section.title)}}}"]
+        out += [rf"\together\section*{{{latex_escape(section.title)}}}"]
         for text in section.text:
             out += [latex_escape(text), ""]
         for grid in section.grids:
@@ -108,8 +108,8 @@ def latex(document: Document) -> str:
     return "\n".join([*out, r"\end{document}", ""])
 
 
-NEED_SPACE = (
-    r"\makeatletter\newcommand{\needspacehere}{\par\if@nobreak\else\@tempdima\pagegoal\advance\@tempdima-\pagetotal\relax"
+KEPT_TOGETHER = (
+    r"\makeatletter\newcommand{\together}{\par\if@nobreak\else\@tempdima\pagegoal\advance\@tempdima-\pagetotal\relax"
     r"\ifdim\@tempdima<5cm\relax\newpage\fi\fi}\makeatother"
 )
 """A heading with little space below it begins a page, so that its table does not stand on the next one."""
@@ -185,7 +185,7 @@ def _tex_grid(grid: Grid) -> list[str]:
         stacked = r"\\{}".join(lines)
         return rf"\shortstack[r]{{{stacked}}}"
 
-    out = [rf"\needspacehere\subsection*{{{latex_escape(grid.title)}}}"] if grid.title else []
+    out = [rf"\together\subsection*{{{latex_escape(grid.title)}}}"] if grid.title else []
     out += [latex_escape(grid.text), ""] if grid.text else []
     out += [
         r"{\scriptsize",

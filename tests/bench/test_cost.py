@@ -23,6 +23,13 @@ def test_parameters_are_counted_and_work_grows_with_the_picture() -> None:
     assert large["gflops"] > 2 * small["gflops"]
 
 
+def test_a_closed_vocabulary_is_measured_with_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Background is among the names that DeepLab answers, and no query."""
+    monkeypatch.chdir(ROOT)
+    (toy, _) = cost.subjects(published.load().of("deeplab"))
+    assert cost.measure(toy.recipe)["gflops"] > 0
+
+
 def test_the_whole_method_is_measured_at_both_scales(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for paper in published.load().methods:

@@ -145,6 +145,9 @@ def test_a_missing_number_has_its_own_reason(world: Path) -> None:
     score(world, "cris", checkpoint, error="a closed vocabulary answers no sentences")
     cell = generated(document(world))["CRIS & co_", "ours: full (tiny, toy)"]["toy-refcoco"]
     assert cell.reason == "failed: a closed vocabulary answers no sentences"
+    score(world, "cris", checkpoint, error="CRISTask cannot be scored on toy world: it answers no sentences")
+    cell = generated(document(world))["CRIS & co_", "ours: full (tiny, toy)"]["toy-refcoco"]
+    assert cell.reason == "cannot be scored: it answers no sentences"
 
 
 def test_official_weights_and_strange_checkpoints_stand_apart_from_ours(world: Path) -> None:
@@ -190,6 +193,13 @@ def test_a_cell_of_another_config_of_a_benchmark_is_left_out_and_named(world: Pa
     path.unlink()
     items = next(s.items for s in document(world).sections if s.title.startswith("What was not run"))
     assert any("no benchmark 'toy-refcoco' in experiments/benchmarks" in item for item in items)
+
+
+def test_a_method_with_an_option_that_was_once_the_datas_is_shown(world: Path) -> None:
+    """LSeg's `flip` is hashed among the data, as it was first."""
+    expected = score(world, "lseg", None)
+    row = next(cells for (method, _), cells in generated(document(world)).items() if method == "lseg")
+    assert row["toy-refcoco mIoU (expr)"].value == pytest.approx(expected)
 
 
 def test_a_damaged_cell_shows_a_reason_and_no_number(world: Path) -> None:

@@ -1,4 +1,4 @@
-"""COCO-Stuff in 27 groups: methods answer with 171 names, answers and labels count by group; the pictures of a curated list."""
+"""COCO-Stuff in 27 groups: 171 names are the queries, answers and labels count by group; the pictures of a curated list."""
 
 from dataclasses import replace
 

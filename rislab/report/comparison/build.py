@@ -68,8 +68,8 @@ def document(
             Section(
                 "Methods by benchmarks",
                 (
-                    "Each method in its whole form, trained by its own table; methods for sentences get class names, methods "
-                    "for class names get sentences.",
+                    "Each method in its whole form, trained by its own table, on that table's world: a benchmark may be of "
+                    "another one. Methods for sentences get class names, methods for class names get sentences.",
                 ),
                 (first,),
             ),

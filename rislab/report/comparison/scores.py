@@ -19,10 +19,13 @@ from rislab.ablation.trial import TrialDir
 from rislab.ablation.yaml_lines import read_yaml
 from rislab.errors import ConfigError
 from rislab.evaluation.arithmetic import protocol_of
+from rislab.moved_names import with_options_moved
 from rislab.report.claims import begun_seeds
 from rislab.report.results import collect
 
 _CELL = re.compile(r"(?P<method>.+?)--(?P<benchmark>.+)--[0-9a-f]{8}")
+REFUSED = " cannot be scored on "
+"""Of the message of a method that a benchmark is no question for; what follows the colon says why."""
 OFFICIAL = "official"
 """Folder below that of the matrix: official weights in our form, `METHOD--FILE--SHA8.ckpt`."""
 
@@ -249,14 +252,19 @@ def _of_cell(
         raise ConfigError("no identity.json: a cell of an earlier release")
     if benchmark not in benchmarks:
         raise ConfigError(f"no benchmark {benchmark!r} in experiments/benchmarks")
-    if identity.digest(recorded.get("config", {}).get("data")) != identity.digest(benchmarks[benchmark]):
+    # An option that was the data's first and is the model's today is hashed among the data.
+    held = with_options_moved({"data": recorded.get("config", {}).get("data")})["data"]
+    if identity.digest(held) != identity.digest(benchmarks[benchmark]):
         raise ConfigError(f"scored by another config than today's of {benchmark}")
     trial = TrialDir(folder, recorded["hash"])
     state, look = trial.inspect(thorough=True)
     weights = _whose(recorded.get("config", {}), read_yaml(folder / "config.yaml"), owners)
     if state != "done":
         why = look.reason if look.suspect else str(trial.status().get("error") or "")
-        reason = f"{state}: {why}" if why else state
+        whose, _, why_not = why.partition(": ")
+        # A refusal is an answer, not a fault, and one for all benchmarks of a kind.
+        said = f"cannot be scored: {why_not}" if REFUSED in whose and why_not else f"{state}: {why}"
+        reason = said if why else state
         return Score(method, weights, benchmark, "", "", {}, reason, folder.name)
     split = next(iter(look.result.get("splits", {})), "")
     return _score(method, weights, benchmark, look.result, split, folder)
