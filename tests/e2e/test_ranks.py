@@ -156,8 +156,8 @@ def test_a_table_over_own_data_on_two_processes_keeps_the_answers_of_one(tmp_pat
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
     table.write_text(table.read_text().replace("  toy:\n", "  own:\n").replace("split: val", "split: test"))
     options = (str(table), "--profile", "own", "--data", "DATA/mine")
-    # A process of its own: Lightning starts the second rank by the program that runs, and here that is pytest.
-    done = rislab("ablate", "run", *options, cwd=tmp_path, OMP_NUM_THREADS="1")
+    # A new interpreter: Lightning starts the second rank by the program that runs.
+    done = rislab("ablate", "run", *options, cwd=tmp_path, fresh=True, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout + done.stderr
     (trial,) = (tmp_path / "runs" / "tiny").glob("base--s0--*")
     done = rislab_here(

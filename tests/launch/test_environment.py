@@ -66,7 +66,9 @@ def test_a_table_in_a_job_of_four_tasks_trains_as_its_recipe_says(devices: int, 
     config = {"trainer__devices": devices, "trainer__strategy": "ddp" if devices > 1 else "auto"}
     table = tiny_table(tmp_path, **config, trainer__max_epochs=1, **WORLD)
     given = ["ablate", "run", str(table), "--threads", "1", "--jobs", "1"]
-    done = rislab(*given, "--runs", str(tmp_path / "runs"), **OF_A_JOB)
+    done = rislab(
+        *given, "--runs", str(tmp_path / "runs"), fresh=True, **OF_A_JOB
+    )  # ranks start by the program that runs
     assert done.returncode == 0, done.stdout + done.stderr
     (metrics,) = (tmp_path / "runs").glob("tiny/*/metrics.json")
     assert json.loads(metrics.read_text())["step"] == steps, "the batches of an epoch, shared by the processes"
