@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: two test processes share two cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: test processes share few cores
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 SLOWEST = ("e2e", "faults", "plugin", "launch", "cli", "api")
-"""Folders of the files that take longest: they begin first, so that two workers end together."""
+"""Folders of the files that take longest: they begin first, so that the workers end together."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
