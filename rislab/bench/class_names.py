@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rislab.bench.official_order import official_order
+from rislab.bench.random_weights import with_random_weights
 from rislab.bench.timed import timed
 from rislab.data.batch import LabelledPictures, LabelMaps, Viewing, members
 from rislab.data.geometry import Stretch
@@ -20,7 +21,6 @@ from rislab.methods.base import TextSegmenter
 from rislab.methods.lseg.task import LSegTask
 from rislab.nn.enlarging import enlarged
 from rislab.nn.multi_scale import MultiScale
-from rislab.training.inference import build, without_pretraining
 
 Work = Literal["window", "step", "picture"]
 Way = Literal["rislab", "every_pass", "text_gradients", "full_size", "official"]
@@ -66,7 +66,7 @@ def measure(
         raise ConfigError(f"{work} has no way {way}; ways are {', '.join(WAYS[work])}")
     torch.manual_seed(0)
     options = {**recipe.get("init_args", {}), "image_size": side}
-    method = build(without_pretraining({**recipe, "init_args": options}))
+    method = with_random_weights({**recipe, "init_args": options})
     prompts = getattr(method, "prompts", None)
     if not isinstance(prompts, Prompts) or LabelMaps not in members(method.trains_on):
         raise ConfigError(

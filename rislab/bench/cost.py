@@ -14,13 +14,13 @@ from rislab.ablation import identity, lookup, plan, table
 from rislab.ablation.published import PaperFile
 from rislab.ablation.yaml_lines import read_yaml
 from rislab.bench.operations import counted
+from rislab.bench.random_weights import with_random_weights
 from rislab.bench.resident_memory import peak, start_of_peak
 from rislab.bench.training_step import in_a_process_of_its_own
 from rislab.data.vocabularies import BACKGROUND
 from rislab.errors import ConfigError, RislabError
 from rislab.files import read_json, write_json
 from rislab.nn.matrix_products import fast_products
-from rislab.training.inference import build, without_pretraining
 
 TEXT = "the small red circle on the left"
 """What a method for sentences is given."""
@@ -95,7 +95,7 @@ def measure(recipe: dict[str, Any]) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     before = start_of_peak()
-    model = build(without_pretraining(recipe)).eval().to(device)
+    model = with_random_weights(recipe).eval().to(device)
     height, width = model.geometry.size
     images = torch.randint(0, 256, (1, 3, height, width), dtype=torch.uint8, device=device)
     index = torch.zeros(1, dtype=torch.int64, device=device)

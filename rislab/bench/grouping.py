@@ -13,6 +13,7 @@ from timm.layers.drop import DropPath
 from torch import Tensor
 
 from rislab.bench.label_maps import STRIDE, WINDOW
+from rislab.bench.random_weights import with_random_weights
 from rislab.bench.timed import timed
 from rislab.data.batch import LabelledPictures, Viewing
 from rislab.errors import ConfigError
@@ -23,7 +24,6 @@ from rislab.methods.groupvit.encoding import pooled
 from rislab.methods.groupvit.grouping import gumbel_noise
 from rislab.methods.groupvit.task import GroupViTTask
 from rislab.nn.sliding import boxes
-from rislab.training.inference import build, without_pretraining
 
 What = Literal["labels", "texts", "caching"]
 How = Literal["rislab", "plain"]
@@ -55,7 +55,7 @@ def measure(
         ConfigError: The recipe is no GroupViT.
     """
     torch.manual_seed(0)
-    method = build(without_pretraining(recipe))
+    method = with_random_weights(recipe)
     if not isinstance(method, GroupViTTask):
         raise ConfigError(f"the measurement is of GroupViT, the config names {type(method).__name__}")
     run = _labels(method, how, **sizes) if what == "labels" else _step(method, what, how, **sizes)

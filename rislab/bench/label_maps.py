@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rislab.bench import tcl_plainly
+from rislab.bench.random_weights import with_random_weights
 from rislab.bench.timed import timed
 from rislab.data.batch import LabelledPictures, Viewing
 from rislab.errors import ConfigError
@@ -18,7 +19,6 @@ from rislab.files import replacing
 from rislab.methods.base import TextSegmenter
 from rislab.methods.tcl.task import TCLTask
 from rislab.nn.sliding import boxes
-from rislab.training.inference import build, without_pretraining
 
 How = Literal["rislab", "loop", "official"]
 WINDOW, STRIDE = 448, 224
@@ -60,7 +60,7 @@ def measure(
         ConfigError: A method that does not have this way.
     """
     torch.manual_seed(0)
-    method = build(without_pretraining(recipe)).eval()
+    method = with_random_weights(recipe).eval()
     names = tuple(f"thing number {n}" for n in range(classes))
     image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
     blank = torch.zeros(height, width, dtype=torch.uint8).numpy()

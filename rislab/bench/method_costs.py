@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from rislab.bench.operations import counted, matrix_rate
+from rislab.bench.random_weights import with_random_weights
 from rislab.bench.resident_memory import peak, start_of_peak
 from rislab.data.batch import Images, MaskQueries, members
 from rislab.data.synthetic import batch_of
@@ -21,7 +22,6 @@ from rislab.encoders.clip.text import encode
 from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
 from rislab.nn.matrix_products import fast_products
-from rislab.training.inference import build, without_pretraining
 
 Work = Literal["sentences", "classes", "train"]
 Answer = dict[str, Tensor]
@@ -60,7 +60,7 @@ def measure(recipe: dict[str, Any], work: Work, count: int, repeats: int, side: 
     """
     torch.manual_seed(0)
     options = recipe.get("init_args", {}) | ({} if side is None else {"image_size": side})
-    method = build(without_pretraining({**recipe, "init_args": options}))
+    method = with_random_weights({**recipe, "init_args": options})
     piece = trained(method, count) if work == "train" else answered(method, work, count)
     ways = {"rislab": piece.ours, "plain": piece.plain}
     operations = {way: counted(run) for way, run in ways.items()}

@@ -5,13 +5,13 @@ from typing import Any, Literal, cast
 import torch
 
 from rislab.bench.plain_ways import computing_plainly
+from rislab.bench.random_weights import with_random_weights
 from rislab.bench.timed import timed
 from rislab.data.batch import MaskQueries
 from rislab.data.geometry import Stretch
 from rislab.data.synthetic import batch_of
 from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
-from rislab.training.inference import build, without_pretraining
 
 Work = Literal["step", "sentences"]
 
@@ -42,7 +42,7 @@ def measure(
         ConfigError: A method that is not trained on masks of sentences, or without such a saving.
     """
     torch.manual_seed(0)
-    method = build(without_pretraining(recipe)).train(work == "step")
+    method = with_random_weights(recipe).train(work == "step")
     if method.trains_on is not MaskQueries:
         raise ConfigError(f"{type(method).__name__} is not trained on masks of sentences")
     count, each = (images, 1) if work == "step" else (1, sentences)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from rislab.bench.random_weights import with_random_weights
 from rislab.data.batch import MaskQueries, members
 from rislab.data.synthetic import batch_of
 from rislab.errors import ConfigError, DataError, DiskError
-from rislab.training.inference import build, without_pretraining
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def measure(
     """In this process, on the GPU if there is one. precision: `float32` or `bfloat16` (autocast)."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    method = build(without_pretraining(recipe)).train().to(device)
+    method = with_random_weights(recipe).train().to(device)
     if all_trained:
         for parameter in method.parameters():
             parameter.requires_grad_(True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rislab.bench.random_weights import with_random_weights
 from rislab.bench.timed import timed
 from rislab.data.batch import ImageLabels
 from rislab.data.geometry import Stretch
@@ -24,7 +25,6 @@ from rislab.files import replacing
 from rislab.losses.text_matching import matched, suppressed, unmatched
 from rislab.methods.clims.inference import activated, scaled, summed
 from rislab.methods.clims.task import CLIMSTask
-from rislab.training.inference import build, without_pretraining
 
 How = Literal["rislab", "plain"]
 What = Literal["step", "maps"]
@@ -59,7 +59,7 @@ def measure(
         ConfigError: The recipe is none of CLIMS, or has the paper's background prompts.
     """
     torch.manual_seed(0)
-    method = build(without_pretraining(recipe))
+    method = with_random_weights(recipe)
     if not isinstance(method, CLIMSTask) or method.matching is None or method.matching.own is not None:
         raise ConfigError(
             "expected a recipe of CLIMS in its stage `clims` whose classes share their background prompts"

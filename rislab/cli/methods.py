@@ -97,9 +97,9 @@ def _sizes(name: str, class_path: str) -> dict[str, dict[str, Any]]:
     import yaml
 
     from rislab.ablation import lookup, signature
+    from rislab.bench.random_weights import with_random_weights
     from rislab.encoders.weight_sources import without_network
     from rislab.training.cli import quiet
-    from rislab.training.inference import build, without_pretraining
 
     quiet()
     found: dict[str, dict[str, Any]] = {}
@@ -112,7 +112,7 @@ def _sizes(name: str, class_path: str) -> dict[str, dict[str, Any]]:
             title = f"{path.stem} {stage}".strip()
             try:
                 with torch.device("meta"), without_network():
-                    model = build(without_pretraining({**recipe, "init_args": options}))
+                    model = with_random_weights({**recipe, "init_args": options})
             except ConfigError as error:  # a vocabulary that is not on this machine
                 found[title] = {"unknown": one_line(error)}
                 continue

@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from rislab.ablation import published
 from rislab.ablation.yaml_lines import read_yaml
 from rislab.bench import cost
+from rislab.bench.random_weights import with_random_weights
+from rislab.encoders.bert.model import BERT
+from rislab.encoders.weight_sources import without_network
 from rislab.training.inference import build
 from tests.worlds import ROOT, tiny_config
 
@@ -40,6 +44,22 @@ def test_the_whole_method_is_measured_at_both_scales(monkeypatch: pytest.MonkeyP
     assert (cris.config, cris.recipe["init_args"]["decoder_layers"]) == ("con+dec3 of cris, toy", 3)
     (clims, _) = cost.subjects(published.load().of("clims"))
     assert clims.recipe["class_path"].endswith("CLIMSTask"), "the stage that is the method, not the last one"
+
+
+@pytest.mark.parametrize("method", ["lavt", "dmmi"])
+def test_a_method_with_bert_is_measured_without_a_file_of_its_vocabulary(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is fetched: the vocabulary has the size of BERT's, and its pieces spell any sentence."""
+    monkeypatch.chdir(ROOT)
+    paper = {subject.scale: subject for subject in cost.subjects(published.load().of(method))}["paper"]
+    with torch.device("meta"), without_network():
+        model = with_random_weights(paper.recipe)
+    (bert,) = (module for module in model.modules() if isinstance(module, BERT))
+    assert bert.embeddings.word_embeddings.num_embeddings == 30522
+    ids = bert.tokenizer.ids(cost.TEXT)
+    assert len(ids) > len(cost.TEXT.split())
+    assert bert.tokenizer.unknown_id not in ids
 
 
 def test_what_cannot_be_measured_is_written_down_with_its_reason(tmp_path: Path) -> None:
