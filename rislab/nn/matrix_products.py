@@ -52,7 +52,12 @@ def is_available() -> bool:
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x weight^T + bias by oneDNN, for float32 on a CPU: [..., C], [D, C], [D] -> [..., D]. No gradient."""
+    """x weight^T + bias by oneDNN, for float32 on a CPU: [..., C], [D, C], [D] -> [..., D]. No gradient.
+
+    A weight with gaps, such as some columns of a larger one, is copied: oneDNN takes a thousand times as long for it.
+    """
+    if not weight.is_contiguous() and not weight.T.is_contiguous():
+        weight = weight.contiguous()
     found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return found
 

@@ -110,8 +110,8 @@ def _scores(score_window: WindowScores, picture: Tensor, view: MultiScale) -> Te
 
 
 def _both(score_window: WindowScores, window: Tensor, mirror: bool) -> Tensor:
-    """Scores [1, C, S, S] of a window, with those of its mirror image added."""
-    found = enlarged(score_window(window).float(), *window.shape[-2:])
-    if not mirror:
-        return found
-    return found + enlarged(score_window(window.flip(-1)).float(), *window.shape[-2:]).flip(-1)
+    """Scores [1, C, S, S] of a window, with those of its mirror image added: before enlarging, which commutes with both."""
+    found = score_window(window).float()
+    if mirror:
+        found = found + score_window(window.flip(-1)).float().flip(-1)
+    return enlarged(found, *window.shape[-2:])
