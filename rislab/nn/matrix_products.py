@@ -63,6 +63,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
+    """`product` of a matrix [R, C]."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -73,11 +75,10 @@ class _Linear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        rows, columns = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
         return (
             product(grad, weight.T) if ctx.needs_input_grad[0] else None,
-            product(rows.T, columns.T) if ctx.needs_input_grad[1] else None,
-            rows.sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None,
+            product(grad.T, x.T) if ctx.needs_input_grad[1] else None,
+            grad.sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None,
         )
 
 
@@ -91,8 +92,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     ):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(each.requires_grad for each in given):
-        found: Tensor = _Linear.apply(x, weight, bias)
-        return found
+        # Of a matrix, so that its result is no view: one that is made inside a function must not be changed in place.
+        found: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
+        return found.view(*x.shape[:-1], -1)
     return product(x, weight, bias)
 
 

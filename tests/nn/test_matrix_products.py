@@ -27,12 +27,13 @@ class Parts(nn.Module):
         self.conv = nn.Conv2d(32, 48, 1).to(memory_format=torch.channels_last)
         self.strided = nn.Conv2d(48, 48, 1, stride=2)
         self.linear = nn.Linear(48, 64, bias=False)
+        self.act = nn.ReLU(inplace=True)
         self.own = nn.MultiheadAttention(64, 4, batch_first=True)
         self.other = nn.MultiheadAttention(64, 4)
         self.matrix = nn.Parameter(torch.randn(64, 40))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.linear(self.strided(self.conv(x)).flatten(2).transpose(1, 2))
+        y = self.act(self.linear(self.strided(self.act(self.conv(x))).flatten(2).transpose(1, 2)))
         hidden = torch.zeros(y.shape[:2], dtype=torch.bool)
         hidden[:, -5:] = True
         causal = torch.full((y.shape[1],) * 2, -torch.inf).triu(1)
