@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from rislab.data.batch import Captions, Images, LabelledPictures, MaskQueries, V
 from rislab.data.synthetic import batch_of
 from rislab.errors import ConfigError
 from rislab.methods.base import TextSegmenter
+from rislab.nn import matrix_products
 from rislab.nn.multi_scale import MultiScale
 
 Factory = Callable[[], TextSegmenter]
@@ -281,6 +283,28 @@ def bfloat16_autocast_trains(factory: Factory) -> None:
     assert torch.isfinite(loss), "the loss is not finite"
 
 
+def trains_alike_through_onednn(factory: Factory) -> None:
+    """What a network of 20 million parameters meets on a CPU: other products, the same loss and gradients."""
+    if not matrix_products.is_available():
+        return
+    method = factory().eval()  # nothing is drawn
+    batch = training_batch(method)
+    found: list[dict[str, Tensor]] = []
+    for least in (matrix_products.LARGE, 1):
+        method.zero_grad()
+        with patch.multiple(matrix_products, LARGE=least, LEAST=1), matrix_products.fast_products(method):
+            loss = total(method, batch)
+            loss.backward()
+        gradients = {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
+        found.append({"loss": loss.detach(), **gradients})
+    plain, through = found
+    largest = max(float(value.abs().max()) for value in plain.values())
+    for name, value in plain.items():
+        scale = max(float(value.abs().max()), 1e-3 * largest)
+        difference = float((through[name] - value).abs().max()) / scale
+        assert difference < 1e-2, f"{name} differs by {difference:.1e} of its largest value"
+
+
 def overfits_two_samples(factory: Factory) -> None:
     """Masks are learnt by heart; without masks, the texts of two pictures must come to be told apart."""
     method = factory().train()
@@ -324,6 +348,7 @@ OF_TRAINED: tuple[Check, ...] = (
     step_is_finite_and_no_parameter_is_dead,
     frozen_weights_do_not_move_by_a_bit,
     bfloat16_autocast_trains,
+    trains_alike_through_onednn,
     overfits_two_samples,
 )
 OF_UNTRAINED: tuple[Check, ...] = (a_method_without_training_refuses_it,)
