@@ -44,6 +44,10 @@ MEASURED = records.Record(
 """What of a provenance.json says how much a trial took."""
 
 
+Group = tuple[str, str, str, str]
+"""What cells of several seeds share: table, row, fold, stage."""
+
+
 @dataclass(eq=False)
 class Planned:
     """A row with a seed and, where it has several, a fold and a stage: its config, and the directory of its trial.
@@ -58,6 +62,7 @@ class Planned:
         metric: What it is watched by, the first of the table's that its stage is scored with; "" for one that is not scored.
         split: Where that is measured.
         fold: Of the profile's folds; "" where it has none.
+        of_table: Names its table where trials of several tables are run together; else "".
     """
 
     row: Row
@@ -73,15 +78,16 @@ class Planned:
     metric: str = ""
     split: str = ""
     fold: str = ""
+    of_table: str = ""
 
     @property
     def name(self) -> str:
-        return " ".join(filter(None, (self.row.name, f"s{self.seed}", self.fold, self.stage)))
+        return " ".join(filter(None, (self.of_table, self.row.name, f"s{self.seed}", self.fold, self.stage)))
 
     @property
-    def group(self) -> tuple[str, str, str]:
+    def group(self) -> Group:
         """What it shares with the same cell of other seeds."""
-        return self.row.name, self.fold, self.stage
+        return self.of_table, self.row.name, self.fold, self.stage
 
     @cached_property
     def trial(self) -> TrialDir:
@@ -312,13 +318,13 @@ def expected(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[
         among: further cells of the table, from which it may be known.
     """
     requested = {cell.group: cell for cell in planned}
-    by_group: dict[tuple[str, str, str], dict[str, Planned]] = {}
+    by_group: dict[Group, dict[str, Planned]] = {}
     for cell in (*planned, *among):
         if cell.group in requested:
             by_group.setdefault(cell.group, {})[cell.hash] = cell
     names: dict[Path, dict[str, list[str]]] = {}
     by_hash: dict[str, Cost] = {}
-    means: dict[tuple[str, str, str], Cost] = {}
+    means: dict[Group, Cost] = {}
     for key, cells in by_group.items():
         found = {digest: cost for digest, cell in cells.items() if (cost := _measured(cell.directory)) is not None}
         by_hash |= found
@@ -327,7 +333,7 @@ def expected(planned: Sequence[Planned], among: Sequence[Planned] = ()) -> dict[
             folder = requested[key].directory.parent
             if folder not in names:
                 names[folder] = _by_row(folder)
-            candidates = [folder / name for name in names[folder].get("--".join(filter(None, key)), ())]
+            candidates = [folder / name for name in names[folder].get("--".join(filter(None, key[1:])), ())]
             costs = _of_other_seeds(requested[key], candidates)
         if costs:
             means[key] = Cost(sum(cost.seconds for cost in costs) / len(costs), max(cost.gpu_mb for cost in costs))

@@ -97,42 +97,26 @@ class TableRun:
                 "--detach leaves no process to mirror the trials; "
                 "`rislab ablate run` with --wandb tells wandb all, also afterwards"
             )
-        missing = trial_jobs.missing(self.cells, self.request.stale, self.request.retry)
+        if self.request.cluster is None:
+            return run_together([self])[0]
+        missing = self.missing()
         if not missing:
-            self._mirrors().finish()
+            self.mirrors().finish()
             return exit_code(self.cells)
-        plan.require_data(self.cells, self.profile)
-        trial_jobs.require_space(self.request.runs)
-        code = self.on_this_machine(missing) if self.request.cluster is None else self._on_slurm(missing)
+        code = self._on_slurm(missing)
         return exit_code(self.cells) if code is None else code
 
-    def on_this_machine(self, missing: Sequence[Planned]) -> int | None:
-        """Run trials in a pool over the cores or GPUs; 130 when the user stopped it, 1 when it stopped early, None otherwise."""
-        given = self.request.devices
-        devices = resources.chosen(given, resources.gpus()) if given or not trial_jobs.on_cpu(missing) else []
-        missing = trial_jobs.all_ready(missing, self.view.say)
-        cores = local_pool.cores()
-        jobs = self.request.jobs or (cores if trial_jobs.on_cpu(missing) else max(1, 4 * len(devices)))
-        slots = min(jobs, len(missing))
-        self._say_start(missing, f"{slots} at once")
-        modules = trial_jobs.shared_modules(missing)
-        self.view.say("preparing data and pretrained trunk (made once, then cached)", "dim")
-        if trial_jobs.prepare_inputs(missing, modules, lambda: None):
-            return 130
-        threads = self.request.threads or max(1, cores // (slots if devices else jobs))
-        pool = LocalPool(slots, threads, modules, devices)
-        mirrors = self._mirrors()
-        with self.view.following(self.cells) as show:
+    def missing(self) -> list[Planned]:
+        """The trials that are to be run.
 
-            def watch() -> None:
-                mirrors.follow()
-                show(({"stopping": STOPPING} if pool.stop_requests else {}) | dict(pool.notes))
-
-            outcome = pool.run(_queue(missing, devices), watch)
-        mirrors.finish()
-        if outcome.stopped_by:
-            self.view.say(f"stopped early: {outcome.stopped_by}", "red")
-        return 130 if pool.stop_requests else 1 if outcome.stopped_by else None
+        Raises:
+            ConfigError: Their data or space for them are missing.
+        """
+        missing = trial_jobs.missing(self.cells, self.request.stale, self.request.retry)
+        if missing:
+            plan.require_data(self.cells, self.profile)
+            trial_jobs.require_space(self.request.runs)
+        return missing
 
     def _on_slurm(self, missing: Sequence[Planned]) -> int | None:
         """Hand trials in and watch over them; 0 when the user leaves the jobs to themselves, None when all have ended."""
@@ -143,11 +127,11 @@ class TableRun:
         )
         jobs = supervisor.submit()
         name = self.request.table
-        self._say_start(missing, f"{len(jobs)} jobs submitted")
+        _say_start([self], missing, self.view, f"{len(jobs)} jobs submitted")
         if self.request.detach:
             self.view.say(f"they go on by themselves; see them with: rislab ablate status {name}")
             return 0
-        mirrors = self._mirrors()
+        mirrors = self.mirrors()
         try:
             with self.view.following(self.cells) as show:
                 while not supervisor.is_over:
@@ -165,12 +149,70 @@ class TableRun:
             return 0
         return None
 
-    def _say_start(self, missing: Sequence[Planned], how: str) -> None:
-        self.view.say(f"{self.table.title}: {len(missing)} of {len(self.cells)} trials to run, {how}", "bold")
-
-    def _mirrors(self) -> Mirrors:
+    def mirrors(self) -> Mirrors:
         """What keeps wandb up to date, if requested: also of what is done already, unless wandb has been told."""
         return Mirrors(self.cells, self.table, self.profile, mode(self.request.wandb))
+
+
+def run_together(runs: Sequence[TableRun]) -> list[int]:
+    """Run what is missing of several tables in one pool on this machine, so that tables of one trial leave no core idle.
+
+    Args:
+        runs: One or more. Request and view of the first hold for all.
+
+    Returns:
+        An exit code a table, as `TableRun.run` has it.
+
+    Raises:
+        ConfigError: Data or space are missing.
+        RislabError: No trial could be started.
+    """
+    several = len(runs) > 1
+    cells = [replace(cell, of_table=run.table.name) if several else cell for run in runs for cell in run.missing()]
+    missing = list({cell.directory: cell for cell in cells}.values())
+    if not missing:
+        for run in runs:
+            run.mirrors().finish()
+    code = in_one_pool(runs, missing) if missing else None
+    return [exit_code(run.cells) if code is None else code for run in runs]
+
+
+def in_one_pool(runs: Sequence[TableRun], missing: Sequence[Planned]) -> int | None:
+    """Run trials over the cores or GPUs; 130 when the user stopped it, 1 when it stopped early, None otherwise."""
+    request, view = runs[0].request, runs[0].view
+    devices = (
+        resources.chosen(request.devices, resources.gpus()) if request.devices or not trial_jobs.on_cpu(missing) else []
+    )
+    missing = trial_jobs.all_ready(missing, view.say)
+    cores = local_pool.cores()
+    jobs = request.jobs or (cores if trial_jobs.on_cpu(missing) else max(1, 4 * len(devices)))
+    slots = min(jobs, len(missing))
+    _say_start(runs, missing, view, f"{slots} at once")
+    modules = trial_jobs.shared_modules(missing)
+    view.say("preparing data and pretrained trunk (made once, then cached)", "dim")
+    if trial_jobs.prepare_inputs(missing, modules, lambda: None):
+        return 130
+    threads = request.threads or max(1, cores // (slots if devices else jobs))
+    pool = LocalPool(slots, threads, modules, devices)
+    mirrors = [run.mirrors() for run in runs]
+    with view.following(runs[0].cells if len(runs) == 1 else missing) as show:
+
+        def watch() -> None:
+            for mirror in mirrors:
+                mirror.follow()
+            show(({"stopping": STOPPING} if pool.stop_requests else {}) | dict(pool.notes))
+
+        outcome = pool.run(_queue(missing, devices), watch)
+    for mirror in mirrors:
+        mirror.finish()
+    if outcome.stopped_by:
+        view.say(f"stopped early: {outcome.stopped_by}", "red")
+    return 130 if pool.stop_requests else 1 if outcome.stopped_by else None
+
+
+def _say_start(runs: Sequence[TableRun], missing: Sequence[Planned], view: View, how: str) -> None:
+    title = runs[0].table.title if len(runs) == 1 else f"{len(runs)} tables"
+    view.say(f"{title}: {len(missing)} of {sum(len(run.cells) for run in runs)} trials to run, {how}", "bold")
 
 
 def _queue(cells: Sequence[Planned], devices: Sequence[resources.Device]) -> list[local_pool.Job]:

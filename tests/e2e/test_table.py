@@ -11,7 +11,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from rislab.ablation import plan, table
 from rislab.ablation.trial import TrialDir
+from rislab.cli.ablate.run_view import RunView
+from rislab.launch.table_run import Request, TableRun, run_together
 from tests.worlds import rislab, rislab_here, tiny_table
 
 ROWS = "base: {text_to_pixel: false, decoder_layers: 0}\nnan: {decoder_layers: 1, base_lr: 1.0e+30}"
@@ -53,6 +56,28 @@ def test_a_second_run_does_nothing_quickly(campaign: tuple[Path, list[str]]) -> 
     assert time.monotonic() - began < 4  # 2 s on an idle machine; tests share theirs
     assert done.returncode == 1
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_tables_with_rows_of_one_name_run_in_one_pool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = []
+    for layers, name in enumerate(("one", "two")):
+        rows = f"base: {{decoder_layers: {layers}}}"
+        path = tiny_table(tmp_path, rows, trainer__max_epochs=1, trainer__limit_train_batches=1)
+        path = path.rename(tmp_path / f"{name}.yaml")
+        path.write_text(path.read_text().replace("name: tiny", f"name: {name}", 1))
+        loaded = table.load(path)
+        cells = plan.plan(loaded, loaded.profile("toy"), [0], tmp_path / "runs")
+        request = Request(tmp_path / "runs", str(path), jobs=2)
+        runs.append(TableRun(loaded, loaded.profile("toy"), cells, request, RunView()))
+    assert run_together(runs) == [0, 0]
+    said = capsys.readouterr().err
+    assert "2 tables: 2 of 2 trials to run, 2 at once" in said
+    for run in runs:
+        assert f"{run.table.name} base s0: done" in said
+        assert run.cells[0].directory.parent.name == run.table.name
+        assert run.cells[0].state == "done"
+    assert run_together(runs) == [0, 0]
+    assert "trials to run" not in capsys.readouterr().err
 
 
 def test_report_shows_what_failed(campaign: tuple[Path, list[str]]) -> None:

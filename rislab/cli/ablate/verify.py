@@ -68,7 +68,7 @@ def run_verify(options: argparse.Namespace) -> int:
 def _repeat(options: argparse.Namespace, table: Any, profile: Any, pairs: "list[tuple[Planned, Planned]]") -> bool:
     """Run each again with as many threads and in as many parts as it was run with; True when the user stopped it."""
     from rislab.cli.ablate.run_view import RunView
-    from rislab.launch.table_run import Request, TableRun
+    from rislab.launch.table_run import Request, TableRun, in_one_pool
 
     groups: dict[tuple[int, int], list[Planned]] = {}
     for made, cell in pairs:
@@ -89,7 +89,7 @@ def _repeat(options: argparse.Namespace, table: Any, profile: Any, pairs: "list[
         if cells:
             request = Request(options.runs, options.table, options.jobs, threads or None, options.devices)
             run = TableRun(table, profile, cells, request, RunView())
-            if run.on_this_machine(cells) is not None:
+            if in_one_pool([run], cells) is not None:
                 return True
     return False
 

@@ -12,7 +12,7 @@ from rislab.cli import matrix
 from rislab.cli.ablate.run_view import RunView
 from rislab.cli.console import open_console
 from rislab.errors import ConfigError, RislabError
-from rislab.launch.table_run import Request, TableRun
+from rislab.launch.table_run import Request, TableRun, run_together
 from rislab.report.comparison.build import Places
 from rislab.report.matrix import Cell
 
@@ -38,17 +38,21 @@ def run_missing(
     """
     data = {name: matrix.benchmark_data(name, options.data) for name in benchmarks}
     further, problems = _further(options.checkpoints, known, places.matrix)
+    runs: list[tuple[str, FullRow, TableRun]] = []
     for paper in known.methods:
         if paper.full is not None:
             try:
-                code = _train(paper.full, options, places)
+                runs.append((paper.method, paper.full, _row(paper.full, options, places)))
             except RislabError as error:
                 problems.append(f"{paper.method}: {error}")
-                continue
-            if code == 130:
-                return None
-            if code:
-                problems.append(f"{paper.method}: not all of row {paper.full.row} of {paper.full.table} are done")
+    codes = _train([run for *_, run in runs], problems)
+    if 130 in codes:
+        return None
+    problems += [
+        f"{method}: not all of row {full.row} of {full.table} are done"
+        for (method, full, _), code in zip(runs, codes, strict=True)
+        if code
+    ]
     cells: list[Cell] = []
     for candidate in (*_trained(known, options, places), *further):
         cells += _cells(candidate, data, places.matrix, problems)
@@ -78,11 +82,26 @@ def _planned(
     return loaded, profile, plan.plan(loaded, profile, range(options.seeds), places.runs, [full.row], data)
 
 
-def _train(full: FullRow, options: argparse.Namespace, places: Places) -> int:
-    """Run the row that is a method by its own table, as `ablate run` does. Returns its exit code."""
+def _row(full: FullRow, options: argparse.Namespace, places: Places) -> TableRun:
+    """The run of the row that is a method, by its own table, as `ablate run` has it."""
     loaded, profile, planned = _planned(full, options, places)
     request = Request(places.runs, full.table, options.jobs, retry=options.retry)
-    return TableRun(loaded, profile, plan.distinct(planned), request, RunView()).run()
+    return TableRun(loaded, profile, plan.distinct(planned), request, RunView())
+
+
+def _train(runs: Sequence[TableRun], problems: list[str]) -> list[int]:
+    """Run what is missing of all in one pool; where that cannot be started, one by one. Returns an exit code for each."""
+    try:
+        return run_together(runs)
+    except RislabError:
+        codes = []
+        for run in runs:
+            try:
+                codes.append(run.run())
+            except RislabError as error:
+                problems.append(f"{run.request.table}: {error}")
+                codes.append(0)
+        return codes
 
 
 def _trained(known: Published, options: argparse.Namespace, places: Places) -> Iterator[Candidate]:
