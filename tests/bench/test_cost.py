@@ -8,7 +8,7 @@ import torch
 
 from rislab.ablation import published
 from rislab.ablation.yaml_lines import read_yaml
-from rislab.bench import cost
+from rislab.bench import cost, method_costs
 from rislab.bench.random_weights import with_random_weights
 from rislab.encoders.bert.model import BERT
 from rislab.encoders.weight_sources import without_network
@@ -60,6 +60,16 @@ def test_a_method_with_bert_is_measured_without_a_file_of_its_vocabulary(
     ids = bert.tokenizer.ids(cost.TEXT)
     assert len(ids) > len(cost.TEXT.split())
     assert bert.tokenizer.unknown_id not in ids
+
+
+def test_reco_is_measured_without_an_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """References stand for one name each, in any company."""
+    monkeypatch.chdir(ROOT)
+    recipe = read_yaml(ROOT / "experiments" / "reco" / "toy.yaml")["model"]
+    archive = {"root": "nowhere", "name": "none"}
+    reco = with_random_weights(recipe | {"init_args": recipe["init_args"] | {"archive": archive}})
+    work = method_costs.answered(reco, "classes", 3)
+    assert method_costs.difference(work.ours(), work.plain()) < 1e-4
 
 
 def test_what_cannot_be_measured_is_written_down_with_its_reason(tmp_path: Path) -> None:
