@@ -33,7 +33,12 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     page.add_argument(
         "--threads", type=int, default=1, metavar="N", help="of each measurement; one is disturbed least (default: 1)"
     )
-    page.add_argument("--vocabulary", type=user_path, metavar="FILE", help="vocab.txt of BERT, without a network")
+    page.add_argument(
+        "--vocabulary",
+        type=user_path,
+        metavar="FILE",
+        help="vocab.txt of BERT (default: made-up pieces, which cost the same)",
+    )
     page.add_argument("--json", action="store_true", help="print JSON")
     page.set_defaults(run=run_page)
 

@@ -31,7 +31,12 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     savings.add_argument("--images", type=int, default=2, metavar="N", help="of a step (default: %(default)s)")
     savings.add_argument("--sentences", type=int, default=7, metavar="N", help="of a picture (default: %(default)s)")
     savings.add_argument("--size", type=int, metavar="N", help="side of the frame in pixels (default: the config's)")
-    savings.add_argument("--vocabulary", type=user_path, metavar="FILE", help="vocab.txt of BERT, without a network")
+    savings.add_argument(
+        "--vocabulary",
+        type=user_path,
+        metavar="FILE",
+        help="vocab.txt of BERT (default: made-up pieces, which cost the same)",
+    )
     savings.add_argument("--json", action="store_true", help="print JSON")
     savings.set_defaults(run=run_savings)
 
