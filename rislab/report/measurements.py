@@ -109,7 +109,8 @@ class Evidence:
         """(difference, its variance from the choice of pictures, number of pictures) of a fold, the only one without folds."""
         read = [cell for group in groups for trials in group.trials for cell in _read(group.weights, trials[fold])]
         first = self._table(read[0])
-        if any(not _same(self._table(cell), first) for cell in read[1:]):
+        is_dealt = any(_deals_sentences_out(cell) for cell in read)
+        if any(not _same(self._table(cell), first, is_dealt) for cell in read[1:]):
             raise NoEvidenceError("the rows were scored on different expressions or pictures")
         difference = 0.0
         without: NDArray[np.float64] | float = 0.0
@@ -241,5 +242,21 @@ def _hashes(group: _Group) -> tuple[str, ...]:
     return tuple(dict.fromkeys(cell.planned.hash for cell in read))
 
 
-def _same(table: Counts, other: Counts) -> bool:
+def _deals_sentences_out(cell: Cell) -> bool:
+    """Whether a trial is the level of guessing: each sentence belongs to another reference, maybe of another picture."""
+    return bool(cell.planned.config["data"].get("init_args", {}).get("shuffle_sentences"))
+
+
+def _same(table: Counts, other: Counts, is_dealt: bool) -> bool:
+    """Whether two rows can be compared picture by picture: the same expressions of the same pictures.
+
+    Args:
+        is_dealt: Whether one of them deals the sentences out to other pictures: then each has to have them all, and the pictures.
+    """
+    if is_dealt:
+        alike = (
+            np.array_equal(np.unique(a), np.unique(b))
+            for a, b in ((table.units, other.units), (table.pictures, other.pictures))
+        )
+        return all(alike)
     return np.array_equal(table.units, other.units) and np.array_equal(table.pictures, other.pictures)

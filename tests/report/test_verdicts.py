@@ -229,6 +229,26 @@ def test_rows_that_are_the_same_trials_differ_by_nothing(tmp_path: Path) -> None
     assert other.tests[0].difference != 0
 
 
+@pytest.mark.parametrize("declared", [True, False])
+def test_the_level_of_guessing_is_compared_where_sentences_are_dealt_out_on_purpose(
+    tmp_path: Path, declared: bool
+) -> None:
+    """Its expressions are the same, each of another picture. Elsewhere that is a mistake, and no evidence."""
+    path = tiny_table(tmp_path, "base: {decoder_layers: 1}\nguessing: {decoder_layers: 0}")
+    content = yaml.safe_load(path.read_text())
+    if declared:
+        content["rows"][1]["switches"] = {"data.shuffle_sentences": True}
+    claim = {"name": "read", "text": "Language is read", "holds": "miou_expr[base] > miou_expr[guessing]"}
+    content["claims"] = [claim | {"source": "tests"}]
+    path.write_text(yaml.safe_dump(content))
+    loaded = table.load(path)
+    cells = plan.plan(loaded, loaded.profile("toy"), [0, 1], tmp_path / "runs")
+    for cell in cells:
+        finish(cell, 0.3 if cell.row.name == "base" else 0.0, pictures=False, is_dealt=cell.row.name == "guessing")
+    (judged,) = judge(collect(loaded, loaded.profile("toy"), [0, 1], cells))
+    assert judged.verdict == ("replicated" if declared else "not run")
+
+
 def test_the_family_is_the_tables_whatever_rows_are_shown(tmp_path: Path) -> None:
     simulation = Simulation(Scenario("-", ALL, gains={"a": 9.0}), tmp_path)
     whole = simulation.from_directories(1)

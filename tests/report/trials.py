@@ -25,8 +25,12 @@ def planned_table(path: Path, runs: Path, seeds: list[int]) -> tuple[table.Table
     return loaded, plan.plan(loaded, loaded.profile("toy"), seeds, runs)
 
 
-def finish(cell: Planned, gain: float, text: str = "red circle", pictures: bool = True) -> None:
-    """Make `cell` done: IoUs around 0.4 + gain, hard and easy images alike for every row, seeds a point apart."""
+def finish(cell: Planned, gain: float, text: str = "red circle", pictures: bool = True, is_dealt: bool = False) -> None:
+    """Make `cell` done: IoUs around 0.4 + gain, hard and easy images alike for every row, seeds a point apart.
+
+    Args:
+        is_dealt: Whether each sentence belongs to another picture, some pictures having more than others.
+    """
     cell.write()
     hard = np.random.default_rng(0).normal(0, 0.12, IMAGES).repeat(PER_IMAGE)
     rng = np.random.default_rng([cell.seed, zlib.crc32(cell.row.name.encode())])
@@ -37,7 +41,7 @@ def finish(cell: Planned, gain: float, text: str = "red circle", pictures: bool 
     columns = {
         "sent_id": ids,
         "ref_id": ids,
-        "image_id": ids // PER_IMAGE,
+        "image_id": np.random.default_rng(5).permutation(ids) // PER_IMAGE if is_dealt else ids // PER_IMAGE,
         "intersection": intersection,
         "union": union,
         "target": union,
