@@ -1,6 +1,7 @@
 """What a training step of a recipe takes, with its trunk frozen as it is and with all of it trained: time, memory, work."""
 
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -93,7 +94,11 @@ def in_a_process_of_its_own(module: str, **options: Any) -> dict[str, float]:
         [sys.executable, "-c", code, module, json.dumps(options)], capture_output=True, text=True, check=False
     )
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the measurement died"
+        died = "the measurement ended without a message"
+        if done.returncode < 0:
+            why = ", as the system does where memory is short" if done.returncode == -signal.SIGKILL else ""
+            died = f"the measurement was ended by signal {-done.returncode}{why}"
+        last = died if done.returncode < 0 or not done.stderr.strip() else done.stderr.strip().splitlines()[-1]
         for kind in (ConfigError, DataError, DiskError):
             name = f"{kind.__module__}.{kind.__name__}: "
             if last.startswith(name):

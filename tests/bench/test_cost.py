@@ -1,6 +1,7 @@
 """What a picture costs: counted and measured on a method that is really built, and written down where it cannot be."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from rislab.ablation import published
 from rislab.ablation.yaml_lines import read_yaml
 from rislab.bench import cost, method_costs
 from rislab.bench.random_weights import with_random_weights
+from rislab.bench.training_step import in_a_process_of_its_own
 from rislab.encoders.bert.model import BERT
 from rislab.encoders.weight_sources import without_network
 from rislab.training.inference import build
@@ -83,3 +85,11 @@ def test_what_cannot_be_measured_is_written_down_with_its_reason(tmp_path: Path)
     assert cost.is_measured(subject, tmp_path)
     other = cost.Subject("cris", "toy", "another recipe", model)
     assert not cost.is_measured(other, tmp_path), "a file of another recipe does not count"
+
+
+def test_a_measurement_that_was_killed_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system ends a process where memory is short: without a word of its own."""
+    (tmp_path / "killed.py").write_text("import os, signal\ndef measure(): os.kill(os.getpid(), signal.SIGKILL)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(RuntimeError, match="ended by signal 9, as the system does where memory is short"):
+        in_a_process_of_its_own("killed")
