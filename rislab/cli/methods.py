@@ -113,7 +113,7 @@ def _sizes(name: str, class_path: str) -> dict[str, dict[str, Any]]:
             try:
                 with torch.device("meta"), without_network():
                     model = with_random_weights({**recipe, "init_args": options})
-            except ConfigError as error:  # a vocabulary that is not on this machine
+            except ConfigError as error:  # a file that the recipe names and that is not on this machine
                 found[title] = {"unknown": one_line(error)}
                 continue
             sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]

@@ -71,7 +71,7 @@ def multi_scale_labels(
     """The class of each pixel, int64 [h0, w0]: scores summed over scales and mirror images, the largest wins.
 
     Args:
-        ask: The network.
+        score_window: The network.
         image: [3, H, W], values 0 to 255.
         original_size: (h0, w0) of the label map.
         view: Scales and windows.
