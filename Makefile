@@ -25,7 +25,7 @@ OPTIONS = --profile $(PROFILE) --seeds $(SEEDS) $(if $(ROWS),--rows $(ROWS)) $(i
 PLACE   = $(if $(LAUNCHER),--launcher $(LAUNCHER)) $(CLUSTER) $(if $(JOBS),--jobs $(JOBS)) $(if $(DATA),--data '$(DATA)')
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup check format bench test wheel faults three-ways simulation slurm wandb full-size compare parity parity-archive toy clip gc report clean
+.PHONY: docs help setup check format bench test wheel faults three-ways simulation slurm wandb full-size compiled compare parity parity-archive toy clip gc report clean
 
 help: ## this list
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | sort | awk -F'\t' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ simulation: $(VENV)/.ready ## false positives and power of verdicts, on 2,000 ta
 
 full-size: $(VENV)/.ready ## loading and scoring at the real sizes of RefCOCO and COCO-Stuff, with the figures
 	@$(VENV)/bin/pytest -n 0 -s -m slow tests/data/test_full_size.py tests/metrics/test_full_size.py
+
+compiled: $(VENV)/.ready ## every method's training step through torch.compile; minutes, needs a C++ compiler
+	@$(VENV)/bin/pytest -n 2 -m slow tests/methods/test_compiled.py
 
 docs: $(VENV)/.ready ## the documentation site, built strictly, in site/
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -25,13 +26,14 @@ LEAST = 1 << 16
 
 def fast_products(module: nn.Module) -> AbstractContextManager[object]:
     """Within it, linear layers of a large network on a CPU go through oneDNN: those of its forward pass, and their gradients."""
-    parameters = list(module.parameters())
-    is_worth_it = (
-        sum(each.numel() for each in parameters) >= LARGE
-        and all(each.device.type == "cpu" for each in parameters)
-        and is_available()
-    )
-    return _ThroughOneDNN() if is_worth_it else nullcontext()
+    if module not in _sizes:
+        _sizes[module] = sum(each.numel() for each in module.parameters())
+    is_on_cpu = next((each.device.type == "cpu" for each in module.parameters()), False)
+    return _ThroughOneDNN() if _sizes[module] >= LARGE and is_on_cpu and is_available() else nullcontext()
+
+
+_sizes: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""Parameters of a network: to count them in every step takes as long as some of its layers."""
 
 
 def checkpointed(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -11,7 +11,8 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from rislab.errors import DataError, DiskError
+from rislab.ablation import identity
+from rislab.errors import ConfigError, DataError, DiskError
 from rislab.files import keep_as, replacing
 from rislab.nn.pickled_values import Placeholder
 from rislab.nn.weight_files import read_file
@@ -100,6 +101,36 @@ def resume_point(checkpoints: Path) -> Path | None:
         after = PREVIOUS if name == LAST and (checkpoints / PREVIOUS).exists() else "the start"
         warnings.warn(f"{path} is damaged ({reason}); going on from {after}", stacklevel=2)
     return None
+
+
+def require_same_model(path: Path, model: dict[str, Any]) -> None:
+    """Raises ConfigError where training would go on from a checkpoint of other options of the method.
+
+    Args:
+        path: Checkpoint of ours.
+        model: Section `model` of the config.
+    """
+    before, now = (
+        identity.identity({"model": each})["model"] for each in (read_checkpoint(path).get(RECIPE, model), model)
+    )
+    for key in sorted(_flat(before).keys() | _flat(now).keys()):
+        old, new = _flat(before).get(key), _flat(now).get(key)
+        if old != new:
+            raise ConfigError(
+                f"{path} was trained with model.{key} {old!r}, expected {new!r} as now: give its options, or another "
+                "directory (--trainer.default_root_dir=DIR)"
+            )
+
+
+def _flat(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested options by their dotted keys."""
+    if not isinstance(options, dict) or not options:
+        return {prefix: options}
+    return {
+        key: value
+        for name, each in options.items()
+        for key, value in _flat(each, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
@@ -35,6 +36,7 @@ from rislab.training.checkpoints import (
     UntrainedWeights,
     WholeCheckpointIO,
     read_checkpoint,
+    require_same_model,
     resume_point,
 )
 from rislab.training.construction import constructing, parse_message, running
@@ -48,11 +50,14 @@ WRITING = ("fit", "validate", "test")
 
 @dataclass(frozen=True)
 class TrialOptions:
-    """How a run is kept on disk; nothing here changes its result.
+    """How a run is computed and kept on disk; nothing here changes its result, but for rounding where it says so.
 
     Attributes:
         checkpoint_every_n_steps: what a kill can cost at most.
         parts: compute each batch in so many parts and add their gradients up, for a GPU that is too small for it.
+        compile: training losses and their gradients through `torch.compile`, for GPUs: one minute or more at the start, and other
+            rounding. Shapes are taken as fixed until they change.
+        channels_last: convolutions in that memory format, for GPUs with bf16-mixed; other rounding.
         start_from: checkpoint of the stage before this one; whose it is counts, where it lies does not.
         predictions: expressions whose masks are kept for the qualitative figure.
         answers_mb: limit of the answers to all test splits that are kept for `rislab ablate browse`, in MB; splits beyond it are
@@ -68,6 +73,8 @@ class TrialOptions:
     train: bool = True
     start_from: str | None = None
     parts: int = 1
+    compile: bool = False
+    channels_last: bool = False
     grace_seconds: float = 120.0
     answers_mb: float = 20.0
 
@@ -282,6 +289,8 @@ class RislabCLI(LightningCLI):
 
     def _fit(self, model: TextSegmenter, datamodule: EvaluatedData, ckpt_path: str | None) -> None:
         resume = user_path(ckpt_path) if ckpt_path not in (None, "last") else resume_point(self.trial.checkpoints)
+        if resume is not None and ckpt_path in (None, "last"):
+            require_same_model(resume, _plain(self._get(self.config, "model")))
         began = time.monotonic()
         if self.trainer.is_global_zero:
             self.trial.clear()
@@ -299,6 +308,7 @@ class RislabCLI(LightningCLI):
         if isinstance(model, FileMaker):
             self._produce(model, datamodule)
         elif model.is_trained and self.options.train:
+            self._prepare(model)
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
         self.seconds["fit"] = time.monotonic() - began
         if self.options.test and not self.trainer.interrupted:
@@ -312,6 +322,13 @@ class RislabCLI(LightningCLI):
             write_metrics(self.trial.path, datamodule, {}, model)  # there is nothing to score: the files are the result
         if self.trainer.is_global_zero:
             self._write_provenance()
+
+    def _prepare(self, model: TextSegmenter) -> None:
+        """How training is computed, by the options; names of weights stay as they are."""
+        if self.options.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.options.compile:
+            model.losses = torch.compile(model.losses)  # type: ignore[method-assign]
 
     def _produce(self, model: FileMaker, datamodule: EvaluatedData) -> None:
         """Make the files of a stage, and their manifest once all ranks have made theirs."""

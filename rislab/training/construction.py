@@ -48,6 +48,10 @@ def running() -> Iterator[None]:
         yield
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {one_line(error)}") from error
+    except ValueError as error:
+        if not str(error).startswith("loaded state dict "):  # of an optimiser
+            raise
+        raise DataError(f"the checkpoint's optimiser is not this model's: {one_line(error)}") from error
     except RuntimeError as error:
         if not str(error).startswith("Error(s) in loading state_dict for "):
             raise

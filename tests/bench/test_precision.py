@@ -45,9 +45,13 @@ def test_a_network_is_scored_in_the_precision_of_its_data(
 
 
 def test_the_change_of_each_score_is_kept_and_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def here(_: str, trial: str, precision: str) -> Any:
+    given: list[Any] = []
+
+    def here(_: str, trial: str, precision: str, data: Any) -> Any:
+        given.append(data)
         value = 50.0 if precision == "float32" else 50.1
-        return {"scores": {"test": {"miou_expr": value}}, "cpu_seconds": 2.0}
+        result = {"benchmark": "toy world", "protocol": "cris"}
+        return {"scores": {"test": {"miou_expr": value}}, "cpu_seconds": 2.0, **result}
 
     monkeypatch.setattr(training_step, "in_a_process_of_its_own", here)
     trial = tmp_path / "cris" / "full--s0--0"
@@ -61,6 +65,35 @@ def test_the_change_of_each_score_is_kept_and_on_the_page(tmp_path: Path, monkey
     assert "| cris/full--s0--0 | toy world, test | miou_expr 50.00 +0.100 | 2.0 | 2.0 |" in page_text.written(
         {}, [kept]
     )
+    config = tmp_path / "photos.yaml"
+    config.write_text(
+        "data: {class_path: rislab.datamodules.semantic.SemanticData, init_args: {root: a, num_workers: 4}}"
+    )
+    for name in ("coco_object", str(config)):
+        there = rislab_here(
+            *(
+                "bench",
+                "precision",
+                str(trial),
+                "--results",
+                str(tmp_path),
+                "--benchmark",
+                name,
+                "--data",
+                str(tmp_path),
+            )
+        )
+        assert there.returncode == 0, there.stderr
+        assert (given[-1]["init_args"]["root"], given[-1]["init_args"]["num_workers"]) == (str(tmp_path), 0)
+        assert (tmp_path / f"precision-cris-full--s0--0-{Path(name).stem}.json").is_file()
+    for arguments, said in (
+        (["--data", "data"], "--benchmark NAME is missing"),
+        (["--benchmark", "coco_objekt"], "did you mean"),
+        (["--benchmark", str(trial / "none.yaml")], "none.yaml"),
+    ):
+        refused = rislab_here("bench", "precision", str(trial), *arguments)
+        assert refused.returncode == 2
+        assert said in refused.stderr
     wrong = rislab_here("bench", "precision", str(tmp_path))
     assert wrong.returncode == 2
     assert "is no finished trial" in wrong.stderr

@@ -57,9 +57,8 @@ def pairs(to_mask: ToMask, embeddings: Tensor, texts: Tensor, at_once: int | Non
 
 def own_pairs(areas: Tensor) -> Tensor:
     """Which of [B, T] pairs are a picture with its own text, bool; texts are those of all processes."""
-    is_own = torch.zeros_like(areas, dtype=torch.bool)
-    is_own[:, world()[0] * len(areas) :].fill_diagonal_(True)
-    return is_own
+    pictures, texts = (torch.arange(count, device=areas.device) for count in areas.shape)
+    return texts == world()[0] * len(areas) + pictures[:, None]
 
 
 def own_cosines(embeddings: Tensor, texts: Tensor) -> Tensor:
