@@ -326,8 +326,10 @@ class RislabCLI(LightningCLI):
     def _prepare(self, model: TextSegmenter) -> None:
         """How training is computed, by the options; names of weights stay as they are."""
         if self.options.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         if self.options.compile:
+            # A class of layers is compiled once for each width that it has; beyond the limit it would be left as it is.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
             model.losses = torch.compile(model.losses)  # type: ignore[method-assign]
 
     def _produce(self, model: FileMaker, datamodule: EvaluatedData) -> None:

@@ -9,7 +9,6 @@ Officially `SpatialImageInteraction` inside `PWAM`. Numbers are the same; three 
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -198,11 +197,7 @@ class CentredPixels:
             self.x = x.float() - x.float().mean(1, keepdim=True)
             # Variances by the covariance where that is cheaper than by the projected map, which few pixels can afford.
             self.covariance = self.x.transpose(1, 2) @ self.x / P if P > C else None
-
-    @cached_property
-    def of_queries(self) -> Tensor:
-        """[N, P, C]."""
-        return self.x if self.rows is None else self.x[self.rows]
+        self.of_queries = self.x if rows is None else self.x[rows]  # [N, P, C]
 
     def deviations(self, weight: Tensor, eps: float) -> Tensor:
         """Standard deviations [N, 1, D] over positions of the projected map, x weight^T with weight [D, C]."""
