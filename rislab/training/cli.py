@@ -56,7 +56,7 @@ class TrialOptions:
         checkpoint_every_n_steps: what a kill can cost at most.
         parts: compute each batch in so many parts and add their gradients up, for a GPU that is too small for it.
         compile: training losses and their gradients through `torch.compile`, for GPUs: one minute or more at the start, and other
-            rounding. Shapes are taken as fixed until they change.
+            rounding. Each shape is compiled anew: batches should be alike.
         channels_last: convolutions in that memory format, for GPUs with bf16-mixed; other rounding.
         start_from: checkpoint of the stage before this one; whose it is counts, where it lies does not.
         predictions: expressions whose masks are kept for the qualitative figure.
@@ -330,7 +330,7 @@ class RislabCLI(LightningCLI):
         if self.options.compile:
             # A class of layers is compiled once for each width that it has; beyond the limit it would be left as it is.
             torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-            model.losses = torch.compile(model.losses)  # type: ignore[method-assign]
+            model.losses = torch.compile(model.losses, dynamic=False)  # type: ignore[method-assign]
 
     def _produce(self, model: FileMaker, datamodule: EvaluatedData) -> None:
         """Make the files of a stage, and their manifest once all ranks have made theirs."""

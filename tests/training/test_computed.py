@@ -1,7 +1,6 @@
 """How training is computed by options of `trial`, and what a run may go on from; through the real command line."""
 
 import csv
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,9 @@ def test_compiled_and_with_channels_last_it_is_the_same_training(
     """The same losses up to rounding, and weights under the same names, which a run without these options goes on from."""
     compiled: list[Any] = []
 
-    def traced(function: Any) -> Any:
+    def traced(function: Any, **options: Any) -> Any:
         compiled.append(function)
-        return functools.partial(compile_, backend="aot_eager")(function)  # all but the compiler of machine code
+        return compile_(function, backend="aot_eager", **options)  # all but the compiler of machine code
 
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", traced)

@@ -1,7 +1,7 @@
 """What can be said of a scene, and what it denotes.
 
-Every sentence of `sentences` is true of exactly one thing, of `group` of several, of `nothing_there`, `no_such_combination` and
-`no_such_pair` of none.
+Every sentence of `sentences` is true of exactly one thing, of `group` of several, of `nothing_there` and `no_such_combination`
+of none.
 """
 
 from collections.abc import Sequence
@@ -214,13 +214,4 @@ def no_such_combination(rng: np.random.Generator, things: Things) -> str | None:
         other = things[int(rng.integers(len(things)))]
         if part is not None and not (changed := replace(looks, **{part: getattr(other, part)})).denotes(things):
             return changed.words()
-    return None
-
-
-def no_such_pair(rng: np.random.Generator, things: Things) -> str | None:
-    """Two descriptions that fit nothing in the scene, each as of `no_such_combination`, joined as those of two things are."""
-    for _ in range(12):
-        first, second = no_such_combination(rng, things), no_such_combination(rng, things)
-        if first and second and first != second:
-            return f"{first} and {second}"
     return None

@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rislab.data.toy.scene import say_drawing, scene
-from rislab.data.toy.writers import SHARES, GRefCOCO, Objects, RefCOCO, RefCOCOg, RefCOCOPlus, RefZOM, Subjects
+from rislab.data.toy.writers import SHARES, GRefCOCO, Objects, RefCOCO, RefCOCOg, RefCOCOPlus, RefZOM
 from rislab.errors import DataError
 from rislab.files import read_json, write_json
 
@@ -43,7 +43,6 @@ class ToyWorld:
         grouped: what sentences of the Ref-ZOM- and gRefCOCO-like sets speak of. `places`: as in the RefCOCO-like set; every
             second picture has a zero target, which differs from a thing by one attribute. `attributes`: attributes alone; a zero
             target's words each fit a thing of the picture, but never all of them the same; three of five pictures have one.
-            `pairs`: the same, where a zero target names two such things ("red cross and small circle").
     """
 
     absent_means: ClassVar[dict[str, Any]] = {"test_scenes": 0, "grouped": "places"}
@@ -53,7 +52,7 @@ class ToyWorld:
     size: int = 96
     seed: int = 0
     test_scenes: int = 0
-    grouped: Subjects = "places"
+    grouped: Literal["places", "attributes"] = "places"
 
     def __post_init__(self) -> None:
         if self.scenes < 20:
@@ -64,8 +63,8 @@ class ToyWorld:
             raise DataError(f"the seed of a toy world is 0 or more, got {self.seed}")
         if self.test_scenes < 0:
             raise DataError(f"the test_scenes of a toy world are 0 or more, got {self.test_scenes}")
-        if self.grouped not in get_args(Subjects):
-            raise DataError(f"grouped of a toy world is {', '.join(get_args(Subjects))}; got {self.grouped!r}")
+        if self.grouped not in ("places", "attributes"):
+            raise DataError(f"grouped of a toy world is places or attributes, got {self.grouped!r}")
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -20,13 +20,7 @@ TEST_A = frozenset(SHAPES[:2])
 
 SHARES = {"train": 0.8, "val": 0.1, "testA": 0.05, "testB": 0.05}
 REFERENCES = 4
-Subjects = Literal["places", "attributes", "pairs"]
-ABSENT = {
-    "places": language.nothing_there,
-    "attributes": language.no_such_combination,
-    "pairs": language.no_such_pair,
-}
-"""What makes a zero target."""
+Subjects = Literal["places", "attributes"]
 
 
 class Objects:
@@ -183,7 +177,7 @@ class Grouped(Writer):
         self, rng: np.random.Generator, drawn: Scene, first: int, image_id: int, name: str, split: str
     ) -> None:
         size = drawn.image.shape[0]
-        attributes = self.grouped != "places"
+        attributes = self.grouped == "attributes"
         worded_as = RefCOCOPlus.folder if attributes else RefCOCO.folder
         for index in rng.permutation(len(drawn.things))[:2].tolist():
             texts = language.sentences(rng, drawn.things, index, worded_as, size)[:1]
@@ -192,7 +186,8 @@ class Grouped(Writer):
         several = language.group(rng, drawn.things, size)
         if several is not None:
             self.refer(rng, [several[0]], self.ids(drawn, first, several[1]), image_id, name, split)
-        nothing = ABSENT[self.grouped](rng, drawn.things)
+        absent = language.no_such_combination if attributes else language.nothing_there
+        nothing = absent(rng, drawn.things)
         if nothing is not None and (attributes or rng.random() < 0.5):
             self.refer(rng, [nothing], self.ids(drawn, first, []), image_id, name, split)
 
