@@ -41,11 +41,14 @@ def can_be_swapped(text: str) -> bool:
 
 
 def mirrored(text: str) -> str:
-    """The sentence with left and right exchanged; letters keep their case, everything else is as it was."""
-    return _WORD.sub(lambda found: _like(found[0], SWAPPED.get(found[0].lower(), found[0])), text)
+    """The sentence with left and right exchanged, capitals where they had theirs; everything else is as it was."""
+    return _WORD.sub(lambda found: _exchanged(found[0]), text)
 
 
-def _like(model: str, word: str) -> str:
+def _exchanged(model: str) -> str:
+    word = SWAPPED.get(model.lower())
+    if word is None:
+        return model
     if model.isupper():
         return word.upper()
     return word.capitalize() if model[0].isupper() else word

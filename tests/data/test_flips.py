@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rislab.data.flips import Flip, can_be_swapped, is_flipped, mirrored, names_a_side
@@ -32,6 +32,7 @@ def test_left_and_right_are_exchanged(text: str, other: str) -> None:
 
 
 @given(st.text())
+@example("AAa, McDonald")
 def test_mirroring_twice_gives_the_sentence_back(text: str) -> None:
     assert mirrored(mirrored(text)) == text or not text.isascii()
 
