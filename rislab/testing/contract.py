@@ -289,20 +289,31 @@ def trains_alike_through_onednn(factory: Factory) -> None:
         return
     method = factory().eval()  # nothing is drawn
     batch = training_batch(method)
-    found: list[dict[str, Tensor]] = []
+    found = []
     for least in (matrix_products.LARGE, 1):
-        method.zero_grad()
         with patch.multiple(matrix_products, LARGE=least, LEAST=1), matrix_products.fast_products(method):
-            loss = total(method, batch)
-            loss.backward()
-        gradients = {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
-        found.append({"loss": loss.detach(), **gradients})
+            found.append(loss_and_gradients(method, batch))
     plain, through = found
+    require_alike(plain, through, most=1e-2)
+
+
+def loss_and_gradients(method: TextSegmenter, batch: Any) -> dict[str, Tensor]:
+    """`loss`, and the gradients by the names of their weights."""
+    method.zero_grad()
+    loss = total(method, batch)
+    loss.backward()
+    return {"loss": loss.detach()} | {
+        name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None
+    }
+
+
+def require_alike(plain: dict[str, Tensor], other: dict[str, Tensor], most: float) -> None:
+    """Raises AssertionError where a value differs by more than `most` of its largest, or of a thousandth of the largest."""
     largest = max(float(value.abs().max()) for value in plain.values())
     for name, value in plain.items():
         scale = max(float(value.abs().max()), 1e-3 * largest)
-        difference = float((through[name] - value).abs().max()) / scale
-        assert difference < 1e-2, f"{name} differs by {difference:.1e} of its largest value"
+        difference = float((other[name] - value).abs().max()) / scale
+        assert difference < most, f"{name} differs by {difference:.1e} of its largest value"
 
 
 def overfits_two_samples(factory: Factory) -> None:

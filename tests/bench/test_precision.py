@@ -70,19 +70,8 @@ def test_the_change_of_each_score_is_kept_and_on_the_page(tmp_path: Path, monkey
         "data: {class_path: rislab.datamodules.semantic.SemanticData, init_args: {root: a, num_workers: 4}}"
     )
     for name in ("coco_object", str(config)):
-        there = rislab_here(
-            *(
-                "bench",
-                "precision",
-                str(trial),
-                "--results",
-                str(tmp_path),
-                "--benchmark",
-                name,
-                "--data",
-                str(tmp_path),
-            )
-        )
+        options = ("--results", str(tmp_path), "--benchmark", name, "--data", str(tmp_path))
+        there = rislab_here("bench", "precision", str(trial), *options)
         assert there.returncode == 0, there.stderr
         assert (given[-1]["init_args"]["root"], given[-1]["init_args"]["num_workers"]) == (str(tmp_path), 0)
         assert (tmp_path / f"precision-cris-full--s0--0-{Path(name).stem}.json").is_file()
